@@ -1,0 +1,1 @@
+"""The TrajCast network: architecture, layers, model files and the import of checkpoints."""

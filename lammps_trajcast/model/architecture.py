@@ -1,0 +1,82 @@
+"""The hyperparameters of a TrajCast network, under the names the published configuration files use."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+ActivationName = Literal["silu", "tanh", "relu", "sigmoid"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MLP(_Section):
+    """A multilayer perceptron that produces the path weights of a tensor product."""
+
+    n_neurons: tuple[int, ...] = (16, 16, 16)
+    activation: Literal["silu"] = "silu"
+
+    @field_validator("n_neurons")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 1 <= n <= 4096 for n in value) or len(value) > 16:
+            raise ValueError("at most 16 hidden layers of 1 to 4096 neurons each")
+        return value
+
+
+class ParityActivations(_Section):
+    """Activation functions by parity: ``e`` (even) and ``o`` (odd)."""
+
+    e: ActivationName = "silu"
+    o: Literal["tanh"] = "tanh"
+
+
+class GateActivations(_Section):
+    """Activations of the gated non-linearity."""
+
+    activation_scalars: ParityActivations = ParityActivations()
+    activation_gates: ParityActivations = ParityActivations()
+
+
+class Architecture(_Section):
+    """Hyperparameters of :class:`lammps_trajcast.model.network.TrajCast`.
+
+    The field names, and so the YAML files, are those of the published TrajCast code (Thiemann et
+    al., Nature Machine Intelligence 8, 764, 2026). Lengths are in Angstrom; ``vel_max`` is in the
+    velocity unit of the model. The upper bounds keep a forged file from asking for more memory
+    than any trained network needs.
+    """
+
+    num_chem_elements: int = Field(ge=1, le=118)
+    edge_cutoff: float = Field(gt=0.0, le=100.0)
+    num_edge_rbf: int = Field(8, ge=1, le=256)
+    num_edge_poly_cutoff: int = Field(6, ge=2, le=64)
+    num_vel_rbf: int = Field(8, ge=2, le=256)
+    vel_max: float = Field(gt=0.0)
+    max_rotation_order: int = Field(ge=1, le=4)
+    num_hidden_channels: int = Field(ge=4, le=1024)
+    num_mp_layers: int = Field(ge=1, le=32)
+    avg_num_neighbors: float = Field(gt=0.0)
+    edge_mlp_kwargs: MLP = MLP()
+    vel_mlp_kwargs: MLP = MLP()
+    nl_gate_kwargs: GateActivations = GateActivations()
+    conserve_ang_mom: bool = False
+    net_lin_mom: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
+    net_ang_mom: tuple[float, float, float] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_backend(cls, value: Any) -> Any:
+        # o3_backend chooses between two implementations of one mathematics; it is no hyperparameter.
+        if isinstance(value, dict):
+            value = {k: v for k, v in value.items() if k != "o3_backend"}
+        return value
+
+    @field_validator("net_lin_mom", "net_ang_mom", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        # Published files write [] for "conserve whatever the input has".
+        return None if value is not None and len(value) == 0 else value

@@ -1,0 +1,125 @@
+"""Embeddings of atoms (species, velocity) and of edges (length, direction)."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+from lammps_trajcast.model.architecture import Architecture
+
+# The Gaussian basis of e3nn's soft_one_hot_linspace is divided by this, so that the basis
+# functions' squares sum to about one.
+GAUSSIAN_NORM = 1.12
+
+
+class NodeEmbedding(NamedTuple):
+    """What is known of an atom before it has talked to its neighbours; N atoms."""
+
+    one_hot: Tensor  # (N, num_chem_elements)
+    speed: Tensor  # (N, num_vel_rbf)
+    direction: Tensor  # (N, (lmax+1)^2) spherical harmonics of the velocity
+    features: Tensor  # (N, irreps_features.dim) initial features
+
+
+class EdgeEmbedding(NamedTuple):
+    """What is known of an edge; E edges."""
+
+    length: Tensor  # (E, num_edge_rbf), zero at the cutoff
+    direction: Tensor  # (E, (lmax+1)^2) spherical harmonics of the edge vector
+
+
+class SphericalHarmonics(torch.nn.Module):
+    """Real spherical harmonics of orders 0..lmax of the direction of a vector, component-normalised."""
+
+    def __init__(self, lmax: int) -> None:
+        super().__init__()
+        self.lmax = lmax
+        self.harmonics = o3.SphericalHarmonics(
+            list(range(lmax + 1)), normalize=True, normalization="component"
+        )
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Map vectors (N, 3) to (N, (lmax+1)^2)."""
+        return self.harmonics(vectors)
+
+
+class BesselBasis(torch.nn.Module):
+    """Trainable Bessel functions of the edge length times a smooth polynomial cutoff.
+
+    b_n(r) = (2/rc) sin(w_n r/rc) / (r + 1e-5), after Gasteiger et al., ICLR 2020, eq. 7, with the
+    polynomial envelope of eq. 8 there.
+    """
+
+    def __init__(self, cutoff: float, size: int, exponent: int) -> None:
+        super().__init__()
+        self.cutoff = cutoff
+        self.exponent = float(exponent)
+        self.bessel_roots = torch.nn.Parameter(torch.arange(1, size + 1) * math.pi)
+
+    def forward(self, length: Tensor) -> Tensor:
+        """Map lengths (E,) in Angstrom to (E, size)."""
+        x = length / self.cutoff
+        p = self.exponent
+        envelope = (
+            1.0
+            - (p + 1.0) * (p + 2.0) / 2.0 * x**p
+            + p * (p + 2.0) * x ** (p + 1.0)
+            - p * (p + 1.0) / 2.0 * x ** (p + 2.0)
+        )
+        envelope = envelope * (x < 1.0)
+        basis = torch.sin(x.unsqueeze(-1) * self.bessel_roots) / (length.unsqueeze(-1) + 1e-5)
+        return basis * (2.0 / self.cutoff) * envelope.unsqueeze(-1)
+
+
+class EdgeEmbeddingLayer(torch.nn.Module):
+    """Embedding of edge vectors: radial basis and spherical harmonics."""
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.radial_basis = BesselBasis(
+            arch.edge_cutoff, arch.num_edge_rbf, arch.num_edge_poly_cutoff
+        )
+        self.harmonics = SphericalHarmonics(arch.max_rotation_order)
+
+    def forward(self, edge_vectors: Tensor) -> EdgeEmbedding:
+        """Embed edge vectors (E, 3), receiver to sender, in Angstrom."""
+        length = torch.linalg.vector_norm(edge_vectors, dim=1)
+        return EdgeEmbedding(
+            length=self.radial_basis(length), direction=self.harmonics(edge_vectors)
+        )
+
+
+class NodeEmbeddingLayer(torch.nn.Module):
+    """Embedding of species and velocity, and the initial features made of them."""
+
+    centres: Tensor
+
+    def __init__(self, arch: Architecture) -> None:
+        super().__init__()
+        self.num_species = arch.num_chem_elements
+        lmax, size = arch.max_rotation_order, arch.num_vel_rbf
+        # As in soft_one_hot_linspace with cutoff=True: the end points carry no basis function.
+        centres = torch.linspace(0.0, arch.vel_max, size + 2)[1:-1]
+        self.register_buffer("centres", centres, persistent=False)
+        self.spacing = arch.vel_max / (size + 1)
+        self.speed_scale = math.sqrt(size) / GAUSSIAN_NORM
+        scalars = o3.Irreps([(size, (0, 1))])
+        species = o3.Irreps([(self.num_species, (0, 1))])
+        self.element_tp = o3.FullyConnectedTensorProduct(scalars, species, scalars)
+        self.harmonics = SphericalHarmonics(lmax)
+        direction = o3.Irreps.spherical_harmonics(lmax)
+        irreps_in = (species + scalars + direction[1:]).simplify()
+        self.irreps_out = o3.Irreps([(arch.num_hidden_channels, ir) for _, ir in direction])
+        self.linear = o3.Linear(irreps_in, self.irreps_out)
+
+    def forward(self, species: Tensor, velocities: Tensor) -> NodeEmbedding:
+        """Embed species indices (N,) int64 and velocities (N, 3) in the model's unit."""
+        one_hot = torch.nn.functional.one_hot(species, self.num_species).to(velocities.dtype)
+        norm = torch.linalg.vector_norm(velocities, dim=1)
+        offset = (norm.unsqueeze(-1) - self.centres) / self.spacing
+        speed = self.element_tp(torch.exp(-offset * offset) * self.speed_scale, one_hot)
+        direction = self.harmonics(velocities)
+        features = self.linear(torch.cat([one_hot, speed, direction[:, 1:]], dim=1))
+        return NodeEmbedding(one_hot, speed, direction, features)

@@ -1,0 +1,132 @@
+"""The interaction block: message, pooling, velocity conditioning, gated update, residual."""
+
+import math
+
+import torch
+from e3nn import nn, o3
+from torch import Tensor
+
+from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
+from lammps_trajcast.model.irreps import depthwise_instructions, full_feature_irreps, occurring
+
+ACTIVATIONS = {
+    "silu": torch.nn.functional.silu,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class DepthwiseTensorProduct(torch.nn.Module):
+    """Tensor product of features with spherical harmonics, one weight per channel and path ("uvu").
+
+    The weights are inputs: a network computes them from an edge length or a speed.
+    """
+
+    def __init__(self, irreps_node: o3.Irreps, irreps_direction: o3.Irreps, lmax: int) -> None:
+        super().__init__()
+        self.irreps_out, instructions = depthwise_instructions(irreps_node, irreps_direction, lmax)
+        self.tp = o3.TensorProduct(
+            irreps_node,
+            irreps_direction,
+            self.irreps_out,
+            instructions,
+            internal_weights=False,
+            shared_weights=False,
+        )
+        self.weight_numel: int = self.tp.weight_numel
+
+    def forward(self, features: Tensor, direction: Tensor, weights: Tensor) -> Tensor:
+        """Multiply (M, irreps_node.dim) by (M, (lmax+1)^2), weighted by (M, weight_numel)."""
+        return self.tp(features, direction, weights)
+
+
+def _gate(arch: Architecture, irreps_out: o3.Irreps) -> nn.Gate:
+    """Return the gate whose output is ``irreps_out``: one even scalar gates each channel of l > 0."""
+    acts = arch.nl_gate_kwargs
+    scalars = o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir.l == 0])
+    gated = o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir.l > 0])
+    gates = o3.Irreps([(gated.num_irreps, (0, 1))])
+    by_parity = {1: acts.activation_scalars.e, -1: acts.activation_scalars.o}
+    return nn.Gate(
+        scalars,
+        [ACTIVATIONS[by_parity[ir.p]] for _, ir in scalars],
+        gates,
+        [ACTIVATIONS[acts.activation_gates.e]],
+        gated,
+    )
+
+
+class Interaction(torch.nn.Module):
+    """One message-passing layer of TrajCast.
+
+    The nodes are the receivers, in the same order, followed by any number of nodes that only send
+    (atoms owned by another MPI rank).
+    """
+
+    def __init__(self, arch: Architecture, irreps_in: o3.Irreps) -> None:
+        super().__init__()
+        lmax, channels = arch.max_rotation_order, arch.num_hidden_channels
+        full = full_feature_irreps(channels, lmax)
+        direction = o3.Irreps.spherical_harmonics(lmax)
+        species = o3.Irreps([(arch.num_chem_elements, (0, 1))])
+        silu = torch.nn.functional.silu
+        self.avg_num_neighbors = arch.avg_num_neighbors
+
+        self.dtp_edge = DepthwiseTensorProduct(irreps_in, direction, lmax)
+        self.edge_mlp = nn.FullyConnectedNet(
+            [arch.num_edge_rbf, *arch.edge_mlp_kwargs.n_neurons, self.dtp_edge.weight_numel], silu
+        )
+        contracted = occurring(full, self.dtp_edge.irreps_out)
+        self.linear_contraction = o3.Linear(self.dtp_edge.irreps_out, contracted)
+
+        self.dtp_vel = DepthwiseTensorProduct(contracted, direction, lmax)
+        self.vel_mlp = nn.FullyConnectedNet(
+            [arch.num_vel_rbf, *arch.vel_mlp_kwargs.n_neurons, self.dtp_vel.weight_numel], silu
+        )
+        self.irreps_out = occurring(full, self.dtp_vel.irreps_out)
+        gate = _gate(arch, self.irreps_out)
+        self.linear_updates = o3.Linear(self.dtp_vel.irreps_out, gate.irreps_in)
+        self.gate = gate
+        self.tp_resnet = o3.FullyConnectedTensorProduct(irreps_in, species, self.irreps_out)
+
+    def forward(
+        self,
+        features: Tensor,
+        nodes: NodeEmbedding,
+        edges: EdgeEmbedding,
+        receivers: Tensor,
+        senders: Tensor,
+        num_receivers: int,
+    ) -> Tensor:
+        """Return new features (num_receivers, irreps_out.dim).
+
+        Args:
+            features: (N, irreps_in.dim) of all nodes, receivers first; N >= num_receivers.
+            nodes: embeddings of at least the receivers (further rows are not read).
+            edges: embeddings of the E edges.
+            receivers: (E,) int64, smaller than num_receivers.
+            senders: (E,) int64, smaller than N.
+            num_receivers: number of nodes whose features are wanted.
+        """
+        messages = self.dtp_edge(
+            features.index_select(0, senders), edges.direction, self.edge_mlp(edges.length)
+        )
+        pooled = torch.zeros(
+            (num_receivers, messages.size(1)), dtype=messages.dtype, device=messages.device
+        ).index_add(0, receivers, messages)
+        return self.update(features, nodes, pooled, num_receivers)
+
+    @torch.jit.export
+    def update(
+        self, features: Tensor, nodes: NodeEmbedding, pooled: Tensor, num_receivers: int
+    ) -> Tensor:
+        """Return new features from the summed messages (num_receivers, dtp_edge.irreps_out.dim)."""
+        contracted = self.linear_contraction(pooled / self.avg_num_neighbors)
+        conditioned = self.dtp_vel(
+            contracted, nodes.direction[:num_receivers], self.vel_mlp(nodes.speed[:num_receivers])
+        )
+        gated = self.gate(self.linear_updates(conditioned))
+        residual = self.tp_resnet(features[:num_receivers], nodes.one_hot[:num_receivers])
+        return (gated + residual) / math.sqrt(2.0)
