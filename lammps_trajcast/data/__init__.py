@@ -1,0 +1,1 @@
+"""Data sets: from trajectories of ordinary molecular dynamics to pairs of states."""

@@ -1,0 +1,259 @@
+"""Making a data set: trajectories are cut into segments, segments are shared out to the splits."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lammps_trajcast.data.layout import FORMAT, FORMAT_VERSION, SPLITS, UNITS, DatasetError, Split
+from lammps_trajcast.data.trajectory import (
+    Frame,
+    Frames,
+    Species,
+    TrajectoryError,
+    Units,
+    checked,
+    read_frames,
+)
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """How to make a data set.
+
+    horizon:         fs between the two states of a pair.
+    units:           LAMMPS units of the velocities in the files.
+    timestep:        fs per MD step, for files without times.
+    interval:        fs between frames, for files without times and steps.
+    stride:          every stride-th frame starts a pair.
+    segment_length:  ps; segments share no frame, a shorter rest makes a segment of its own.
+    split:           shares of the segments for training, validation and test.
+    seed:            of the random assignment of segments to splits.
+    """
+
+    horizon: float
+    units: Units = "metal"
+    timestep: float | None = None
+    interval: float | None = None
+    stride: int = 1
+    segment_length: float = 3.0
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raises DatasetError if an option makes no sense."""
+        for name in ("horizon", "segment_length", "timestep", "interval"):
+            value = getattr(self, name)
+            if value is not None and not value > 0.0:
+                option = "--" + name.replace("_", "-")
+                raise DatasetError(f"{option} {value:g}: must be greater than zero")
+        if self.stride < 1:
+            raise DatasetError(f"--stride {self.stride}: must be 1 or more")
+        if min(self.split) < 0.0 or not self.split[0] > 0.0 or abs(sum(self.split) - 1.0) > 1e-6:
+            shares = " ".join(f"{share:g}" for share in self.split)
+            raise DatasetError(
+                f"--split {shares}: write three shares that add up to 1, the first above zero, "
+                "e.g. --split 0.8 0.1 0.1"
+            )
+        if self.segment_length * 1e3 < self.horizon:
+            raise DatasetError(
+                f"--segment-length {self.segment_length:g} ps is shorter than --horizon "
+                f"{self.horizon:g} fs; no pair fits in: write a longer segment"
+            )
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What went into a data set: segments and pairs of each split."""
+
+    segments: dict[Split, int]
+    pairs: dict[Split, int]
+
+
+def build_dataset(
+    files: Sequence[Path],
+    output: Path,
+    species: Species,
+    options: DatasetOptions,
+    progress: bool = True,
+) -> DatasetSummary:
+    """Make a data set of NVE trajectories, one file each.
+
+    The file appears under its name only when it is complete.
+
+    Raises DatasetError or TrajectoryError.
+    """
+    options.check()
+    partial = output.with_name(output.name + ".part")
+    try:
+        with h5py.File(partial, "w") as target:
+            target.attrs["format"] = FORMAT
+            target.attrs["format_version"] = FORMAT_VERSION
+            target.attrs["horizon"] = options.horizon
+            target.attrs["units"] = UNITS
+            target.attrs["elements"] = species.elements
+            writer = _SegmentWriter(target.create_group("segments"), options)
+            masses = _Masses(species)
+            trajectories = [
+                read_frames(path, species, options.units, options.timestep) for path in files
+            ]
+            total = sum(frames.size for frames in trajectories)
+            with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
+                for frames in trajectories:
+                    bar.set_postfix_str(frames.path.name, refresh=False)
+                    done = bar.n
+                    for frame in checked(frames, options.interval):
+                        masses.see(frames, frame)
+                        writer.add(frames, frame)
+                        bar.update(done + frames.position - bar.n)
+                    writer.end_of_trajectory(frames)
+                    bar.update(done + frames.size - bar.n)
+            target.attrs["masses"] = masses.values
+            _assign_splits(target, options)
+            summary = _summary(target)
+        os.replace(partial, output)
+    except OSError as error:
+        raise DatasetError(f"cannot write {output}: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return summary
+
+
+class _Masses:
+    """Masses of the species: those in the files where they have any."""
+
+    def __init__(self, species: Species) -> None:
+        self.values = np.array(species.masses)
+        self._from_file: dict[int, float] = {}
+
+    def see(self, frames: Frames, frame: Frame) -> None:
+        if frame.masses is None:
+            return
+        for index in np.unique(frame.species):
+            of_species = frame.masses[frame.species == index]
+            mass = self._from_file.setdefault(int(index), float(of_species[0]))
+            if not np.allclose(of_species, mass, rtol=1e-6):
+                raise frames.error(
+                    f"atoms of element {frames.species.elements[index]} have different masses; "
+                    "a data set has one mass for each element",
+                    frame.step,
+                )
+            self.values[index] = mass
+
+
+class _SegmentWriter:
+    """Collects frames until a segment is full, then writes it."""
+
+    def __init__(self, group: h5py.Group, options: DatasetOptions) -> None:
+        self._group = group
+        self._options = options
+        self._frames: list[Frame] = []
+        self._span: int | None = None
+        self._pairs_of_trajectory = 0
+
+    def add(self, frames: Frames, frame: Frame) -> None:
+        if self._frames and self._span is None:
+            self._span = self._frames_per_horizon(frames, self._frames[-1], frame)
+        self._frames.append(frame)
+        if self._span is not None:
+            spacing = self._options.horizon / self._span
+            # Segments share no frame: n intervals take n + 1 of them.
+            full = int(self._options.segment_length * 1e3 / spacing + 1e-6) + 1
+            if len(self._frames) >= full:
+                self._write(frames)
+
+    def end_of_trajectory(self, frames: Frames) -> None:
+        self._write(frames)
+        if self._pairs_of_trajectory == 0:
+            raise frames.error(
+                f"is shorter than the horizon of {self._options.horizon:g} fs; use a longer run"
+            )
+        self._span = None
+        self._pairs_of_trajectory = 0
+
+    def _frames_per_horizon(self, frames: Frames, before: Frame, after: Frame) -> int:
+        assert before.time is not None and after.time is not None
+        spacing = after.time - before.time
+        horizon = self._options.horizon
+        span = round(horizon / spacing)
+        if span < 1 or abs(span * spacing - horizon) > 1e-3 * spacing:
+            raise frames.error(
+                f"frames are {spacing:g} fs apart, and --horizon {horizon:g} fs is no multiple of "
+                "that; write another horizon or dump at another interval",
+                after.step,
+            )
+        return span
+
+    def _write(self, frames: Frames) -> None:
+        segment, self._frames = self._frames, []
+        starts = np.arange(0, max(len(segment) - (self._span or 0), 0), self._options.stride)
+        if self._span is None or len(starts) == 0:
+            return
+        pairs = np.stack([starts, starts + self._span], axis=1)
+        # Frames that no pair refers to are not stored.
+        kept, index = np.unique(pairs, return_inverse=True)
+        first = segment[0]
+        group = self._group.create_group(f"{len(self._group):06d}")
+        group.attrs["source"] = frames.path.name
+        group.attrs["first_step"] = first.step
+        group["species"] = first.species.astype(np.int64)
+        group["cell"] = first.cell
+        group["pbc"] = first.pbc
+        group["positions"] = np.stack([segment[k].positions for k in kept])
+        group["velocities"] = np.stack([segment[k].velocities for k in kept])
+        group["pairs"] = index.reshape(pairs.shape).astype(np.int64)
+        self._pairs_of_trajectory += len(pairs)
+
+
+def _assign_splits(target: h5py.File, options: DatasetOptions) -> None:
+    names = sorted(target["segments"])
+    counts = _share_out(len(names), options.split)
+    labels: NDArray[np.str_] = np.repeat(SPLITS, counts)
+    order = np.random.default_rng(options.seed).permutation(len(names))
+    for place, label in zip(order, labels, strict=True):
+        target[f"segments/{names[place]}"].attrs["split"] = str(label)
+
+
+def _share_out(number: int, shares: tuple[float, float, float]) -> list[int]:
+    """Numbers of segments for each split; every split with a share gets at least one."""
+    wanted = sum(share > 0.0 for share in shares)
+    if number < wanted:
+        raise DatasetError(
+            f"{number} segment(s) for {wanted} splits; write a shorter --segment-length, add "
+            "trajectories, or write --split 1 0 0"
+        )
+    counts = [max(round(number * share), 1) if share > 0.0 else 0 for share in shares]
+    counts[0] = number - counts[1] - counts[2]
+    while counts[0] < 1:
+        counts[counts.index(max(counts))] -= 1
+        counts[0] += 1
+    return counts
+
+
+def _summary(target: h5py.File) -> DatasetSummary:
+    segments: Counter[Split] = Counter()
+    pairs: Counter[Split] = Counter()
+    for segment in target["segments"].values():
+        segments[segment.attrs["split"]] += 1
+        pairs[segment.attrs["split"]] += len(segment["pairs"])
+    return DatasetSummary(
+        segments={split: segments[split] for split in SPLITS},
+        pairs={split: pairs[split] for split in SPLITS},
+    )
+
+
+__all__ = [
+    "DatasetError",
+    "DatasetOptions",
+    "DatasetSummary",
+    "TrajectoryError",
+    "build_dataset",
+]
