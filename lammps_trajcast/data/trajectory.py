@@ -6,6 +6,7 @@ velocities in Angstrom/fs.
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -358,10 +359,10 @@ class ExtendedXYZ(Frames):
 
     def __iter__(self) -> Iterator[Frame]:
         try:
-            with self.path.open() as lines:
+            with self.path.open("rb") as raw, io.TextIOWrapper(raw) as lines:
                 frames: Iterable[Any] = ase.io.iread(lines, index=":", format="extxyz")
                 for number, atoms in enumerate(frames):
-                    self.position = lines.buffer.tell()
+                    self.position = raw.tell()
                     yield self._frame(number, atoms)
         except TrajectoryError:
             raise
