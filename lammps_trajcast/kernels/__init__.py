@@ -1,0 +1,1 @@
+"""Fused kernels: the compiled twin of the network's plain path."""

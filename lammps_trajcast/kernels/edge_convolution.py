@@ -1,0 +1,199 @@
+"""The edge convolution as one differentiable operation, for any depthwise tensor product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from e3nn import o3
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lammps_trajcast.kernels.library import ffi, load_library
+
+
+class PathTable:
+    """The non-zero coefficients of a depthwise ("uvu") tensor product, for the kernels.
+
+    The kernels keep features component by component, (N, components, channels), where a component
+    is one m of one irrep. The rows of the result are grouped by irrep, sorted as
+    ``tensor_product.irreps_out`` is; within an irrep of P paths, row ``m * P + k`` is component m
+    of its k-th path, so that the rows of an irrep are a (2l+1, P * channels) matrix ready for a
+    linear map.
+
+    Args:
+        tensor_product: the e3nn module whose instructions, coefficients and normalisation to take.
+    """
+
+    def __init__(self, tensor_product: o3.TensorProduct) -> None:
+        irreps_in, irreps_sh = tensor_product.irreps_in1, tensor_product.irreps_in2
+        irreps_out = tensor_product.irreps_out
+        self.channels = irreps_in[0].mul
+        in_row = np.cumsum([0] + [ir.dim for _, ir in irreps_in])
+        sh_row = np.cumsum([0] + [ir.dim for _, ir in irreps_sh])
+        self.groups: list[tuple[o3.Irrep, int]] = []  # (irrep, number of paths), in row order
+        for _, ir in irreps_out:
+            if self.groups and self.groups[-1][0] == ir:
+                self.groups[-1] = (ir, self.groups[-1][1] + 1)
+            else:
+                self.groups.append((ir, 1))
+        group_of = [g for g, (_, count) in enumerate(self.groups) for _ in range(count)]
+        group_path = [k for _, count in self.groups for k in range(count)]
+        out_row = np.cumsum([0] + [ir.dim * count for ir, count in self.groups])
+
+        entries: dict[tuple[int, int, int], list[tuple[int, float]]] = {}
+        for p, path in enumerate(tensor_product.instructions):
+            ir1, ir2 = irreps_in[path.i_in1].ir, irreps_sh[path.i_in2].ir
+            ir3 = irreps_out[path.i_out].ir
+            w3j = o3.wigner_3j(ir1.l, ir2.l, ir3.l, dtype=torch.float64) * path.path_weight
+            group = group_of[path.i_out]
+            for a, b, c in torch.nonzero(w3j.abs() > 1e-12).tolist():
+                row = out_row[group] + c * self.groups[group][1] + group_path[path.i_out]
+                key = (p, int(in_row[path.i_in1]) + a, int(row))
+                entries.setdefault(key, []).append(
+                    (int(sh_row[path.i_in2]) + b, float(w3j[a, b, c]))
+                )
+        keys = sorted(entries)
+        terms = [entries[key] for key in keys]
+        self._arrays: dict[str, NDArray[Any]] = {
+            "path": np.array([k[0] for k in keys], dtype=np.int32),
+            "input": np.array([k[1] for k in keys], dtype=np.int32),
+            "output": np.array([k[2] for k in keys], dtype=np.int32),
+            "first": np.cumsum([0] + [len(t) for t in terms]).astype(np.int32),
+            "harmonic": np.array([b for t in terms for b, _ in t], dtype=np.int32),
+            "value": np.array([v for t in terms for _, v in t], dtype=np.float64),
+        }
+        self.num_outputs = int(out_row[-1])
+        self.num_paths = len(tensor_product.instructions)
+        self.num_inputs = int(in_row[-1])
+        self.num_harmonics = int(sh_row[-1])
+        load_library()
+        self.struct = ffi.new(
+            "trajcast_paths *",
+            {
+                "num_paths": self.num_paths,
+                "num_harmonics": self.num_harmonics,
+                "num_inputs": self.num_inputs,
+                "num_outputs": self.num_outputs,
+                "num_entries": len(keys),
+                **{
+                    name: ffi.cast("double *" if name == "value" else "int32_t *", a.ctypes.data)
+                    for name, a in self._arrays.items()
+                },
+            },
+        )
+
+
+def _pointer(tensor: Tensor) -> Any:
+    kind = {torch.float32: "float *", torch.float64: "double *", torch.int64: "int64_t *"}
+    return ffi.cast(kind[tensor.dtype], tensor.data_ptr())
+
+
+def _graph(first_edge: Tensor, senders: Tensor, features: Tensor) -> Any:
+    return ffi.new(
+        "trajcast_edges *",
+        {
+            "num_receivers": first_edge.numel() - 1,
+            "num_senders": features.size(0),
+            "num_edges": senders.numel(),
+            "channels": features.size(2),
+            "first_edge": _pointer(first_edge),
+            "sender": _pointer(senders),
+        },
+    )
+
+
+class _EdgeConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        harmonics: Tensor,
+        weights: Tensor,
+        first_edge: Tensor,
+        senders: Tensor,
+        paths: PathTable,
+    ) -> Tensor:
+        features, weights = features.contiguous(), weights.contiguous()
+        harmonics = harmonics.contiguous()
+        out = features.new_empty((first_edge.numel() - 1, paths.num_outputs, features.size(2)))
+        library = load_library()
+        double = features.dtype == torch.float64
+        run = library.trajcast_convolution_f64 if double else library.trajcast_convolution_f32
+        run(
+            paths.struct,
+            _graph(first_edge, senders, features),
+            _pointer(features),
+            _pointer(harmonics),
+            _pointer(weights),
+            _pointer(out),
+            torch.get_num_threads(),
+        )
+        ctx.save_for_backward(features, harmonics, weights, first_edge, senders)
+        ctx.paths = paths
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        features, harmonics, weights, first_edge, senders = ctx.saved_tensors
+        grad_out = grad_out.contiguous()
+        grad_features, grad_weights = torch.empty_like(features), torch.empty_like(weights)
+        library = load_library()
+        double = features.dtype == torch.float64
+        run = (
+            library.trajcast_convolution_backward_f64
+            if double
+            else library.trajcast_convolution_backward_f32
+        )
+        failed = run(
+            ctx.paths.struct,
+            _graph(first_edge, senders, features),
+            _pointer(features),
+            _pointer(harmonics),
+            _pointer(weights),
+            _pointer(grad_out),
+            _pointer(grad_features),
+            _pointer(grad_weights),
+            torch.get_num_threads(),
+        )
+        if failed:
+            raise MemoryError("edge convolution: no memory for the partial gradients")
+        return grad_features, None, grad_weights, None, None, None
+
+
+def edge_convolution(
+    features: Tensor,
+    harmonics: Tensor,
+    weights: Tensor,
+    first_edge: Tensor,
+    senders: Tensor,
+    paths: PathTable,
+) -> Tensor:
+    """Return the summed messages (num_receivers, paths.num_outputs, channels).
+
+    Differentiable once, to features and weights; there is no gradient to the harmonics, which
+    training does not need.
+
+    Args:
+        features: (N, paths.num_inputs, channels), CPU, float32 or float64.
+        harmonics: (E, paths.num_harmonics), same dtype.
+        weights: (E, paths.num_paths * channels), same dtype, in the order of the instructions.
+        first_edge: (num_receivers + 1,) int64, edges of receiver i are first_edge[i] to
+            first_edge[i + 1] - 1.
+        senders: (E,) int64, smaller than N.
+        paths: the tensor product's table.
+
+    Raises:
+        ValueError: a shape does not fit, or an index is out of range.
+    """
+    channels = features.size(2)
+    if features.size(1) != paths.num_inputs or channels != paths.channels:
+        raise ValueError(f"features have shape {tuple(features.shape)}, not {paths.num_inputs} rows")
+    num_edges = senders.numel()
+    if harmonics.shape != (num_edges, paths.num_harmonics):
+        raise ValueError(f"harmonics have shape {tuple(harmonics.shape)}")
+    if weights.shape != (num_edges, paths.num_paths * channels):
+        raise ValueError(f"weights have shape {tuple(weights.shape)}")
+    return _EdgeConvolution.apply(features, harmonics, weights, first_edge, senders, paths)

@@ -1,0 +1,37 @@
+"""Load the compiled kernels (fix_src/kernels) through cffi; they link neither Python nor torch."""
+
+from __future__ import annotations
+
+import functools
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import cffi
+
+LIBRARY_NAME = "libtrajcast_kernels.so"
+_HEADER_NAME = "edge_convolution.h"
+_BEGIN, _END = "/* -- cffi reads from here -- */", "/* -- to here -- */"
+
+ffi = cffi.FFI()
+
+
+def _installed(name: str) -> Path:
+    beside = Path(__file__).with_name(name)
+    if beside.is_file():
+        return beside
+    # In an editable install the Python files stay in the source tree, what was built does not.
+    for entry in metadata.files("lammps-trajcast") or []:
+        if entry.name == name:
+            return Path(str(entry.locate()))
+    raise ImportError(
+        f"lammps-trajcast: {name} is missing, so the package was not built: run 'pip install .'"
+    )
+
+
+@functools.cache
+def load_library() -> Any:
+    """Return the cffi library handle of the kernels; raise ImportError if they are not built."""
+    header = _installed(_HEADER_NAME).read_text()
+    ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
+    return ffi.dlopen(str(_installed(LIBRARY_NAME)))
