@@ -12,7 +12,8 @@
 // vector instructions: each body is inlined once for every usual number of channels, and each of
 // those is compiled for AVX-512, AVX2 and any x86-64; the loader picks one at run time.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define TRAJCAST_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define TRAJCAST_CLONES                                                                            \
+  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define TRAJCAST_CLONES
 #endif
@@ -20,42 +21,76 @@
 
 namespace {
 
-// sum over b of value * Y[b], for every entry of one edge
+// So many edges share one pass over the table of coefficients: a vector register of floats.
+constexpr int kLanes = 16;
+
+// Scratch memory of one thread.
+template <typename T> struct Workspace {
+  std::vector<T> value;    // coefficients in the precision of the features
+  std::vector<T> harmonic; // (num_harmonics, kLanes)
+  std::vector<T> coupling; // (num_entries, kLanes): sum over b of value * Y[b]
+  std::vector<T> product;  // (channels)
+
+  Workspace(const trajcast_paths &paths, int64_t channels)
+      : value(paths.value, paths.value + paths.first[paths.num_entries]),
+        harmonic(paths.num_harmonics * kLanes), coupling(paths.num_entries * kLanes),
+        product(channels) {}
+};
+
+// Fill the couplings of up to kLanes consecutive edges.
 template <typename T>
-TRAJCAST_INLINE void couplings(const trajcast_paths &paths, const T *__restrict__ harmonics,
-                               T *__restrict__ coupling)
-{
+TRAJCAST_INLINE void couple(const trajcast_paths &paths, const T *harmonics, int lanes,
+                            Workspace<T> &work) {
+  T *__restrict__ transposed = work.harmonic.data();
+  T *__restrict__ coupling = work.coupling.data();
+  const T *__restrict__ value = work.value.data();
+  for (int32_t b = 0; b < paths.num_harmonics; ++b)
+    for (int lane = 0; lane < kLanes; ++lane)
+      transposed[b * kLanes + lane] =
+          lane < lanes ? harmonics[lane * paths.num_harmonics + b] : T(0);
   for (int32_t t = 0; t < paths.num_entries; ++t) {
-    T sum = 0;
-    for (int32_t k = paths.first[t]; k < paths.first[t + 1]; ++k)
-      sum += static_cast<T>(paths.value[k]) * harmonics[paths.harmonic[k]];
-    coupling[t] = sum;
+    T sum[kLanes] = {};
+    for (int32_t k = paths.first[t]; k < paths.first[t + 1]; ++k) {
+      const T *__restrict__ y = transposed + paths.harmonic[k] * kLanes;
+      for (int lane = 0; lane < kLanes; ++lane)
+        sum[lane] += value[k] * y[lane];
+    }
+    for (int lane = 0; lane < kLanes; ++lane)
+      coupling[t * kLanes + lane] = sum[lane];
   }
 }
 
 template <typename T>
 TRAJCAST_INLINE void forward_range(const trajcast_paths &paths, const trajcast_edges &edges,
                                    int64_t begin, int64_t end, int64_t channels, const T *features,
-                                   const T *harmonics, const T *weights, T *out, T *coupling,
-                                   T *product)
-{
+                                   const T *harmonics, const T *weights, T *out,
+                                   Workspace<T> &work) {
   const int64_t in_size = paths.num_inputs * channels;
   const int64_t out_size = paths.num_outputs * channels;
-  for (int64_t i = begin; i < end; ++i) {
-    T *__restrict__ result = out + i * out_size;
-    std::fill(result, result + out_size, T(0));
-    for (int64_t e = edges.first_edge[i]; e < edges.first_edge[i + 1]; ++e) {
+  const int64_t last = edges.first_edge[end];
+  T *__restrict__ product = work.product.data();
+  std::fill(out + begin * out_size, out + end * out_size, T(0));
+  int64_t i = begin;
+  for (int64_t start = edges.first_edge[begin]; start < last; start += kLanes) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, last - start));
+    couple(paths, harmonics + start * paths.num_harmonics, lanes, work);
+    for (int lane = 0; lane < lanes; ++lane) {
+      const int64_t e = start + lane;
+      while (e >= edges.first_edge[i + 1])
+        ++i;
+      const T *__restrict__ coupling = work.coupling.data() + lane;
       const T *__restrict__ h = features + edges.sender[e] * in_size;
       const T *__restrict__ w = weights + e * paths.num_paths * channels;
-      couplings(paths, harmonics + e * paths.num_harmonics, coupling);
+      T *__restrict__ result = out + i * out_size;
       for (int32_t t = 0; t < paths.num_entries;) {
         const int32_t p = paths.path[t], a = paths.input[t];
         for (int64_t u = 0; u < channels; ++u)
           product[u] = w[p * channels + u] * h[a * channels + u];
         for (; t < paths.num_entries && paths.path[t] == p && paths.input[t] == a; ++t) {
-          const T factor = coupling[t];
+          const T factor = coupling[t * kLanes];
           T *__restrict__ row = result + paths.output[t] * channels;
-          for (int64_t u = 0; u < channels; ++u) row[u] += factor * product[u];
+          for (int64_t u = 0; u < channels; ++u)
+            row[u] += factor * product[u];
         }
       }
     }
@@ -66,27 +101,36 @@ template <typename T>
 TRAJCAST_INLINE void backward_range(const trajcast_paths &paths, const trajcast_edges &edges,
                                     int64_t begin, int64_t end, int64_t channels, const T *features,
                                     const T *harmonics, const T *weights, const T *grad_out,
-                                    T *grad_features, T *grad_weights, T *coupling, T *product)
-{
+                                    T *grad_features, T *grad_weights, Workspace<T> &work) {
   const int64_t in_size = paths.num_inputs * channels;
   const int64_t out_size = paths.num_outputs * channels;
-  for (int64_t i = begin; i < end; ++i) {
-    const T *__restrict__ g = grad_out + i * out_size;
-    for (int64_t e = edges.first_edge[i]; e < edges.first_edge[i + 1]; ++e) {
+  const int64_t last = edges.first_edge[end];
+  T *__restrict__ product = work.product.data();
+  int64_t i = begin;
+  for (int64_t start = edges.first_edge[begin]; start < last; start += kLanes) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes, last - start));
+    couple(paths, harmonics + start * paths.num_harmonics, lanes, work);
+    for (int lane = 0; lane < lanes; ++lane) {
+      const int64_t e = start + lane;
+      while (e >= edges.first_edge[i + 1])
+        ++i;
       const int64_t w_start = e * paths.num_paths * channels;
+      const T *__restrict__ coupling = work.coupling.data() + lane;
+      const T *__restrict__ g = grad_out + i * out_size;
       const T *__restrict__ h = features + edges.sender[e] * in_size;
       const T *__restrict__ w = weights + w_start;
       T *__restrict__ gh = grad_features + edges.sender[e] * in_size;
       T *__restrict__ gw = grad_weights + w_start;
       std::fill(gw, gw + paths.num_paths * channels, T(0));
-      couplings(paths, harmonics + e * paths.num_harmonics, coupling);
       for (int32_t t = 0; t < paths.num_entries;) {
         const int32_t p = paths.path[t], a = paths.input[t];
-        for (int64_t u = 0; u < channels; ++u) product[u] = T(0);
+        for (int64_t u = 0; u < channels; ++u)
+          product[u] = T(0);
         for (; t < paths.num_entries && paths.path[t] == p && paths.input[t] == a; ++t) {
-          const T factor = coupling[t];
+          const T factor = coupling[t * kLanes];
           const T *__restrict__ row = g + paths.output[t] * channels;
-          for (int64_t u = 0; u < channels; ++u) product[u] += factor * row[u];
+          for (int64_t u = 0; u < channels; ++u)
+            product[u] += factor * row[u];
         }
         for (int64_t u = 0; u < channels; ++u) {
           gw[p * channels + u] += h[a * channels + u] * product[u];
@@ -114,18 +158,17 @@ TRAJCAST_INLINE void backward_range(const trajcast_paths &paths, const trajcast_
 #define TRAJCAST_DEFINE_RANGES(T)                                                                  \
   TRAJCAST_CLONES void forward_part(const trajcast_paths &paths, const trajcast_edges &edges,      \
                                     int64_t begin, int64_t end, const T *features,                 \
-                                    const T *harmonics, const T *weights, T *out, T *coupling,     \
-                                    T *product)                                                    \
-  {                                                                                                \
-    TRAJCAST_BY_CHANNELS(forward_range<T>, features, harmonics, weights, out, coupling, product)   \
-  }                                                                                                \
-  TRAJCAST_CLONES void backward_part(const trajcast_paths &paths, const trajcast_edges &edges,     \
-                                     int64_t begin, int64_t end, const T *features,                \
-                                     const T *harmonics, const T *weights, const T *grad_out,      \
-                                     T *grad_features, T *grad_weights, T *coupling, T *product)   \
-  {                                                                                                \
+                                    const T *harmonics, const T *weights, T *out,                  \
+                                    Workspace<T> &work){TRAJCAST_BY_CHANNELS(                      \
+      forward_range<T>, features, harmonics, weights, out,                                         \
+      work)} TRAJCAST_CLONES void backward_part(const trajcast_paths &paths,                       \
+                                                const trajcast_edges &edges, int64_t begin,        \
+                                                int64_t end, const T *features,                    \
+                                                const T *harmonics, const T *weights,              \
+                                                const T *grad_out, T *grad_features,               \
+                                                T *grad_weights, Workspace<T> &work) {             \
     TRAJCAST_BY_CHANNELS(backward_range<T>, features, harmonics, weights, grad_out, grad_features, \
-                         grad_weights, coupling, product)                                          \
+                         grad_weights, work)                                                       \
   }
 
 TRAJCAST_DEFINE_RANGES(float)
@@ -137,22 +180,20 @@ int64_t part_begin(int64_t count, int part, int parts) { return count * part / p
 
 template <typename T>
 void convolution(const trajcast_paths &paths, const trajcast_edges &edges, const T *features,
-                 const T *harmonics, const T *weights, T *out, int threads)
-{
+                 const T *harmonics, const T *weights, T *out, int threads) {
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
   for (int part = 0; part < threads; ++part) {
-    std::vector<T> coupling(paths.num_entries), product(edges.channels);
+    Workspace<T> work(paths, edges.channels);
     forward_part(paths, edges, part_begin(edges.num_receivers, part, threads),
                  part_begin(edges.num_receivers, part + 1, threads), features, harmonics, weights,
-                 out, coupling.data(), product.data());
+                 out, work);
   }
 }
 
 template <typename T>
 int convolution_backward(const trajcast_paths &paths, const trajcast_edges &edges,
-                         const T *features, const T *harmonics, const T *weights,
-                         const T *grad_out, T *grad_features, T *grad_weights, int threads)
-{
+                         const T *features, const T *harmonics, const T *weights, const T *grad_out,
+                         T *grad_features, T *grad_weights, int threads) {
   // Two receivers can have one sender, so each thread sums into features of its own.
   const int64_t size = edges.num_senders * paths.num_inputs * edges.channels;
   std::vector<T> partial;
@@ -164,49 +205,46 @@ int convolution_backward(const trajcast_paths &paths, const trajcast_edges &edge
   std::fill(grad_features, grad_features + size, T(0));
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
   for (int part = 0; part < threads; ++part) {
-    std::vector<T> coupling(paths.num_entries), product(edges.channels);
+    Workspace<T> work(paths, edges.channels);
     T *own = part == 0 ? grad_features : partial.data() + size * (part - 1);
     backward_part(paths, edges, part_begin(edges.num_receivers, part, threads),
                   part_begin(edges.num_receivers, part + 1, threads), features, harmonics, weights,
-                  grad_out, own, grad_weights, coupling.data(), product.data());
+                  grad_out, own, grad_weights, work);
   }
   for (int part = 1; part < threads; ++part) {
     const T *other = partial.data() + size * (part - 1);
-    for (int64_t k = 0; k < size; ++k) grad_features[k] += other[k];
+    for (int64_t k = 0; k < size; ++k)
+      grad_features[k] += other[k];
   }
   return 0;
 }
 
-}    // namespace
+} // namespace
 
 void trajcast_convolution_f32(const trajcast_paths *paths, const trajcast_edges *edges,
                               const float *features, const float *harmonics, const float *weights,
-                              float *out, int threads)
-{
+                              float *out, int threads) {
   convolution(*paths, *edges, features, harmonics, weights, out, threads);
 }
 
 void trajcast_convolution_f64(const trajcast_paths *paths, const trajcast_edges *edges,
                               const double *features, const double *harmonics,
-                              const double *weights, double *out, int threads)
-{
+                              const double *weights, double *out, int threads) {
   convolution(*paths, *edges, features, harmonics, weights, out, threads);
 }
 
 int trajcast_convolution_backward_f32(const trajcast_paths *paths, const trajcast_edges *edges,
                                       const float *features, const float *harmonics,
                                       const float *weights, const float *grad_out,
-                                      float *grad_features, float *grad_weights, int threads)
-{
-  return convolution_backward(*paths, *edges, features, harmonics, weights, grad_out,
-                              grad_features, grad_weights, threads);
+                                      float *grad_features, float *grad_weights, int threads) {
+  return convolution_backward(*paths, *edges, features, harmonics, weights, grad_out, grad_features,
+                              grad_weights, threads);
 }
 
 int trajcast_convolution_backward_f64(const trajcast_paths *paths, const trajcast_edges *edges,
                                       const double *features, const double *harmonics,
                                       const double *weights, const double *grad_out,
-                                      double *grad_features, double *grad_weights, int threads)
-{
-  return convolution_backward(*paths, *edges, features, harmonics, weights, grad_out,
-                              grad_features, grad_weights, threads);
+                                      double *grad_features, double *grad_weights, int threads) {
+  return convolution_backward(*paths, *edges, features, harmonics, weights, grad_out, grad_features,
+                              grad_weights, threads);
 }

@@ -43,9 +43,9 @@ typedef struct {
   int64_t num_receivers; /* atoms that receive messages */
   int64_t num_senders;   /* rows of the features; receivers first */
   int64_t num_edges;
-  int64_t channels;           /* number of channels, U */
-  const int64_t *first_edge;  /* (num_receivers + 1,) */
-  const int64_t *sender;      /* (num_edges,) */
+  int64_t channels;          /* number of channels, U */
+  const int64_t *first_edge; /* (num_receivers + 1,) */
+  const int64_t *sender;     /* (num_edges,) */
 } trajcast_edges;
 
 /* out (num_receivers, num_outputs, U) from features (num_senders, num_inputs, U),

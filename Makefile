@@ -1,0 +1,36 @@
+# make install   a virtual environment with everything in it
+# make test      install, lint and test
+# make demo      install, run quartz and show the result
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: install test lint format clean demo
+
+install: $(VENV)/installed
+
+# Python files need no new install: the package is installed in editable mode.
+$(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard fix_src/* fix_src/bridge/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(wildcard fix_src/*.cpp fix_src/*.h fix_src/bridge/*.c fix_src/bridge/*.h)
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(wildcard fix_src/*.cpp fix_src/*.h fix_src/bridge/*.c fix_src/bridge/*.h)
+
+test: install lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf build $(VENV)/installed
+
+# ---- demo ------------------------------------------------------------------------------------------------

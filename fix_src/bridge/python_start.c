@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+#include <Python.h>
+
+#include "python_start.h"
+
+#include <stdio.h>
+
+static int failure(trajcast_message *message, const char *text) {
+  snprintf(message->text, (size_t)message->capacity, "%s", text);
+  return TRAJCAST_FAILED;
+}
+
+/* The pending Python exception as one line; clears it. Needs the GIL. */
+static int python_failure(trajcast_message *message, const char *doing) {
+  PyObject *type, *value, *traceback;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  PyObject *text = value ? PyObject_Str(value) : NULL;
+  const char *utf8 = text ? PyUnicode_AsUTF8(text) : NULL;
+  const char *name = type ? ((PyTypeObject *)type)->tp_name : "unknown error";
+  snprintf(message->text, (size_t)message->capacity, "%s: %s: %s", doing, name, utf8 ? utf8 : "");
+  Py_XDECREF(text);
+  Py_XDECREF(type);
+  Py_XDECREF(value);
+  Py_XDECREF(traceback);
+  PyErr_Clear();
+  return TRAJCAST_FAILED;
+}
+
+static int start_interpreter(const char *executable, trajcast_message *message) {
+  PyConfig config;
+  PyConfig_InitPythonConfig(&config);
+  config.install_signal_handlers = 0; /* Ctrl-C has to stop lmp */
+  config.parse_argv = 0;
+  config.buffered_stdio = 0; /* nobody finalises Python, so nobody would flush */
+  PyStatus status = PyConfig_SetBytesString(&config, &config.executable, executable);
+  if (!PyStatus_Exception(status))
+    status = PyConfig_SetBytesString(&config, &config.program_name, executable);
+  if (!PyStatus_Exception(status))
+    status = Py_InitializeFromConfig(&config);
+  PyConfig_Clear(&config);
+  if (PyStatus_Exception(status))
+    return failure(message, status.err_msg ? status.err_msg : "Python did not start");
+  PyEval_SaveThread();
+  return TRAJCAST_OK;
+}
+
+int trajcast_python_start(const char *executable, trajcast_message *message) {
+  if (!Py_IsInitialized() && start_interpreter(executable, message) != TRAJCAST_OK)
+    return TRAJCAST_FAILED;
+
+  /* cffi prints a traceback and carries on when the code that it runs at start fails: try it first.
+   */
+  PyGILState_STATE gil = PyGILState_Ensure();
+  int status = TRAJCAST_OK;
+  static const char *const modules[] = {"_cffi_backend", "lammps_trajcast.runtime.bridge"};
+  for (int i = 0; status == TRAJCAST_OK && i < 2; i++) {
+    PyObject *module = PyImport_ImportModule(modules[i]);
+    if (module)
+      Py_DECREF(module);
+    else
+      status = python_failure(message, "importing lammps_trajcast failed");
+  }
+  PyGILState_Release(gil);
+  return status;
+}

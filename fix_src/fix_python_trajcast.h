@@ -1,0 +1,95 @@
+/* -*- c++ -*- SPDX-License-Identifier: GPL-2.0-or-later */
+
+#ifndef LMP_FIX_PYTHON_TRAJCAST_H
+#define LMP_FIX_PYTHON_TRAJCAST_H
+
+#include "fix.h"
+
+#include "edge_list.h"
+#include "python_host.h"
+
+#include <string>
+#include <vector>
+
+namespace LAMMPS_NS {
+
+// Time integration by a TrajCast network: it predicts x(t + dt) and v(t + dt) from x(t) and v(t),
+// and no force of a pair style takes part. Forces that fixes defined later add act on v as an
+// impulse.
+class FixPythonTrajcast : public Fix {
+public:
+  FixPythonTrajcast(class LAMMPS *, int, char **);
+  ~FixPythonTrajcast() override;
+
+  // In the order in which LAMMPS calls them: before a run, ...
+  int setmask() override;
+  void init() override;
+  void init_list(int, class NeighList *) override;
+  void setup_post_neighbor() override;
+  void setup(int) override;
+
+  // ... and in every step of it.
+  void initial_integrate(int) override;
+  void post_neighbor() override;
+  void post_force(int) override;
+  void final_integrate() override;
+
+  void reset_dt() override;
+  double memory_usage() override;
+
+private:
+  void parse(int, char **);
+  void open_model();
+
+  void check_timestep();
+  void check_masses();
+  void check_neighbor_cutoff();
+  void check_exclusions();
+  void check_integrators();
+  void warn_about_neighbor_settings();
+  void warn_about_forces();
+
+  bool is_moved(int atom) const;
+  double mass_of(int atom) const;
+  bool moves_all_atoms() const;
+  trajcast::Cell cell() const;
+
+  void add_impulse();
+  void gather_frame();
+  void predict();
+  void move_atoms();
+
+  [[noreturn]] void fail(const std::string &);
+  void fail_if_any(bool, const std::string &);
+
+  // What the input script says.
+  std::string model_path;
+  std::vector<std::string> elements; // of atom types 1, 2, ...
+  std::string device = "auto";
+  std::string precision = "model";
+  int threads = 0; // 0: decide in open_model()
+
+  // What the model says.
+  double model_timestep; // fs
+  double cutoff;
+  std::vector<double> model_masses; // of atom types 1, 2, ...
+
+  const trajcast::Bridge *bridge = nullptr;
+  int64_t model = 0;
+  std::vector<char> message_text;
+  trajcast_message message;
+
+  bool conserve = true;
+  double impulse_per_force; // half a time step, in units that make velocity of force over mass
+  class NeighList *list = nullptr;
+  trajcast::EdgeList edges;
+
+  // Arrays for the bridge, see trajcast_frame and trajcast_prediction.
+  std::vector<int32_t> types;
+  std::vector<double> unwrapped, velocities, masses;
+  std::vector<double> displacements, new_velocities;
+};
+
+} // namespace LAMMPS_NS
+
+#endif

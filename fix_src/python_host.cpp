@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+#include "python_host.h"
+
+#include "bridge/python_start.h"
+
+#include <dlfcn.h>
+#include <sys/stat.h>
+
+#include <climits>
+#include <cstdlib>
+#include <fstream>
+#include <vector>
+
+namespace trajcast {
+
+namespace {
+
+constexpr const char *PYTHON_VARIABLE = "LAMMPS_TRAJCAST_PYTHON";
+
+template <typename Function> Function *lookup(void *library, const char *name) {
+  return reinterpret_cast<Function *>(dlsym(library, name));
+}
+
+bool exists(const std::string &path) {
+  struct stat status;
+  return stat(path.c_str(), &status) == 0;
+}
+
+// The directory `levels` above a path.
+std::string parent(std::string path, int levels = 1) {
+  for (; levels > 0; levels--) {
+    const auto slash = path.rfind('/');
+    if (slash == std::string::npos)
+      return "";
+    path.erase(slash);
+  }
+  return path;
+}
+
+std::string resolved(const std::string &path) {
+  char buffer[PATH_MAX];
+  return realpath(path.c_str(), buffer) ? buffer : path;
+}
+
+std::string own_path() {
+  Dl_info here;
+  dladdr(reinterpret_cast<void *>(&own_path), &here);
+  return resolved(here.dli_fname);
+}
+
+std::string find_executable() {
+  if (const char *wanted = std::getenv(PYTHON_VARIABLE))
+    return wanted;
+  // PREFIX/lib/pythonX.Y/site-packages/lammps_trajcast/trajcast_fix.so
+  const std::string mine = parent(own_path(), 5) + "/bin/python3";
+  return exists(mine) ? mine : TRAJCAST_PYTHON_EXECUTABLE;
+}
+
+// The directory of the interpreter that a virtual environment was made from; empty outside of one.
+std::string base_of_environment(const std::string &executable) {
+  std::ifstream settings(parent(executable, 2) + "/pyvenv.cfg");
+  std::string line;
+  while (std::getline(settings, line)) {
+    const auto equals = line.find('=');
+    if (equals == std::string::npos || line.compare(0, 4, "home") != 0)
+      continue;
+    const auto start = line.find_first_not_of(" \t", equals + 1);
+    return start == std::string::npos ? "" : line.substr(start);
+  }
+  return "";
+}
+
+// Load libpython with its symbols visible: torch's extension modules look them up.
+bool load_libpython(const std::string &executable) {
+  std::vector<std::string> prefixes;
+  const std::string home = base_of_environment(executable);
+  if (!home.empty())
+    prefixes.push_back(parent(home));
+  prefixes.push_back(parent(resolved(executable), 2));
+
+  std::vector<std::string> candidates;
+  for (const auto &prefix : prefixes)
+    for (const char *directory : {"/lib/", "/lib64/", "/lib/" TRAJCAST_MULTIARCH "/"})
+      candidates.push_back(prefix + directory + TRAJCAST_LIBPYTHON);
+  candidates.push_back(TRAJCAST_LIBPYTHON); // where the system's linker looks
+
+  for (const auto &path : candidates)
+    if ((path.find('/') == std::string::npos || exists(path)) &&
+        dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL))
+      return true;
+  return false;
+}
+
+bool load(Bridge &bridge, std::string &message) {
+  std::string executable = find_executable();
+  if (python_is_running()) {
+    executable = "of this process";
+  } else {
+    if (!exists(executable)) {
+      message = "Fix python/trajcast finds no Python interpreter at " + executable +
+                ": set the environment variable " + PYTHON_VARIABLE +
+                " to the python3 of the environment that has lammps-trajcast";
+      return false;
+    }
+    if (!load_libpython(executable)) {
+      message = "Fix python/trajcast finds no " TRAJCAST_LIBPYTHON " for " + executable +
+                ": install Python's shared library (Debian, Ubuntu: apt install "
+                "libpython" TRAJCAST_PYTHON_VERSION
+                "; pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared), or "
+                "set " +
+                PYTHON_VARIABLE + " to a python" TRAJCAST_PYTHON_VERSION " that has it";
+      return false;
+    }
+  }
+
+  auto *version = lookup<const char *()>(RTLD_DEFAULT, "Py_GetVersion");
+  const std::string running = version ? version() : "unknown";
+  if (running.compare(0, sizeof(TRAJCAST_PYTHON_VERSION), TRAJCAST_PYTHON_VERSION ".") != 0) {
+    message = "Fix python/trajcast was built for Python " TRAJCAST_PYTHON_VERSION
+              ", but this process runs Python " +
+              running.substr(0, running.find(' ')) +
+              ": use python" TRAJCAST_PYTHON_VERSION
+              ", or install lammps-trajcast with the other one";
+    return false;
+  }
+
+  const std::string path = parent(own_path()) + "/trajcast_bridge.so";
+  void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+  if (!library) {
+    message = "Fix python/trajcast cannot load its bridge to Python (" + std::string(dlerror()) +
+              "): install it again with pip install --force-reinstall lammps-trajcast";
+    return false;
+  }
+
+  std::vector<char> text(4096, '\0');
+  trajcast_message answer = {text.data(), static_cast<int64_t>(text.size())};
+  auto *start = lookup<decltype(trajcast_python_start)>(library, "trajcast_python_start");
+  if (start(executable.c_str(), &answer) != TRAJCAST_OK) {
+    message = "Fix python/trajcast cannot use the Python " + executable + " (" + text.data() +
+              "): run pip install lammps-trajcast in its environment, or set " + PYTHON_VARIABLE +
+              " to the python3 of the environment that has it";
+    return false;
+  }
+  bridge.open = lookup<decltype(trajcast_open)>(library, "trajcast_open");
+  bridge.step = lookup<decltype(trajcast_step)>(library, "trajcast_step");
+  bridge.close = lookup<decltype(trajcast_close)>(library, "trajcast_close");
+  return true;
+}
+
+} // namespace
+
+bool python_is_running() {
+  auto *initialised = lookup<int()>(RTLD_DEFAULT, "Py_IsInitialized");
+  return initialised && initialised();
+}
+
+const Bridge *start_python(std::string &message) {
+  static Bridge bridge;
+  static bool started = false;
+  if (!started)
+    started = load(bridge, message);
+  return started ? &bridge : nullptr;
+}
+
+} // namespace trajcast

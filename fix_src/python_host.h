@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+#ifndef TRAJCAST_PYTHON_HOST_H
+#define TRAJCAST_PYTHON_HOST_H
+
+#include "trajcast_bridge.h"
+
+#include <string>
+
+namespace trajcast {
+
+// The functions of trajcast_bridge.h, once Python runs.
+struct Bridge {
+  decltype(&trajcast_open) open;
+  decltype(&trajcast_step) step;
+  decltype(&trajcast_close) close;
+};
+
+// Find Python, start it unless the process runs it already, and load the bridge library.
+//
+// Neither this library nor LAMMPS is linked to Python, so that a missing libpython can be reported.
+// The interpreter is, in this order: the one of the process; $LAMMPS_TRAJCAST_PYTHON; the one in
+// whose site-packages this library lies; the one that built it.
+//
+// Returns the same functions on every call; nullptr, and a message with the remedy, on failure.
+const Bridge *start_python(std::string &message);
+
+bool python_is_running();
+
+} // namespace trajcast
+
+#endif
