@@ -1,0 +1,1 @@
+"""Judging a run: structure, temperature, momentum, speed."""

@@ -1,0 +1,167 @@
+"""The command line: lammps-trajcast convert, info, dataset, train.
+
+Nothing heavy is imported before a command needs it: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+
+import click
+import typer
+from typer.core import TyperCommand
+
+if TYPE_CHECKING:
+    from lammps_trajcast.data.layout import Split
+    from lammps_trajcast.data.statistics import Statistics
+
+Units = Literal["metal", "real"]
+
+app = typer.Typer(
+    name="lammps-trajcast",
+    help="TrajCast models for LAMMPS: convert, describe, train and check them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _looks_like_element(word: str) -> bool:
+    return re.fullmatch(r"[A-Za-z]{1,3}", word) is not None
+
+
+def _looks_like_number(word: str) -> bool:
+    return re.fullmatch(r"[0-9.]+(e[+-]?[0-9]+)?", word, re.IGNORECASE) is not None
+
+
+# Options that take as many words as there are, as LAMMPS commands do: --elements Si O.
+LIST_OPTIONS: dict[str, Callable[[str], bool]] = {
+    "--elements": _looks_like_element,
+    "--species": _looks_like_element,
+    "--masses": _looks_like_number,
+}
+
+
+def _spread_lists(words: list[str]) -> list[str]:
+    """Repeat the name of a list option before each of its words, as click wants it."""
+    spread: list[str] = []
+    option: str | None = None
+    for place, word in enumerate(words):
+        if option is not None and LIST_OPTIONS[option](word):
+            if words[place - 1] != option:
+                spread.append(option)
+        else:
+            option = word if word in LIST_OPTIONS else None
+        spread.append(word)
+    return spread
+
+
+class _CommandWithLists(TyperCommand):
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _spread_lists(args))
+
+
+def _fail(message: object) -> NoReturn:
+    typer.echo(f"ERROR: {message}", err=True)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Errors that the user can do something about end the program with their message alone."""
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.data.trajectory import TrajectoryError
+
+    try:
+        yield
+    except (DatasetError, TrajectoryError) as error:
+        _fail(error)
+
+
+@contextmanager
+def _model_errors_in_one_line() -> Iterator[None]:
+    from lammps_trajcast.model.file import ModelFileError
+
+    try:
+        yield
+    except ModelFileError as error:
+        _fail(error)
+
+
+@app.command(cls=_CommandWithLists)
+def dataset(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Trajectories of NVE runs, one run each: LAMMPS text dumps "
+            "(dump custom: id type xu yu zu vx vy vz) or extended XYZ (.xyz, .extxyz)."
+        ),
+    ],
+    elements: Annotated[
+        list[str], typer.Option(help="Element of LAMMPS type 1, 2, …: --elements Si O")
+    ],
+    horizon: Annotated[float, typer.Option(help="Time between the two states of a pair, fs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Data set to write (HDF5).")],
+    units: Annotated[Units, typer.Option(help="LAMMPS units of the velocities.")] = "metal",
+    timestep: Annotated[
+        float | None, typer.Option(help="MD time step in fs; not needed if the files hold times.")
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(help="fs between frames, for extended XYZ without times and steps."),
+    ] = None,
+    masses: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="g/mol of each type; default: those in the dump, else standard atomic weights."
+        ),
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Every n-th frame starts a pair.")] = 1,
+    segment_length: Annotated[
+        float, typer.Option(help="Length in ps of the segments that are shared out to the splits.")
+    ] = 3.0,
+    split: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="Shares of the segments for training, validation and test."),
+    ] = (0.8, 0.1, 0.1),
+    seed: Annotated[int, typer.Option(help="Of the random assignment of segments.")] = 0,
+) -> None:
+    """Make a data set of pairs (state at t, state at t + horizon) from ordinary NVE runs."""
+    from lammps_trajcast.data.build import DatasetOptions, build_dataset
+    from lammps_trajcast.data.statistics import dataset_statistics
+    from lammps_trajcast.data.trajectory import Species
+
+    options = DatasetOptions(
+        horizon=horizon,
+        units=units,
+        timestep=timestep,
+        interval=interval,
+        stride=stride,
+        segment_length=segment_length,
+        split=split,
+        seed=seed,
+    )
+    with _errors_in_one_line():
+        summary = build_dataset(files, output, Species.from_types(elements, masses), options)
+        statistics = dataset_statistics(output)
+    typer.echo(f"{output}")
+    for name in summary.segments:
+        typer.echo(
+            f"  {name:<11}{summary.segments[name]:>6} segments{summary.pairs[name]:>9} pairs"
+        )
+    typer.echo(_describe_statistics(statistics, "train"))
+
+
+def _describe_statistics(statistics: Statistics, split: Split) -> str:
+    return (
+        f"  of split {split}: temperature {statistics.temperature:.1f} K, "
+        f"rms displacement {statistics.rms_displacement:.4f} A, "
+        f"rms velocity {statistics.rms_velocity:.6f} A/fs,\n"
+        f"  largest displacement {statistics.max_displacement:.3f} A, "
+        f"largest speed {statistics.max_speed:.5f} A/fs, "
+        f"smallest distance {statistics.min_distance:.3f} A"
+    )
