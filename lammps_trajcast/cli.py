@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import click
 import typer
@@ -65,31 +65,53 @@ class _CommandWithLists(TyperCommand):
         return super().parse_args(ctx, _spread_lists(args))
 
 
-def _fail(message: object) -> NoReturn:
-    typer.echo(f"ERROR: {message}", err=True)
-    raise typer.Exit(1)
-
-
 @contextmanager
-def _errors_in_one_line() -> Iterator[None]:
+def _one_line_for(*errors: type[Exception]) -> Iterator[None]:
     """Errors that the user can do something about end the program with their message alone."""
-    from lammps_trajcast.data.layout import DatasetError
-    from lammps_trajcast.data.trajectory import TrajectoryError
-
     try:
         yield
-    except (DatasetError, TrajectoryError) as error:
-        _fail(error)
+    except errors as error:
+        typer.echo(f"ERROR: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
-@contextmanager
-def _model_errors_in_one_line() -> Iterator[None]:
+@app.command(cls=_CommandWithLists)
+def convert(
+    config: Annotated[Path, typer.Option(help="Configuration of the network (YAML).")],
+    weights: Annotated[Path, typer.Option(help="Its weights: a state dict saved by torch.")],
+    species: Annotated[
+        list[str], typer.Option(help="Elements in the order of the model: --species Si O")
+    ],
+    timestep: Annotated[float, typer.Option(help="Time step of the model, fs.")],
+    units: Annotated[
+        Units, typer.Option(help="Velocities it was trained with: Å/fs (real) or Å/ps (metal).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    masses: Annotated[
+        list[float] | None,
+        typer.Option(help="g/mol of each species; default: standard atomic weights."),
+    ] = None,
+) -> None:
+    """Turn a checkpoint published by the TrajCast authors into a model file."""
+    from lammps_trajcast.model.checkpoint import convert_checkpoint
     from lammps_trajcast.model.file import ModelFileError
 
-    try:
-        yield
-    except ModelFileError as error:
-        _fail(error)
+    with _one_line_for(ModelFileError):
+        model = convert_checkpoint(
+            config, weights, species=species, masses=masses, timestep=timestep, units=units
+        )
+        model.save(output)
+    typer.echo(f"{output}: TrajCast model of {' '.join(species)}, {timestep:g} fs")
+
+
+@app.command()
+def info(model: Annotated[Path, typer.Argument(help="Model file.")]) -> None:
+    """Print what a model was made for, and the lines that a LAMMPS input needs."""
+    from lammps_trajcast.describe import describe_model
+    from lammps_trajcast.model.file import ModelFile, ModelFileError
+
+    with _one_line_for(ModelFileError):
+        typer.echo(describe_model(model, ModelFile.load(model)))
 
 
 @app.command(cls=_CommandWithLists)
@@ -132,8 +154,9 @@ def dataset(
 ) -> None:
     """Make a data set of pairs (state at t, state at t + horizon) from ordinary NVE runs."""
     from lammps_trajcast.data.build import DatasetOptions, build_dataset
+    from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.data.statistics import dataset_statistics
-    from lammps_trajcast.data.trajectory import Species
+    from lammps_trajcast.data.trajectory import Species, TrajectoryError
 
     options = DatasetOptions(
         horizon=horizon,
@@ -145,7 +168,7 @@ def dataset(
         split=split,
         seed=seed,
     )
-    with _errors_in_one_line():
+    with _one_line_for(DatasetError, TrajectoryError):
         summary = build_dataset(files, output, Species.from_types(elements, masses), options)
         statistics = dataset_statistics(output)
     typer.echo(f"{output}")

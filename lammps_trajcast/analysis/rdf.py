@@ -104,8 +104,8 @@ def plot_rdf(rdf: RadialDistribution, reference: RadialDistribution, label: str)
         g_reference = reference.g[reference.pairs.index(pair)]
         axes.fill_between(reference.r, g_reference, color="0.75", label="Vashishta, 1 fs")
         axes.plot(rdf.r, rdf.g[rdf.pairs.index(pair)], color="C3", linewidth=1.2, label=label)
-        axes.set(title=pair, xlabel="r / Å", xlim=(reference.r[0], reference.r[-1]))
+        axes.set(title=pair, xlabel="r / Å", xlim=(1.0, reference.r[-1]))
         axes.set_ylim(bottom=0.0)
     figure.axes[0].set_ylabel("g(r)")
-    figure.axes[0].legend(frameon=False)
+    figure.axes[-2 if len(reference.pairs) > 1 else 0].legend(frameon=False)
     return figure

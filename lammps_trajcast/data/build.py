@@ -92,6 +92,8 @@ def build_dataset(
     Raises DatasetError or TrajectoryError.
     """
     options.check()
+    if not output.parent.is_dir():
+        raise DatasetError(f"{output}: there is no directory {output.parent}; make it first")
     partial = output.with_name(output.name + ".part")
     try:
         with h5py.File(partial, "w") as target:

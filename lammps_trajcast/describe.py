@@ -1,0 +1,72 @@
+"""A model file in words: everything needed to write the input script."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lammps_trajcast.model.file import ModelFile
+
+VELOCITY_UNIT = {"real": "Angstrom/fs", "metal": "Angstrom/ps"}
+
+
+def describe_model(path: Path, model: ModelFile) -> str:
+    """Text for `lammps-trajcast info`: a table, then the lines of an input script."""
+    data = model.metadata
+    network = data.architecture
+    velocity = VELOCITY_UNIT[data.units]
+    conserved = []
+    if network.net_lin_mom is not None and any(network.net_lin_mom):
+        conserved.append(f"sets linear momentum to {network.net_lin_mom}")
+    else:
+        conserved.append("linear momentum")
+    if network.conserve_ang_mom:
+        conserved.append("angular momentum (isolated molecules only)")
+    weights = sum(tensor.numel() for tensor in model.state_dict.values())
+    rows: list[tuple[str, str]] = [
+        ("species", " ".join(data.species)),
+        ("masses", " ".join(f"{mass:g}" for mass in data.masses) + " g/mol"),
+        ("time step", f"{data.timestep:g} fs"),
+        ("cutoff", f"{network.edge_cutoff:g} Angstrom"),
+        ("trained in units", f"{data.units} (velocities in {velocity})"),
+        ("precision", data.precision),
+        (
+            "network",
+            f"{network.num_mp_layers} layers, {network.num_hidden_channels} channels, "
+            f"l up to {network.max_rotation_order}, {weights} numbers",
+        ),
+        ("conserves", ", ".join(conserved)),
+        ("rms of targets", f"{data.rms_displacement:g} Angstrom, {data.rms_velocity:g} {velocity}"),
+        *((f"training: {key}", value) for key, value in _flat(data.statistics)),
+        *((f"provenance: {key}", value) for key, value in _flat(data.provenance)),
+        ("format version", f"{data.format_version}"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    table = "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+    return f"{path}\n{table}\n\n{input_lines(path, model)}"
+
+
+def input_lines(path: Path, model: ModelFile) -> str:
+    """The lines that a LAMMPS input script needs for this model."""
+    data = model.metadata
+    return "\n".join(
+        [
+            "In a LAMMPS input, with one element for each atom type, in the order of the types:",
+            "",
+            f"  timestep        {data.timestep * 1e-3:.12g}    # units metal"
+            f" (units real: timestep {data.timestep:.12g})",
+            f"  pair_style      zero {data.architecture.edge_cutoff:.12g} full",
+            "  pair_coeff      * *",
+            f"  fix             1 all python/trajcast {path} {' '.join(data.species)}",
+        ]
+    )
+
+
+def _flat(value: Any) -> list[tuple[str, str]]:
+    """Key and text of every entry that is set, of a mapping or a pydantic model."""
+    entries = value.model_dump() if hasattr(value, "model_dump") else dict(value or {})
+    return [
+        (key, f"{entry:.6g}" if isinstance(entry, float) else f"{entry}")
+        for key, entry in entries.items()
+        if entry is not None
+    ]

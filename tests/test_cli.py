@@ -1,0 +1,163 @@
+"""The command line: what it prints, and one line for every mistake."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from lammps_trajcast.cli import _spread_lists, app
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.layout import open_dataset
+
+PARITY = Path(__file__).parent / "data" / "parity"
+RUNNER = CliRunner()
+
+
+def invoke(*words: object) -> tuple[int, str, str]:
+    result = RUNNER.invoke(app, [str(word) for word in words])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture(scope="module")
+def dump(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hydrogen atoms and an oxygen flying freely, 601 frames 10 fs apart, units metal."""
+    random = np.random.default_rng(1)
+    start = np.array([[2.0, 2.0, 2.0], [5.0, 5.0, 5.0], [8.0, 8.0, 8.0]])
+    velocities = random.normal(scale=5.0, size=(3, 3))
+    lines = []
+    for frame in range(601):
+        positions = start + velocities * frame * 0.01
+        lines += ["ITEM: TIMESTEP", str(20 * frame), "ITEM: NUMBER OF ATOMS", "3"]
+        lines += ["ITEM: BOX BOUNDS pp pp pp", "0 10", "0 10", "0 10"]
+        lines += ["ITEM: ATOMS id type xu yu zu vx vy vz"]
+        for k, kind in enumerate((1, 1, 2)):
+            numbers = " ".join(f"{x:.10g}" for x in (*positions[k], *velocities[k]))
+            lines.append(f"{k + 1} {kind} {numbers}")
+    path = tmp_path_factory.mktemp("dump") / "water.dump"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_dataset(dump: Path, tmp_path: Path) -> None:
+    output = tmp_path / "water.h5"
+    status, out, err = invoke(
+        *("dataset", dump, "--elements", "H", "O", "--horizon", 40, "--timestep", 0.5),
+        *("--segment-length", 0.5, "--split", 0.6, 0.2, 0.2, "--masses", 2.014, 15.999),
+        *("--stride", 3, "--seed", 7, "-o", output),
+    )
+    assert status == 0, err
+    counts = {
+        name: (int(a), int(b)) for name, a, b in re.findall(r"(\w+) +(\d+) seg.* (\d+) pai", out)
+    }
+    # 6 ps in segments of 0.5 ps (51 frames, none shared): 11 whole ones and one of 40 frames.
+    assert sum(segments for segments, _ in counts.values()) == 12
+    assert counts["validation"][0] == counts["test"][0] == 2
+    for split, (_, number) in counts.items():
+        pairs = TrajectoryPairs(output, split)  # type: ignore[arg-type]
+        assert len(pairs) == number > 0
+        np.testing.assert_allclose(
+            pairs[0].displacement, 40.0 * pairs[0].velocity_after, rtol=1e-6, atol=1e-8
+        )
+    with open_dataset(output) as file:
+        assert file.attrs["masses"].tolist() == [2.014, 15.999]
+    momenta = 3
+    masses = np.array([2.014, 2.014, 15.999])
+    velocities = TrajectoryPairs(output, "train")[0].velocities.numpy()
+    relative = velocities - masses @ velocities / masses.sum()
+    kinetic = 0.5 * np.sum(masses[:, None] * relative**2) * 1.66053906660e-27 * 1e10
+    temperature = 2.0 * kinetic / ((3 * 3 - momenta) * 1.380649e-23)
+    assert f"temperature {temperature:.1f} K" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["absent.dump", "--elements", "H", "O", "--timestep", "0.5"], "absent.dump: no such file"),
+        (["DUMP", "--elements", "H", "--timestep", "0.5"], "atom type 2, but --elements names 1"),
+        (["DUMP", "--elements", "H", "Ox", "--timestep", "0.5"], "'Ox' is not a chemical element"),
+        (["DUMP", "--elements", "H", "O"], "write --timestep"),
+        (["DUMP", "--elements", "H", "O", "--timestep", "0.7"], "no multiple of"),
+        (["DUMP", "--elements", "H", "O", "--timestep", "0.5", "--stride", "0"], "--stride 0"),
+        (
+            ["DUMP", "--elements", "H", "O", "--timestep", "0.5", "--units", "real"],
+            "write --units metal",
+        ),
+    ],
+)
+def test_dataset_mistakes_are_one_line(
+    dump: Path, tmp_path: Path, words: list[str], message: str
+) -> None:
+    words = [str(dump) if word == "DUMP" else word for word in words]
+    status, out, err = invoke("dataset", *words, "--horizon", 30, "-o", tmp_path / "x.h5")
+    assert status == 1
+    errors = [line for line in err.splitlines() if not line.startswith(("\r", " "))]
+    assert len([line for line in errors if "ERROR: " in line]) == 1
+    assert message in err and "Traceback" not in err + out
+
+
+def test_dataset_into_nowhere(dump: Path, tmp_path: Path) -> None:
+    words = [dump, "--elements", "H", "O", "--timestep", 0.5, "--horizon", 30]
+    status, _, err = invoke("dataset", *words, "-o", tmp_path / "absent" / "x.h5")
+    assert status == 1 and "make it first" in err
+
+
+def test_list_options_take_as_many_words_as_there_are() -> None:
+    given = "a.dump --elements Si O b.dump --masses 28.1 16 c.dump --seed 1 --species C".split()
+    expected = (
+        "a.dump --elements Si --elements O b.dump --masses 28.1 --masses 16 c.dump --seed 1 "
+        "--species C"
+    )
+    assert " ".join(_spread_lists(given)) == expected
+
+
+def test_convert_then_info(tmp_path: Path) -> None:
+    """A published checkpoint becomes a model file whose description is an input script."""
+    case = PARITY / "tiny_cell"
+    config = yaml.safe_load((case / "config.yaml").read_text())
+    config = config.get("model", config)
+    inputs = np.load(case / "expected.npz")
+    order = {int(t): int(z) for t, z in zip(inputs["types"], inputs["numbers"], strict=True)}
+    from ase.data import chemical_symbols
+
+    species = [chemical_symbols[order[t]] for t in sorted(order)]
+    output = tmp_path / "tiny.safetensors"
+    status, _, err = invoke(
+        *("convert", "--config", case / "config.yaml", "--weights", case / "state_dict.pt"),
+        *("--species", *species, "--timestep", 5, "--units", "real", "-o", output),
+    )
+    assert status == 0, err
+    status, out, err = invoke("info", output)
+    assert status == 0, err
+    assert f"fix             1 all python/trajcast {output} {' '.join(species)}\n" in out
+    assert f"pair_style      zero {config['edge_cutoff']:g} full" in out
+    assert "timestep        0.005" in out and "timestep 5)" in out
+
+
+def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
+    for name in ("broken.safetensors", "absent.safetensors"):
+        status, out, err = invoke("info", tmp_path / name)
+        assert status == 1
+        assert err.count("\n") == 1 and err.startswith("ERROR: ") and name in err
+
+
+@pytest.mark.parametrize("command", [[], ["convert"], ["info"], ["dataset"], ["train"]])
+def test_help(command: list[str]) -> None:
+    status, out, _ = invoke(*command, "--help")
+    assert status == 0 and "Usage:" in out
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom lammps_trajcast.cli import app\n"
+        "try:\n    app(['dataset', '--help'])\nexcept SystemExit as done:\n    assert not done.code\n"
+        "assert not {'torch', 'e3nn', 'h5py'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
