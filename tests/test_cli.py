@@ -157,7 +157,8 @@ def test_help(command: list[str]) -> None:
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys\nfrom lammps_trajcast.cli import app\n"
-        "try:\n    app(['dataset', '--help'])\nexcept SystemExit as done:\n    assert not done.code\n"
+        "try:\n    app(['dataset', '--help'])\n"
+        "except SystemExit as done:\n    assert not done.code\n"
         "assert not {'torch', 'e3nn', 'h5py'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -9,10 +9,13 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import ase
 import ase.io
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
@@ -432,6 +435,34 @@ def test_unknown_format_version(gas: Path, tmp_path: Path) -> None:
         TrajectoryPairs(output, "train")
     with pytest.raises(DatasetError, match="format version 99"):
         dataset_statistics(output)
+
+
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1),
+    tilt=st.tuples(*[st.floats(-0.9, 0.9)] * 3),
+    pbc=st.tuples(*[st.booleans()] * 3),
+)
+def test_wrapped_paths_are_continued(
+    seed: int, tilt: tuple[float, float, float], pbc: tuple[bool, bool, bool]
+) -> None:
+    """Whatever the cell, a path folded into it by ASE comes out as it was."""
+    random = np.random.default_rng(seed)
+    cell = np.diag(random.uniform(4.0, 9.0, 3))
+    cell[1, 0], cell[2, 0], cell[2, 1] = np.array(tilt) * 4.0
+    path = random.uniform(0.0, 9.0, (1, 5, 3)) + np.cumsum(random.normal(0, 0.3, (40, 5, 3)), 0)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "path.extxyz"
+        frames = []
+        for k, positions in enumerate(path):
+            atoms = ase.Atoms("O5", positions=positions, cell=cell, pbc=pbc)
+            atoms.wrap()
+            atoms.info["time"] = float(k)
+            atoms.set_array("velocities", np.full((5, 3), 0.01) * np.arange(5)[:, None])
+            frames.append(atoms)
+        ase.io.write(file, frames)
+        read = np.array([f.positions for f in checked(read_frames(file, SI_O, "real", None))])
+    np.testing.assert_allclose(read - read[0], path - path[0], atol=1e-6)
 
 
 def test_general_triclinic_dump(tmp_path: Path) -> None:
