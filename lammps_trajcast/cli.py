@@ -179,6 +179,27 @@ def dataset(
     typer.echo(_describe_statistics(statistics, "train"))
 
 
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="What to train, on what, for how long (YAML).")],
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew instead of resuming from a checkpoint.")
+    ] = False,
+) -> None:
+    """Train a network and write its model file; the same command resumes after an interruption."""
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.training.config import TrainingConfig, TrainingError
+    from lammps_trajcast.training.train import train as run_training
+
+    with _one_line_for(TrainingError, DatasetError):
+        settings = TrainingConfig.load(config)
+        errors = run_training(settings, fresh=fresh)
+    typer.echo(
+        f"{settings.output}: on unseen segments, RMSE over rms of displacement "
+        f"{errors['displacement']:.4f}, of velocity {errors['velocity']:.4f}"
+    )
+
+
 def _describe_statistics(statistics: Statistics, split: Split) -> str:
     return (
         f"  of split {split}: temperature {statistics.temperature:.1f} K, "

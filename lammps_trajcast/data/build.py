@@ -18,7 +18,6 @@ from lammps_trajcast.data.trajectory import (
     Frame,
     Frames,
     Species,
-    TrajectoryError,
     Units,
     checked,
     read_frames,
@@ -250,12 +249,3 @@ def _summary(target: h5py.File) -> DatasetSummary:
         segments={split: segments[split] for split in SPLITS},
         pairs={split: pairs[split] for split in SPLITS},
     )
-
-
-__all__ = [
-    "DatasetError",
-    "DatasetOptions",
-    "DatasetSummary",
-    "TrajectoryError",
-    "build_dataset",
-]
