@@ -40,6 +40,9 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
     : Fix(lmp, narg, arg), message_text(4096, '\0') {
   time_integrate = 1;
   dynamic_group_allow = 1;
+  scalar_flag = 1;
+  extscalar = 1;
+  global_freq = 1;
   message = {message_text.data(), static_cast<int64_t>(message_text.size())};
 
   parse(narg, arg);
@@ -142,7 +145,6 @@ void FixPythonTrajcast::open_model() {
   trajcast_model_info info = {};
   info.masses = model_masses.data();
 
-  std::snprintf(message.text, message.capacity, "the Python side did not start, see above");
   const bool failed = bridge->open(&config, &model, &info, &message) != TRAJCAST_OK;
   fail_if_any(failed, message.text);
   model_timestep = info.timestep;
@@ -472,6 +474,16 @@ void FixPythonTrajcast::reset_dt() {
   // The command 'timestep' comes here too, and the fix may be deleted before the next run.
   if (update->whichflag == 1)
     check_timestep();
+}
+
+/* ---------------------------------------------------------------------- */
+
+// Edges in the last prediction, on all ranks.
+double FixPythonTrajcast::compute_scalar() {
+  const double mine = static_cast<double>(edges.size());
+  double all;
+  MPI_Allreduce(&mine, &all, 1, MPI_DOUBLE, MPI_SUM, world);
+  return all;
 }
 
 /* ---------------------------------------------------------------------- */

@@ -35,6 +35,7 @@ public:
   void final_integrate() override;
 
   void reset_dt() override;
+  double compute_scalar() override;
   double memory_usage() override;
 
 private:
@@ -74,7 +75,7 @@ private:
   double cutoff;
   std::vector<double> model_masses; // of atom types 1, 2, ...
 
-  const trajcast::Bridge *bridge = nullptr;
+  const trajcast_functions *bridge = nullptr;
   int64_t model = 0;
   std::vector<char> message_text;
   trajcast_message message;

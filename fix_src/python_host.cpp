@@ -92,7 +92,7 @@ bool load_libpython(const std::string &executable) {
   return false;
 }
 
-bool load(Bridge &bridge, std::string &message) {
+bool load(trajcast_functions &functions, std::string &message) {
   std::string executable = find_executable();
   if (python_is_running()) {
     executable = "of this process";
@@ -125,7 +125,7 @@ bool load(Bridge &bridge, std::string &message) {
     return false;
   }
 
-  const std::string path = parent(own_path()) + "/trajcast_bridge.so";
+  const std::string path = parent(own_path()) + "/_trajcast_bridge.so";
   void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (!library) {
     message = "Fix python/trajcast cannot load its bridge to Python (" + std::string(dlerror()) +
@@ -136,15 +136,12 @@ bool load(Bridge &bridge, std::string &message) {
   std::vector<char> text(4096, '\0');
   trajcast_message answer = {text.data(), static_cast<int64_t>(text.size())};
   auto *start = lookup<decltype(trajcast_python_start)>(library, "trajcast_python_start");
-  if (start(executable.c_str(), &answer) != TRAJCAST_OK) {
+  if (start(executable.c_str(), &functions, &answer) != TRAJCAST_OK) {
     message = "Fix python/trajcast cannot use the Python " + executable + " (" + text.data() +
               "): run pip install lammps-trajcast in its environment, or set " + PYTHON_VARIABLE +
               " to the python3 of the environment that has it";
     return false;
   }
-  bridge.open = lookup<decltype(trajcast_open)>(library, "trajcast_open");
-  bridge.step = lookup<decltype(trajcast_step)>(library, "trajcast_step");
-  bridge.close = lookup<decltype(trajcast_close)>(library, "trajcast_close");
   return true;
 }
 
@@ -155,12 +152,12 @@ bool python_is_running() {
   return initialised && initialised();
 }
 
-const Bridge *start_python(std::string &message) {
-  static Bridge bridge;
+const trajcast_functions *start_python(std::string &message) {
+  static trajcast_functions functions;
   static bool started = false;
   if (!started)
-    started = load(bridge, message);
-  return started ? &bridge : nullptr;
+    started = load(functions, message);
+  return started ? &functions : nullptr;
 }
 
 } // namespace trajcast

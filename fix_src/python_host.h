@@ -9,13 +9,6 @@
 
 namespace trajcast {
 
-// The functions of trajcast_bridge.h, once Python runs.
-struct Bridge {
-  decltype(&trajcast_open) open;
-  decltype(&trajcast_step) step;
-  decltype(&trajcast_close) close;
-};
-
 // Find Python, start it unless the process runs it already, and load the bridge library.
 //
 // Neither this library nor LAMMPS is linked to Python, so that a missing libpython can be reported.
@@ -23,7 +16,7 @@ struct Bridge {
 // whose site-packages this library lies; the one that built it.
 //
 // Returns the same functions on every call; nullptr, and a message with the remedy, on failure.
-const Bridge *start_python(std::string &message);
+const trajcast_functions *start_python(std::string &message);
 
 bool python_is_running();
 

@@ -2,7 +2,8 @@
 
    The whole interface between the C++ of the fix and the Python that knows the network.
 
-   The C++ side calls these functions; their bodies are Python (lammps_trajcast/runtime/bridge.py).
+   The C++ side calls the functions of trajcast_functions; their bodies are Python
+   (lammps_trajcast/runtime/bridge.py).
    Every pointer belongs to the caller and has to stay valid only during the call. All arrays are
    dense and row-major. Positions and displacements are in Angstrom, masses in g/mol, times in fs;
    velocities are in the units of the LAMMPS run, see trajcast_config.units.
@@ -15,17 +16,12 @@
 
 #include <stdint.h>
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 /* cffi: begin */
 
-/* What a call returns. Zero is what cffi returns when Python itself cannot be entered. */
+/* What a call returns. */
 enum trajcast_status {
-  TRAJCAST_NOT_STARTED = 0, /* Python or the bridge did not start; the message is untouched */
-  TRAJCAST_OK = 1,
-  TRAJCAST_FAILED = 2 /* the message says what is wrong and what to do about it */
+  TRAJCAST_OK = 0,
+  TRAJCAST_FAILED = 1 /* the message says what is wrong and what to do about it */
 };
 
 /* Where a call writes its error message. */
@@ -46,7 +42,7 @@ typedef struct {
   int64_t communicator;        /* MPI communicator of the run as a Fortran handle (MPI_Comm_c2f) */
 } trajcast_config;
 
-/* What the model file says. Filled by trajcast_open. */
+/* What the model file says. Filled by open(). */
 typedef struct {
   double timestep;                    /* time that one prediction advances, fs */
   double cutoff;                      /* neighbours closer than this are seen, Angstrom */
@@ -81,21 +77,20 @@ typedef struct {
   double *velocities;    /* (num_atoms, 3) v(t + timestep), in the units of the run */
 } trajcast_prediction;
 
-/* Load a model. On success `*handle` identifies it in the calls below and `info` is filled. */
-int trajcast_open(const trajcast_config *config, int64_t *handle, trajcast_model_info *info,
-                  trajcast_message *message);
+/* The calls. Each returns a trajcast_status, and writes a message if it fails. */
+typedef struct {
+  /* Load a model. On success `*handle` identifies it in the calls below and `info` is filled. */
+  int (*open)(const trajcast_config *config, int64_t *handle, trajcast_model_info *info,
+              trajcast_message *message);
 
-/* Predict the state one time step of the model later. */
-int trajcast_step(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
-                  trajcast_message *message);
+  /* Predict the state one time step of the model later. */
+  int (*step)(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
+              trajcast_message *message);
 
-/* Forget a model. A handle that is not known is ignored. */
-int trajcast_close(int64_t handle, trajcast_message *message);
+  /* Forget a model. A handle that is not known is ignored. */
+  int (*close)(int64_t handle, trajcast_message *message);
+} trajcast_functions;
 
 /* cffi: end */
-
-#ifdef __cplusplus
-}
-#endif
 
 #endif

