@@ -1,0 +1,1 @@
+"""Training of a TrajCast network on pairs of states."""

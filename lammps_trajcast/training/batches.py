@@ -1,0 +1,104 @@
+"""Mini-batches of graphs, in an order that depends on the seed and the epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from lammps_trajcast.data.dataset import Pair, TrajectoryPairs
+from lammps_trajcast.runtime.graph import Graph, build_graph
+
+
+class Batch(NamedTuple):
+    """Several frames as one graph without edges between frames; N atoms, E edges in all."""
+
+    species: Tensor  # (N,) int64
+    positions: Tensor  # (N, 3) Angstrom
+    velocities: Tensor  # (N, 3) Angstrom/fs
+    masses: Tensor  # (N,) g/mol
+    displacement: Tensor  # (N, 3) Angstrom
+    velocity_after: Tensor  # (N, 3) Angstrom/fs
+    receivers: Tensor  # (E,) int64
+    senders: Tensor  # (E,) int64
+    edge_vectors: Tensor  # (E, 3) Angstrom
+    system: Tensor  # (N,) int64, frame of each atom
+    num_systems: int
+
+    def to_dtype(self, dtype: torch.dtype) -> Batch:
+        """Return the batch with every real number in ``dtype``."""
+        return Batch(
+            *(
+                value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+                for value in self
+            )
+        )
+
+
+class GraphPairs(Dataset[tuple[Pair, Graph]]):
+    """Pairs of states with the graph of the first; some of a split if ``indices`` are given."""
+
+    def __init__(self, pairs: TrajectoryPairs, cutoff: float, indices: list[int] | None = None):
+        self.pairs = pairs
+        self.cutoff = cutoff
+        self.indices = indices if indices is not None else list(range(len(pairs)))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Pair, Graph]:
+        pair = self.pairs[self.indices[index]]
+        return pair, build_graph(pair.positions, pair.cell, pair.pbc, self.cutoff)
+
+
+def collate(items: list[tuple[Pair, Graph]]) -> Batch:
+    """Join frames, of any sizes, into one graph."""
+    sizes = torch.tensor([len(pair.species) for pair, _ in items])
+    offsets = torch.cumsum(sizes, 0) - sizes
+    shifts = list(zip(items, offsets.tolist(), strict=True))
+    return Batch(
+        species=torch.cat([pair.species for pair, _ in items]),
+        positions=torch.cat([pair.positions for pair, _ in items]),
+        velocities=torch.cat([pair.velocities for pair, _ in items]),
+        masses=torch.cat([pair.masses for pair, _ in items]),
+        displacement=torch.cat([pair.displacement for pair, _ in items]),
+        velocity_after=torch.cat([pair.velocity_after for pair, _ in items]),
+        receivers=torch.cat([graph.receivers + shift for (_, graph), shift in shifts]),
+        senders=torch.cat([graph.senders + shift for (_, graph), shift in shifts]),
+        edge_vectors=torch.cat([graph.edge_vectors for _, graph in items]),
+        system=torch.repeat_interleave(torch.arange(len(items)), sizes),
+        num_systems=len(items),
+    )
+
+
+class EpochSampler(Sampler[int]):
+    """A fixed number of samples per epoch, cut from an endless sequence of shuffled passes.
+
+    Which samples an epoch sees depends on ``seed`` and the epoch's number only, so a run that is
+    resumed at an epoch sees what the uninterrupted run would have seen.
+    """
+
+    def __init__(self, size: int, samples: int, seed: int) -> None:
+        self.size = size
+        self.samples = samples
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the training library calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __iter__(self) -> Iterator[int]:
+        begin = self.epoch * self.samples
+        for position in range(begin, begin + self.samples):
+            shuffled, offset = divmod(position, self.size)
+            if offset == 0 or position == begin:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + shuffled)
+                order = torch.randperm(self.size, generator=generator).tolist()
+            yield order[offset]

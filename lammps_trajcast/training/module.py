@@ -1,0 +1,107 @@
+"""The network as the training library sees it: loss, validation, optimiser."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.training.batches import Batch
+from lammps_trajcast.training.config import OptimizationConfig
+
+DTYPES = {"single": torch.float32, "double": torch.float64}
+
+
+def learning_rate_factor(step: int, options: OptimizationConfig) -> float:
+    """Return the learning rate of a step over the highest: linear rise, then a cosine down."""
+    if step < options.warmup_steps:
+        return (step + 1) / options.warmup_steps
+    last = options.final_learning_rate / options.learning_rate
+    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
+    return last + (1.0 - last) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+class TrainingModule(pl.LightningModule):
+    """Minimise the mean square error of displacement and velocity, each in units of its rms."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        rms_targets: tuple[float, float],
+        options: OptimizationConfig,
+        precision: str,
+        kernels: str,
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.real = DTYPES[precision]
+        self.kernels = kernels
+        self.rms_targets = rms_targets
+        self.network = TrajCast(architecture, rms_targets).to(self.real)
+        self._fused: FusedTrajCast | None = None
+
+    def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return squared errors (N, 3) of displacement and of velocity over their mean squares."""
+        batch = batch.to_dtype(self.real)
+        predictor: Any = self.network
+        if self.kernels == "fused":
+            if self._fused is None:
+                # Made late: the weight average copies the module, and the kernels' tables cannot be.
+                self._fused = FusedTrajCast(self.network)
+            predictor = self._fused
+        prediction = predictor(
+            batch.species,
+            batch.positions,
+            batch.velocities,
+            batch.masses,
+            batch.edge_vectors,
+            batch.receivers,
+            batch.senders,
+            batch.system,
+            batch.num_systems,
+        )
+        displacement = (prediction.displacement - batch.displacement) / self.rms_targets[0]
+        velocity = (prediction.velocity - batch.velocity_after) / self.rms_targets[1]
+        return displacement**2, velocity**2
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Return the loss of one mini-batch."""
+        displacement, velocity = self.errors(batch)
+        loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_systems)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Log relative errors (RMSE over rms); the weights are the averaged ones."""
+        displacement, velocity = self.errors(batch)
+        size = batch.num_systems
+        self.log("_displacement", displacement.mean(), batch_size=size)
+        self.log("_velocity", velocity.mean(), batch_size=size)
+        loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
+        self.log("validation_loss", loss, batch_size=size, prog_bar=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Turn mean squares into RMSE over rms."""
+        metrics = self.trainer.callback_metrics
+        for name in ("displacement", "velocity"):
+            if f"_{name}" in metrics:
+                self.log(f"validation_{name}_error", metrics[f"_{name}"].sqrt(), prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with the learning rate set anew at every step."""
+        optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=self.options.learning_rate, amsgrad=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, self.options)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }

@@ -1,0 +1,190 @@
+"""`lammps-trajcast train`: from a data set and a YAML file to a model file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.layout import DatasetError
+from lammps_trajcast.data.statistics import Statistics, dataset_statistics
+from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.training.averaging import ParameterAveraging
+from lammps_trajcast.training.batches import Batch, EpochSampler, GraphPairs, collate
+from lammps_trajcast.training.config import TrainingConfig, TrainingError
+from lammps_trajcast.training.module import TrainingModule
+
+# Frames over which the mean number of neighbours is taken; it hardly varies.
+NEIGHBOUR_FRAMES = 20
+# Pairs of the test split on which the finished model is judged.
+TEST_PAIRS = 500
+
+
+def _spread(size: int, wanted: int) -> list[int]:
+    return np.unique(np.linspace(0, size - 1, min(size, wanted)).astype(int)).tolist()
+
+
+def make_architecture(
+    config: TrainingConfig, pairs: TrajectoryPairs, statistics: Statistics
+) -> Architecture:
+    """Return the network's hyperparameters: those of the YAML file and what the data set says."""
+    cutoff = config.network.edge_cutoff
+    frames = GraphPairs(pairs, cutoff, _spread(len(pairs), NEIGHBOUR_FRAMES))
+    counts = [len(graph.receivers) / len(pair.species) for pair, graph in frames]  # type: ignore[attr-defined]
+    return Architecture(
+        num_chem_elements=len(pairs.elements),
+        # The speed basis must cover what a thermostat may bring, not only what was sampled.
+        vel_max=round(1.2 * statistics.max_speed, 6),
+        avg_num_neighbors=round(float(np.mean(counts)), 3),
+        **config.network.model_dump(),
+    )
+
+
+def _checkpoint_to_resume(directory: Path) -> Path | None:
+    """Return the newest whole checkpoint; a kill while writing leaves a broken one behind."""
+    for path in sorted(directory.glob("epoch*.ckpt"), key=lambda p: p.stat().st_mtime)[::-1]:
+        try:
+            torch.load(path, map_location="cpu", weights_only=False)
+        except Exception:
+            logging.getLogger(__name__).warning("%s is not whole, left out", path)
+            continue
+        return path
+    return None
+
+
+class _LearningCurve(pl.Callback):
+    """Draw the learning curve after every validation."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        from lammps_trajcast.training.curve import draw_learning_curve
+
+        draw_learning_curve(self.directory)
+
+
+def _loader(pairs: GraphPairs, batch_size: int, sampler: EpochSampler | None) -> DataLoader[Any]:
+    return DataLoader(pairs, batch_size=batch_size, sampler=sampler, collate_fn=collate)
+
+
+def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -> dict[str, float]:
+    """Return RMSE over rms of displacement and velocity, the rms that of the same pairs."""
+    error, square = np.zeros(2), np.zeros(2)
+    scale = np.square(module.rms_targets)
+    with torch.no_grad():
+        for batch in _loader(pairs, batch_size, None):
+            assert isinstance(batch, Batch)
+            displacement, velocity = module.errors(batch)
+            error += scale * [float(displacement.double().sum()), float(velocity.double().sum())]
+            square += [float((batch.displacement**2).sum()), float((batch.velocity_after**2).sum())]
+    relative = np.sqrt(error / square)
+    return {"displacement": float(relative[0]), "velocity": float(relative[1]), "pairs": len(pairs)}
+
+
+def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) -> dict[str, float]:
+    """Train a network and write its model file; resume if the directory holds a checkpoint.
+
+    Args:
+        config: see :class:`TrainingConfig`.
+        fresh: start anew although there are checkpoints.
+        progress: show a progress bar.
+
+    Returns:
+        RMSE over rms of displacement and velocity on the test split.
+
+    Raises:
+        TrainingError: the data set does not fit.
+        DatasetError: the data set cannot be read.
+    """
+    options = config.optimization
+    pl.seed_everything(config.seed, verbose=False)
+    splits = {name: TrajectoryPairs(config.dataset, name) for name in ("train", "validation", "test")}  # type: ignore[arg-type]
+    for name, split in splits.items():
+        if not len(split):
+            raise TrainingError(
+                f"{config.dataset}: the split '{name}' is empty; make the data set of more segments"
+            )
+    statistics = dataset_statistics(config.dataset, "train")
+    architecture = make_architecture(config, splits["train"], statistics)
+    rms = (statistics.rms_displacement, statistics.rms_velocity)
+    module = TrainingModule(architecture, rms, options, config.precision, config.kernels)
+
+    cutoff = architecture.edge_cutoff
+    training = GraphPairs(splits["train"], cutoff)
+    validation = GraphPairs(
+        splits["validation"], cutoff, _spread(len(splits["validation"]), options.validation_pairs)
+    )
+    config.directory.mkdir(parents=True, exist_ok=True)
+    resume = None if fresh else _checkpoint_to_resume(config.directory)
+    newest = ModelCheckpoint(
+        config.directory, "epoch{epoch:05d}", monitor="step", mode="max", save_top_k=2,
+        auto_insert_metric_name=False, enable_version_counter=False, save_on_train_epoch_end=True,
+    )  # fmt: skip
+    best = ModelCheckpoint(
+        config.directory, "best", monitor="validation_loss", save_top_k=1,
+        enable_version_counter=False, save_on_train_epoch_end=False,
+    )  # fmt: skip
+    callbacks: list[pl.Callback] = [
+        ParameterAveraging(options.ema_decay),
+        newest,
+        best,
+        _LearningCurve(config.directory),
+    ]
+    if progress:
+        callbacks.append(TQDMProgressBar(refresh_rate=20))
+    with warnings.catch_warnings():
+        # Lightning's hints about worker processes and directories that exist do not apply here.
+        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message=".*num_workers.*")
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            max_steps=options.steps,
+            gradient_clip_val=options.gradient_clip,
+            callbacks=callbacks,
+            logger=CSVLogger(config.directory, name="", version=""),
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=options.epoch_steps,
+            use_distributed_sampler=False,
+        )
+        sampler = EpochSampler(
+            len(training), options.epoch_steps * options.batch_size, config.seed
+        )
+        trainer.fit(
+            module,
+            _loader(training, options.batch_size, sampler),
+            _loader(validation, options.batch_size, None),
+            ckpt_path=resume,
+            weights_only=False,
+        )
+    if trainer.interrupted:
+        raise TrainingError(
+            f"interrupted at step {trainer.global_step}; the same command goes on from there"
+        )
+    if not Path(best.best_model_path).is_file():
+        raise TrainingError(f"{config.directory}: holds no best.ckpt; start anew with --fresh")
+    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
+    module.load_state_dict(ParameterAveraging.from_checkpoint(checkpoint), strict=False)
+    test = GraphPairs(splits["test"], cutoff, _spread(len(splits["test"]), TEST_PAIRS))
+    errors = measure_errors(module, test, options.batch_size)
+
+    from lammps_trajcast.training.export import export_model
+
+    export_model(config, module.network, architecture, splits["train"], statistics, errors, checkpoint)
+    return errors
+
+
+__all__ = ["DatasetError", "TrainingError", "train"]
