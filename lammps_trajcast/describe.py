@@ -15,11 +15,10 @@ def describe_model(path: Path, model: ModelFile) -> str:
     data = model.metadata
     network = data.architecture
     velocity = VELOCITY_UNIT[data.units]
-    conserved = []
-    if network.net_lin_mom is not None and any(network.net_lin_mom):
-        conserved.append(f"sets linear momentum to {network.net_lin_mom}")
-    else:
-        conserved.append("linear momentum")
+    conserved = ["linear momentum"]
+    if network.net_lin_mom is not None:
+        target = " ".join(f"{component:g}" for component in network.net_lin_mom)
+        conserved = [f"linear momentum ({target})"]
     if network.conserve_ang_mom:
         conserved.append("angular momentum (isolated molecules only)")
     weights = sum(tensor.numel() for tensor in model.state_dict.values())
