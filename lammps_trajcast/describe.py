@@ -32,7 +32,7 @@ def describe_model(path: Path, model: ModelFile) -> str:
         (
             "network",
             f"{network.num_mp_layers} layers, {network.num_hidden_channels} channels, "
-            f"l up to {network.max_rotation_order}, {weights} numbers",
+            f"l up to {network.max_rotation_order}, {weights} weights",
         ),
         ("conserves", ", ".join(conserved)),
         ("rms of targets", f"{data.rms_displacement:g} Angstrom, {data.rms_velocity:g} {velocity}"),
