@@ -480,7 +480,7 @@ void FixPythonTrajcast::reset_dt() {
 
 // Edges in the last prediction, on all ranks.
 double FixPythonTrajcast::compute_scalar() {
-  const double mine = static_cast<double>(edges.size());
+  double mine = static_cast<double>(edges.size());
   double all;
   MPI_Allreduce(&mine, &all, 1, MPI_DOUBLE, MPI_SUM, world);
   return all;

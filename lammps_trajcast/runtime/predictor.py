@@ -99,8 +99,6 @@ class Predictor:
 
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        # Every step has another number of edges; specialising on shapes would compile over and over.
-        torch.jit.set_fusion_strategy([("DYNAMIC", 1)])
         network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
         self._network = compile_network(network.to(dtype=self.dtype, device=self.device).eval())
@@ -135,13 +133,16 @@ class Predictor:
         """
         species = self._species_of_type[torch.from_numpy(frame.types).long()]
         velocities = torch.from_numpy(frame.velocities) / self._time_ratio
-        target = self._network.predict(
-            species.to(self.device),
-            velocities.to(dtype=self.dtype, device=self.device),
-            torch.from_numpy(frame.edge_vectors).to(dtype=self.dtype, device=self.device),
-            torch.from_numpy(frame.receivers).to(self.device),
-            torch.from_numpy(frame.senders).to(self.device),
-        ).to(dtype=torch.float64, device="cpu")
+        # TorchScript's optimiser would compile for the shapes it sees, for many seconds and over
+        # and over: every step has another number of edges. It gains nothing here.
+        with torch.jit.optimized_execution(False):
+            target = self._network.predict(
+                species.to(self.device),
+                velocities.to(dtype=self.dtype, device=self.device),
+                torch.from_numpy(frame.edge_vectors).to(dtype=self.dtype, device=self.device),
+                torch.from_numpy(frame.receivers).to(self.device),
+                torch.from_numpy(frame.senders).to(self.device),
+            ).to(dtype=torch.float64, device="cpu")
         if conserve:
             prediction = self._conservation(
                 target,
