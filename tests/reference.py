@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from conftest import System
 from numpy.typing import NDArray
 
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.graph import build_graph
-
-from conftest import System
 
 
 class Reference:

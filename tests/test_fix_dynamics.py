@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from conftest import TIME_UNIT, TIMESTEP, System, load_case
 from reference import Reference, assert_close
 

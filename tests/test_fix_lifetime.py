@@ -3,7 +3,6 @@
 import re
 
 import pytest
-
 from conftest import System, load_case, quoted
 from reference import assert_close
 

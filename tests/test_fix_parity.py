@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from conftest import PARITY, PARITY_CASES, System, load_case, quoted
 from reference import Reference, assert_close
 
