@@ -173,6 +173,23 @@ def test_extended_xyz_is_the_same_data_set(gas: Path, tmp_path: Path) -> None:
                 )
 
 
+def test_extended_xyz_without_times(tmp_path: Path) -> None:
+    """Frames without time and step are --interval apart, and refused without it."""
+    frames = []
+    for k in range(20):
+        atoms = ase.Atoms("SiO", positions=[[k * 0.1, 0, 0], [0, k * 0.1, 3]])
+        atoms.set_array("vel", np.array([[0.01, 0, 0], [0, 0.01, 0]]))
+        frames.append(atoms)
+    ase.io.write(tmp_path / "plain.xyz", frames, format="extxyz")
+    changes: dict[str, object] = {"units": "real", "split": (1.0, 0.0, 0.0)}
+    with pytest.raises(TrajectoryError, match="--interval"):
+        build([tmp_path / "plain.xyz"], tmp_path / "x.h5", **changes)
+    output = build([tmp_path / "plain.xyz"], tmp_path / "x.h5", interval=10.0, **changes)
+    pairs = TrajectoryPairs(output, "train")
+    assert not pairs[0].pbc.any()
+    torch.testing.assert_close(pairs[0].displacement, 30.0 * pairs[0].velocities)
+
+
 def test_splits_share_no_frame(gas: Path, tmp_path: Path) -> None:
     """With displacements equal to 30 v, frames are told apart by their positions."""
     output = build([gas / "unwrapped.dump"], tmp_path / "gas.h5", units=gas.name)
@@ -412,6 +429,8 @@ def test_wrong_elements() -> None:
         Species.from_types(["Si", "Xy"])
     with pytest.raises(TrajectoryError, match="1 given for 2"):
         Species.from_types(["Si", "O"], [28.0])
+    with pytest.raises(TrajectoryError, match="2 and 1 g/mol for types of H"):
+        Species.from_types(["H", "O", "H"], [2.0, 16.0, 1.0])
     shared = Species.from_types(["O", "Si", "O"])
     assert shared.elements == ["O", "Si"] and shared.type_index == [0, 1, 0]
 

@@ -68,8 +68,14 @@ class Species(NamedTuple):
             )
         if masses is None:
             masses = [float(atomic_masses[atomic_numbers[element]]) for element in elements]
-        unique = dict(zip(reversed(elements), reversed(masses), strict=True))
         order = list(dict.fromkeys(elements))
+        unique = dict(zip(elements, masses, strict=True))
+        for element, mass in zip(elements, masses, strict=True):
+            if mass != unique[element]:
+                raise TrajectoryError(
+                    f"--masses: {mass:g} and {unique[element]:g} g/mol for types of {element}; "
+                    "give every type of an element the same mass"
+                )
         return cls(
             elements=order,
             masses=[unique[element] for element in order],
