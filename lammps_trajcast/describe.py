@@ -36,13 +36,14 @@ def describe_model(path: Path, model: ModelFile) -> str:
         ),
         ("conserves", ", ".join(conserved)),
         ("rms of targets", f"{data.rms_displacement:g} Angstrom, {data.rms_velocity:g} {velocity}"),
-        *((f"training: {key}", value) for key, value in _flat(data.statistics)),
-        *((f"provenance: {key}", value) for key, value in _flat(data.provenance)),
         ("format version", f"{data.format_version}"),
     ]
-    width = max(len(name) for name, _ in rows)
-    table = "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
-    return f"{path}\n{table}\n\n{input_lines(path, model)}"
+    parts = [f"{path}", _table(rows)]
+    if data.statistics:
+        parts += ["", "Training data (Angstrom, fs, K):", _table(_entries(data.statistics))]
+    if data.provenance:
+        parts += ["", "Provenance:", _table(_entries(data.provenance))]
+    return "\n".join([*parts, "", input_lines(path, model)])
 
 
 def input_lines(path: Path, model: ModelFile) -> str:
@@ -61,11 +62,15 @@ def input_lines(path: Path, model: ModelFile) -> str:
     )
 
 
-def _flat(value: Any) -> list[tuple[str, str]]:
-    """Key and text of every entry that is set, of a mapping or a pydantic model."""
-    entries = value.model_dump() if hasattr(value, "model_dump") else dict(value or {})
+def _table(rows: list[tuple[str, str]]) -> str:
+    width = max((len(name) for name, _ in rows), default=0)
+    return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
+
+
+def _entries(mapping: dict[str, Any]) -> list[tuple[str, str]]:
+    """Key and text of the entries that are set; whole configurations would bury the rest."""
     return [
-        (key, f"{entry:.6g}" if isinstance(entry, float) else f"{entry}")
-        for key, entry in entries.items()
-        if entry is not None
+        (key.replace("_", " "), f"{entry:.6g}" if isinstance(entry, float) else f"{entry}")
+        for key, entry in mapping.items()
+        if entry is not None and not isinstance(entry, dict)
     ]
