@@ -261,10 +261,7 @@ void FixPythonTrajcast::check_integrators() {
     after_me |= other == this;
     if (other == this || !other->time_integrate)
       continue;
-    bool shared = false;
-    for (int i = 0; i < atom->nlocal; i++)
-      shared |= (atom->mask[i] & groupbit) && (atom->mask[i] & other->groupbit);
-    fail_if_any(shared,
+    fail_if_any(shares_atoms(other),
                 fmt::format("fix {} (style {}) integrates the same atoms: write 'unfix {}' or "
                             "give the two fixes groups without common atoms",
                             other->id, other->style, other->id));
@@ -293,20 +290,22 @@ void FixPythonTrajcast::warn_about_neighbor_settings() {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::warn_about_forces() {
-  if (comm->me != 0)
-    return;
-  if (igroup == 0 && std::strcmp(force->pair_style, "zero") != 0)
+  if (igroup == 0 && std::strcmp(force->pair_style, "zero") != 0 && comm->me == 0)
     error->warning(FLERR,
                    "Fix {} python/trajcast uses no forces, those of pair_style {} are computed in "
                    "vain: write 'pair_style zero {} full' and 'pair_coeff * *'",
                    id, force->pair_style, cutoff);
-  for (int i = 0; i < modify->nfix && modify->fix[i] != this; i++)
-    if (modify->fmask[i] & POST_FORCE)
-      error->warning(
-          FLERR,
-          "Forces of fix {} (style {}) do not act on the atoms of fix {} python/trajcast: "
-          "define it after fix {}",
-          modify->fix[i]->id, modify->fix[i]->style, id, id);
+  for (int i = 0; i < modify->nfix && modify->fix[i] != this; i++) {
+    const Fix *other = modify->fix[i];
+    int lost = (modify->fmask[i] & POST_FORCE) && shares_atoms(other);
+    int lost_anywhere;
+    MPI_Allreduce(&lost, &lost_anywhere, 1, MPI_INT, MPI_MAX, world);
+    if (lost_anywhere && comm->me == 0)
+      error->warning(FLERR,
+                     "Forces of fix {} (style {}) do not act on the atoms of fix {} "
+                     "python/trajcast: define it after fix {}",
+                     other->id, other->style, id, id);
+  }
 }
 
 /* ---------------------------------------------------------------------- */
@@ -497,6 +496,14 @@ double FixPythonTrajcast::memory_usage() {
 /* ---------------------------------------------------------------------- */
 
 bool FixPythonTrajcast::is_moved(int i) const { return atom->mask[i] & groupbit; }
+
+// Whether any atom of this rank is in the groups of both fixes.
+bool FixPythonTrajcast::shares_atoms(const Fix *other) const {
+  for (int i = 0; i < atom->nlocal; i++)
+    if (is_moved(i) && (atom->mask[i] & other->groupbit))
+      return true;
+  return false;
+}
 
 double FixPythonTrajcast::mass_of(int i) const {
   return atom->rmass ? atom->rmass[i] : atom->mass[atom->type[i]];

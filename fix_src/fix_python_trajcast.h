@@ -51,6 +51,7 @@ private:
   void warn_about_forces();
 
   bool is_moved(int atom) const;
+  bool shares_atoms(const Fix *) const;
   double mass_of(int atom) const;
   bool moves_all_atoms() const;
   trajcast::Cell cell() const;

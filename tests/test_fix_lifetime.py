@@ -1,10 +1,21 @@
 """Fixes that come and go: deleted, defined anew, in several instances, at the end of a process."""
 
 import re
+import signal
+import subprocess
 
 import pytest
-from conftest import System, load_case, quoted
+from conftest import (
+    ENVIRONMENT,
+    System,
+    lammps_binary,
+    lammps_environment,
+    load_case,
+    quoted,
+)
 from reference import assert_close
+
+from lammps_trajcast.plugin import plugin_directory
 
 
 @pytest.fixture
@@ -15,11 +26,6 @@ def quartz() -> System:
 @pytest.fixture
 def script(quartz, model_file) -> str:
     return quartz.script(model_file("quartz_l2"), 2, options="precision double")
-
-
-def body(script: str) -> str:
-    """The script without what has to come before the box."""
-    return script[script.index("read_data") :]
 
 
 def test_exit_is_clean(lmp, script, quartz) -> None:
@@ -141,3 +147,25 @@ def test_threads_and_their_default(lmp, script, quartz) -> None:
         assert run.returncode == 0, run.output
         for one, other in zip(run.final(), expected, strict=True):
             assert_close(one, other, 1e-12)
+
+
+def test_interrupt_stops_lmp(script, quartz, tmp_path) -> None:
+    """Python takes no part in signals: Ctrl-C ends lmp as it does without the fix."""
+    quartz.write_data(tmp_path / "system.data")
+    (tmp_path / "in.test").write_text(script.replace("run 2", "run 1000000"))
+    process = subprocess.Popen(
+        [lammps_binary(), "-in", "in.test", "-log", "none", "-nonbuf"],
+        cwd=tmp_path,
+        env=lammps_environment(
+            LD_LIBRARY_PATH=f"{ENVIRONMENT}/lib", LAMMPS_PLUGIN_PATH=plugin_directory()
+        ),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.match(r"\s+2\s", line):  # two steps done, so Python is running
+            break
+    process.send_signal(signal.SIGINT)
+    process.stdout.close()
+    assert process.wait(timeout=60) == -signal.SIGINT

@@ -1,0 +1,159 @@
+"""The runtime without LAMMPS: the predictor, and the bridge on the structures that C++ fills."""
+
+import numpy as np
+import pytest
+from conftest import PARITY, PARITY_CASES, System, load_case
+from reference import Reference, assert_close
+
+from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.runtime.bridge import FAILED, OK, Bridge
+from lammps_trajcast.runtime.graph import build_graph
+from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError
+
+
+def frame_of(system: System) -> Frame:
+    graph = build_graph(system.positions, system.cell, system.pbc, system.cutoff)
+    return Frame(
+        types=system.types.astype(np.int32),
+        positions=system.positions,
+        velocities=system.velocities,
+        masses=system.atom_masses,
+        receivers=graph.receivers.numpy(),
+        senders=graph.senders.numpy(),
+        edge_vectors=graph.edge_vectors.numpy(),
+    )
+
+
+@pytest.mark.parametrize("name", PARITY_CASES)
+def test_predictor_gives_the_published_step(name, model_file) -> None:
+    system = load_case(name)
+    published = np.load(PARITY / name / "expected.npz")
+    predictor = Predictor.from_file(str(model_file(name)), system.elements, precision="double")
+    after = predictor.step(frame_of(system))
+    assert_close(after.displacements, published["displacement"] @ system.rotation, 1e-10)
+    assert_close(after.velocities, published["velocity"] @ system.rotation, 1e-10)
+    assert predictor.cutoff == system.cutoff
+    assert list(predictor.masses) == system.masses
+
+
+def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:
+    """A compiled network must not remember the shapes that it saw first."""
+    model, rng = model_file("quartz_l2"), np.random.default_rng(7)
+    system = load_case("quartz_l2")
+    predictor = Predictor.from_file(str(model), system.elements, precision="double")
+    reference = Reference(model)
+    counts = set()
+    for _ in range(5):
+        system.positions = system.positions + 0.1 * rng.normal(size=system.positions.shape)
+        frame = frame_of(system)
+        counts.add(len(frame.receivers))
+        displacements, velocities = predictor.step(frame)
+        expected = reference.step(system)
+        assert_close(displacements, expected[0], 1e-12)
+        assert_close(velocities, expected[1], 1e-12)
+    assert len(counts) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remedy"),
+    [
+        (dict(elements=["Si", "Xe"]), "one of Si, O"),
+        (dict(units="lj"), "real or metal"),
+        (dict(device="tpu"), "auto, cpu or cuda"),
+        (dict(precision="half"), "model, single or double"),
+    ],
+)
+def test_predictor_refuses(arguments, remedy, model_file) -> None:
+    model = ModelFile.load(model_file("quartz_l2"))
+    with pytest.raises(PredictorError, match=remedy):
+        Predictor(model, **{"elements": ["Si", "O"], **arguments})
+
+
+class Caller:
+    """What the C++ side does, in Python."""
+
+    def __init__(self) -> None:
+        from lammps_trajcast._trajcast_bridge import ffi
+
+        self.ffi = ffi
+        self.bridge = Bridge(ffi)
+        self.alive: list[object] = []  # cffi frees what nothing refers to
+
+    def keep(self, value: object) -> object:
+        self.alive.append(value)
+        return value
+
+    def pointer(self, kind: str, array: np.ndarray) -> object:
+        return self.keep(self.ffi.from_buffer(kind, array))
+
+    def message(self, capacity: int = 4096) -> object:
+        text = self.keep(self.ffi.new("char[]", capacity))
+        return self.keep(self.ffi.new("trajcast_message *", {"text": text, "capacity": capacity}))
+
+    def config(self, path: str, elements: list[str]) -> object:
+        text = [self.keep(self.ffi.new("char[]", element.encode())) for element in elements]
+        fields = {
+            "model_path": self.keep(self.ffi.new("char[]", path.encode())),
+            "elements": self.keep(self.ffi.new("char *[]", text)),
+            "num_types": len(elements),
+            "num_threads": 1,
+        }
+        for name, value in (("units", b"metal"), ("device", b"cpu"), ("precision", b"double")):
+            fields[name] = self.keep(self.ffi.new("char[]", value))
+        return self.keep(self.ffi.new("trajcast_config *", fields))
+
+
+def test_bridge_opens_steps_and_closes(model_file) -> None:
+    system, call = load_case("quartz_l2"), Caller()
+    ffi = call.ffi
+    masses = np.zeros(2)
+    info = ffi.new("trajcast_model_info *", {"masses": call.pointer("double[]", masses)})
+    handle, message = ffi.new("int64_t *"), call.message()
+    config = call.config(str(model_file("quartz_l2")), system.elements)
+    assert call.bridge.open(config, handle, info, message) == OK
+    assert (info.timestep, info.cutoff) == (30.0, 5.0)
+    assert list(masses) == system.masses
+
+    frame = frame_of(system)._replace(velocities=system.velocities * 1000.0)
+    fields = {
+        name: call.pointer(kind, np.ascontiguousarray(getattr(frame, name)))
+        for name, kind in (
+            ("types", "int32_t[]"),
+            ("positions", "double[]"),
+            ("velocities", "double[]"),
+            ("masses", "double[]"),
+            ("receivers", "int64_t[]"),
+            ("senders", "int64_t[]"),
+            ("edge_vectors", "double[]"),
+        )
+    }
+    counts = {"num_atoms": len(frame.types), "num_edges": len(frame.receivers), "conserve": 1}
+    c_frame = ffi.new("trajcast_frame *", {**fields, **counts})
+    displacements, velocities = np.zeros_like(frame.positions), np.zeros_like(frame.positions)
+    prediction = ffi.new(
+        "trajcast_prediction *",
+        {
+            "displacements": call.pointer("double[]", displacements),
+            "velocities": call.pointer("double[]", velocities),
+        },
+    )
+    assert call.bridge.step(handle[0], c_frame, prediction, message) == OK
+    expected = Reference(model_file("quartz_l2")).step(system)
+    assert_close(displacements, expected[0], 1e-12)
+    assert_close(velocities / 1000.0, expected[1], 1e-12)
+
+    assert call.bridge.close(handle[0], message) == OK
+    assert call.bridge.step(handle[0], c_frame, prediction, message) == FAILED
+
+
+def test_bridge_reports_and_keeps_to_the_buffer(tmp_path) -> None:
+    call = Caller()
+    absent = str(tmp_path / "absent.safetensors")
+    for capacity in (4096, 20):
+        message = call.message(capacity)
+        info = call.ffi.new("trajcast_model_info *")
+        handle = call.ffi.new("int64_t *")
+        assert call.bridge.open(call.config(absent, ["Si"]), handle, info, message) == FAILED
+        text = call.ffi.string(message.text).decode()
+        assert absent[: capacity - 1].startswith(text[:10])
+        assert len(text) < capacity
