@@ -40,7 +40,7 @@ pair_coeff      * *
 timestep        {timestep:.12g}
 velocity        all create {temperature:g} {seed} mom yes dist gaussian
 fix             1 all {integrate}
-fix             2 all temp/csvr {temperature:g} {temperature:g} 0.1 {seed}
+fix             2 all temp/csvr {temperature:g} {temperature:g} {damping:g} {seed}
 compute         rdf all rdf 300 1 1 1 2 2 2
 fix             3 all ave/time {rdf_every} {rdf_repeat} {steps} c_rdf[*] mode vector file rdf.dat
 thermo          {thermo_every}
@@ -59,13 +59,14 @@ def write_input(
     cutoff: float,
     steps: int,
     temperature: float,
+    damping: float,
     seed: int,
     replicate: str,
 ) -> None:
     """Write in.accept and nothing else.
 
     integrate: style and arguments of the fix that integrates.
-    timestep: ps.
+    timestep, damping (of the thermostat): ps.
     cutoff: of the network, Angstrom.
     """
     # Whole hundreds of steps are averaged after the equilibration.
@@ -79,6 +80,7 @@ def write_input(
             cutoff=max(cutoff, 6.0),
             timestep=timestep,
             temperature=temperature,
+            damping=damping,
             seed=seed,
             integrate=integrate,
             rdf_every=rdf_every,
@@ -140,6 +142,7 @@ def main(
     model: Annotated[Path, typer.Argument(help="Model file.", exists=True)],
     steps: Annotated[int, typer.Option(help="Number of steps.", min=100)] = 10000,
     temperature: Annotated[float, typer.Option(help="K")] = 300.0,
+    damping: Annotated[float, typer.Option(help="Time constant of the thermostat, ps.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.", min=1)] = 4928,
     replicate: Annotated[str, typer.Option(help="Hexagonal cells in x, y and z.")] = "4 4 4",
     processes: Annotated[int, typer.Option(help="MPI ranks.", min=1)] = 1,
@@ -159,6 +162,7 @@ def main(
             metadata.architecture.edge_cutoff,
             steps,
             temperature,
+            damping,
             seed,
             replicate,
         )
