@@ -45,6 +45,7 @@ TRAJCAST_INLINE void couple(const trajcast_paths &paths, const T *harmonics, int
   T *__restrict__ coupling = work.coupling.data();
   const T *__restrict__ value = work.value.data();
   for (int32_t b = 0; b < paths.num_harmonics; ++b)
+#pragma omp simd
     for (int lane = 0; lane < kLanes; ++lane)
       transposed[b * kLanes + lane] =
           lane < lanes ? harmonics[lane * paths.num_harmonics + b] : T(0);
@@ -52,9 +53,11 @@ TRAJCAST_INLINE void couple(const trajcast_paths &paths, const T *harmonics, int
     T sum[kLanes] = {};
     for (int32_t k = paths.first[t]; k < paths.first[t + 1]; ++k) {
       const T *__restrict__ y = transposed + paths.harmonic[k] * kLanes;
+#pragma omp simd
       for (int lane = 0; lane < kLanes; ++lane)
         sum[lane] += value[k] * y[lane];
     }
+#pragma omp simd
     for (int lane = 0; lane < kLanes; ++lane)
       coupling[t * kLanes + lane] = sum[lane];
   }
@@ -84,11 +87,13 @@ TRAJCAST_INLINE void forward_range(const trajcast_paths &paths, const trajcast_e
       T *__restrict__ result = out + i * out_size;
       for (int32_t t = 0; t < paths.num_entries;) {
         const int32_t p = paths.path[t], a = paths.input[t];
+#pragma omp simd
         for (int64_t u = 0; u < channels; ++u)
           product[u] = w[p * channels + u] * h[a * channels + u];
         for (; t < paths.num_entries && paths.path[t] == p && paths.input[t] == a; ++t) {
           const T factor = coupling[t * kLanes];
           T *__restrict__ row = result + paths.output[t] * channels;
+#pragma omp simd
           for (int64_t u = 0; u < channels; ++u)
             row[u] += factor * product[u];
         }
@@ -124,14 +129,17 @@ TRAJCAST_INLINE void backward_range(const trajcast_paths &paths, const trajcast_
       std::fill(gw, gw + paths.num_paths * channels, T(0));
       for (int32_t t = 0; t < paths.num_entries;) {
         const int32_t p = paths.path[t], a = paths.input[t];
+#pragma omp simd
         for (int64_t u = 0; u < channels; ++u)
           product[u] = T(0);
         for (; t < paths.num_entries && paths.path[t] == p && paths.input[t] == a; ++t) {
           const T factor = coupling[t * kLanes];
           const T *__restrict__ row = g + paths.output[t] * channels;
+#pragma omp simd
           for (int64_t u = 0; u < channels; ++u)
             product[u] += factor * row[u];
         }
+#pragma omp simd
         for (int64_t u = 0; u < channels; ++u) {
           gw[p * channels + u] += h[a * channels + u] * product[u];
           gh[a * channels + u] += w[p * channels + u] * product[u];

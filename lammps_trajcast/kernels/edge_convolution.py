@@ -104,96 +104,128 @@ def _graph(first_edge: Tensor, senders: Tensor, features: Tensor) -> Any:
     )
 
 
-class _EdgeConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        features: Tensor,
-        harmonics: Tensor,
-        weights: Tensor,
-        first_edge: Tensor,
-        senders: Tensor,
-        paths: PathTable,
-    ) -> Tensor:
-        features, weights = features.contiguous(), weights.contiguous()
-        harmonics = harmonics.contiguous()
-        out = features.new_empty((first_edge.numel() - 1, paths.num_outputs, features.size(2)))
-        library = load_library()
-        double = features.dtype == torch.float64
-        run = library.trajcast_convolution_f64 if double else library.trajcast_convolution_f32
-        run(
-            paths.struct,
-            _graph(first_edge, senders, features),
-            _pointer(features),
-            _pointer(harmonics),
-            _pointer(weights),
-            _pointer(out),
-            torch.get_num_threads(),
-        )
-        ctx.save_for_backward(features, harmonics, weights, first_edge, senders)
-        ctx.paths = paths
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        features, harmonics, weights, first_edge, senders = ctx.saved_tensors
-        grad_out = grad_out.contiguous()
-        grad_features, grad_weights = torch.empty_like(features), torch.empty_like(weights)
-        library = load_library()
-        double = features.dtype == torch.float64
-        run = (
-            library.trajcast_convolution_backward_f64
-            if double
-            else library.trajcast_convolution_backward_f32
-        )
-        failed = run(
-            ctx.paths.struct,
-            _graph(first_edge, senders, features),
-            _pointer(features),
-            _pointer(harmonics),
-            _pointer(weights),
-            _pointer(grad_out),
-            _pointer(grad_features),
-            _pointer(grad_weights),
-            torch.get_num_threads(),
-        )
-        if failed:
-            raise MemoryError("edge convolution: no memory for the partial gradients")
-        return grad_features, None, grad_weights, None, None, None
+# The dispatcher passes tensors and numbers only, so an operation names its table by number. Tables
+# are few and small (one per layer and network), and live as long as the process.
+_tables: list[PathTable] = []
 
 
+def register_table(table: PathTable) -> int:
+    """Keep a table for :func:`edge_convolution`; return the number it goes by."""
+    _tables.append(table)
+    return len(_tables) - 1
+
+
+def _function(name: str, dtype: torch.dtype) -> Any:
+    suffix = {torch.float32: "f32", torch.float64: "f64"}[dtype]
+    return getattr(load_library(), f"trajcast_{name}_{suffix}")
+
+
+def _check(
+    features: Tensor, harmonics: Tensor, weights: Tensor, senders: Tensor, table: PathTable
+) -> None:
+    num_edges, channels = senders.numel(), features.size(2)
+    if features.size(1) != table.num_inputs or channels != table.channels:
+        raise ValueError(
+            f"edge convolution: features have shape {tuple(features.shape)}, expected "
+            f"(N, {table.num_inputs}, {table.channels})"
+        )
+    if tuple(harmonics.shape) != (num_edges, table.num_harmonics):
+        raise ValueError(
+            f"edge convolution: harmonics have shape {tuple(harmonics.shape)}, expected "
+            f"{(num_edges, table.num_harmonics)}"
+        )
+    if tuple(weights.shape) != (num_edges, table.num_paths * channels):
+        raise ValueError(
+            f"edge convolution: weights have shape {tuple(weights.shape)}, expected "
+            f"{(num_edges, table.num_paths * channels)}"
+        )
+
+
+@torch.library.custom_op("lammps_trajcast::edge_convolution", mutates_args=(), device_types="cpu")
 def edge_convolution(
     features: Tensor,
     harmonics: Tensor,
     weights: Tensor,
     first_edge: Tensor,
     senders: Tensor,
-    paths: PathTable,
+    table: int,
 ) -> Tensor:
-    """Return the summed messages (num_receivers, paths.num_outputs, channels).
+    """Return the summed messages (num_receivers, num_outputs, channels).
 
     Differentiable once, to features and weights; there is no gradient to the harmonics, which
-    training does not need.
+    training does not need. Also callable from TorchScript, as
+    ``torch.ops.lammps_trajcast.edge_convolution``.
 
     Args:
-        features: (N, paths.num_inputs, channels), CPU, float32 or float64.
-        harmonics: (E, paths.num_harmonics), same dtype.
-        weights: (E, paths.num_paths * channels), same dtype, in the order of the instructions.
+        features: (N, num_inputs, channels), CPU, float32 or float64.
+        harmonics: (E, num_harmonics), same dtype.
+        weights: (E, num_paths * channels), same dtype, in the order of the instructions.
         first_edge: (num_receivers + 1,) int64, edges of receiver i are first_edge[i] to
             first_edge[i + 1] - 1.
         senders: (E,) int64, smaller than N.
-        paths: the tensor product's table.
+        table: number of the tensor product's :class:`PathTable`.
 
     Raises:
-        ValueError: a shape does not fit, or an index is out of range.
+        ValueError: a shape does not fit.
     """
-    channels = features.size(2)
-    if features.size(1) != paths.num_inputs or channels != paths.channels:
-        raise ValueError(f"features have shape {tuple(features.shape)}, not {paths.num_inputs} rows")
-    num_edges = senders.numel()
-    if harmonics.shape != (num_edges, paths.num_harmonics):
-        raise ValueError(f"harmonics have shape {tuple(harmonics.shape)}")
-    if weights.shape != (num_edges, paths.num_paths * channels):
-        raise ValueError(f"weights have shape {tuple(weights.shape)}")
-    return _EdgeConvolution.apply(features, harmonics, weights, first_edge, senders, paths)
+    paths = _tables[table]
+    _check(features, harmonics, weights, senders, paths)
+    features, harmonics, weights = features.contiguous(), harmonics.contiguous(), weights.contiguous()
+    first_edge, senders = first_edge.contiguous(), senders.contiguous()
+    out = features.new_empty((first_edge.numel() - 1, paths.num_outputs, features.size(2)))
+    _function("convolution", features.dtype)(
+        paths.struct,
+        _graph(first_edge, senders, features),
+        _pointer(features),
+        _pointer(harmonics),
+        _pointer(weights),
+        _pointer(out),
+        torch.get_num_threads(),
+    )
+    return out
+
+
+@torch.library.custom_op(
+    "lammps_trajcast::edge_convolution_backward", mutates_args=(), device_types="cpu"
+)
+def _edge_convolution_backward(
+    grad_out: Tensor,
+    features: Tensor,
+    harmonics: Tensor,
+    weights: Tensor,
+    first_edge: Tensor,
+    senders: Tensor,
+    table: int,
+) -> tuple[Tensor, Tensor]:
+    features, harmonics, weights = features.contiguous(), harmonics.contiguous(), weights.contiguous()
+    first_edge, senders, grad_out = first_edge.contiguous(), senders.contiguous(), grad_out.contiguous()
+    grad_features, grad_weights = torch.empty_like(features), torch.empty_like(weights)
+    failed = _function("convolution_backward", features.dtype)(
+        _tables[table].struct,
+        _graph(first_edge, senders, features),
+        _pointer(features),
+        _pointer(harmonics),
+        _pointer(weights),
+        _pointer(grad_out),
+        _pointer(grad_features),
+        _pointer(grad_weights),
+        torch.get_num_threads(),
+    )
+    if failed:
+        raise MemoryError("edge convolution: no memory for the partial gradients")
+    return grad_features, grad_weights
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.table = inputs[5]
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    grad_features, grad_weights = _edge_convolution_backward(
+        grad_out, *ctx.saved_tensors, ctx.table
+    )
+    return grad_features, None, grad_weights, None, None, None
+
+
+edge_convolution.register_autograd(_backward, setup_context=_save_for_backward)

@@ -1,82 +1,171 @@
-"""The network on fused kernels: same parameters, same numbers as the plain path, several times faster.
+"""The network on fused kernels: same parameters and numbers as the plain path, several times faster.
 
 Features are kept component by component, (N, components, channels), so that every linear map is
 one matrix product per irrep and the edge convolution runs over channels with vector instructions.
-Used for training; differentiable.
+Differentiable, and TorchScript-compilable.
 """
-
-from __future__ import annotations
 
 import math
 
 import torch
 from e3nn import o3
-from e3nn.math import normalize2mom
+from e3nn.util.jit import compile_mode
 from torch import Tensor
 
-from lammps_trajcast.kernels.edge_convolution import PathTable, edge_convolution
+from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.interaction import Interaction
 from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.readout import ReadOut
 
 
-def to_components(features: Tensor, irreps: o3.Irreps) -> Tensor:
+class ToComponents(torch.nn.Module):
     """Turn e3nn's layout (N, irreps.dim) into (N, components, channels)."""
-    blocks = [
-        features[:, s].reshape(-1, mul, ir.dim).transpose(1, 2)
-        for s, (mul, ir) in zip(irreps.slices(), irreps, strict=True)
-    ]
-    return torch.cat(blocks, dim=1)
+
+    def __init__(self, irreps: o3.Irreps) -> None:
+        super().__init__()
+        self.channels: int = irreps[0].mul
+        self.dims: list[int] = [ir.dim for _, ir in irreps]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Rearrange features (N, irreps.dim)."""
+        blocks: list[Tensor] = []
+        first = 0
+        for dim in self.dims:
+            block = features[:, first : first + dim * self.channels]
+            blocks.append(block.reshape(-1, self.channels, dim).transpose(1, 2))
+            first += dim * self.channels
+        return torch.cat(blocks, dim=1)
 
 
-class _GroupedLinear:
+class GroupedLinear(torch.nn.Module):
     """``o3.Linear`` from the rows of a :class:`PathTable` to one block per irrep."""
 
     def __init__(self, linear: o3.Linear, table: PathTable) -> None:
-        self.linear = linear
-        self.rows: list[tuple[o3.Irrep, int, int, int]] = []  # irrep, first row, paths, outputs
+        super().__init__()
+        self.weight = linear.weight
         multiplicity = {ir: mul for mul, ir in linear.irreps_out}
+        self.irreps: list[o3.Irrep] = []
+        blocks: list[tuple[int, int, int, int]] = []  # first row, components, inputs, outputs
         row = 0
-        self.channels = table.channels
         for ir, count in table.groups:
             if ir in multiplicity:
-                self.rows.append((ir, row, count, multiplicity[ir]))
+                self.irreps.append(ir)
+                blocks.append((row, ir.dim, count * table.channels, multiplicity[ir]))
             row += ir.dim * count
+        self.blocks = blocks
+        self.channels = table.channels
 
-    def __call__(self, pooled: Tensor) -> dict[o3.Irrep, Tensor]:
-        """Map (N, rows, channels) to {irrep: (N, 2l+1, outputs)}."""
-        out: dict[o3.Irrep, Tensor] = {}
+    def forward(self, pooled: Tensor) -> list[Tensor]:
+        """Map (N, rows, channels) to one (N, 2l+1, outputs) per irrep."""
+        out: list[Tensor] = []
         first = 0
-        for ir, row, count, outputs in self.rows:
-            fan_in = count * self.channels
-            weight = self.linear.weight[first : first + fan_in * outputs].view(fan_in, outputs)
-            first += fan_in * outputs
-            block = pooled[:, row : row + ir.dim * count].reshape(-1, ir.dim, fan_in)
-            out[ir] = block @ (weight / math.sqrt(fan_in))
+        for row, dim, inputs, outputs in self.blocks:
+            weight = self.weight[first : first + inputs * outputs].view(inputs, outputs)
+            first += inputs * outputs
+            rows = dim * inputs // self.channels
+            block = pooled[:, row : row + rows].reshape(-1, dim, inputs)
+            out.append(block @ (weight / math.sqrt(inputs)))
         return out
 
 
-class _FusedInteraction:
-    """The fused twin of one :class:`Interaction`; owns nothing, reads its parameters."""
+class SpeciesLinear(torch.nn.Module):
+    """The residual path: a linear map of each irrep that depends on the atom's species."""
 
-    def __init__(self, plain: Interaction) -> None:
-        self.plain = plain
-        self.edge_paths = PathTable(plain.dtp_edge.tp)
-        self.vel_paths = PathTable(plain.dtp_vel.tp)
-        self.contract = _GroupedLinear(plain.linear_contraction, self.edge_paths)
-        self.linear_updates = _GroupedLinear(plain.linear_updates, self.vel_paths)
-        self.irreps_in: o3.Irreps = plain.tp_resnet.irreps_in1
-        self.num_species: int = plain.tp_resnet.irreps_in2.dim
-        self.scalar_acts = {
+    def __init__(self, product: o3.FullyConnectedTensorProduct) -> None:
+        super().__init__()
+        self.weight = product.weight
+        self.num_species: int = product.irreps_in2.dim
+        self.channels: int = product.irreps_in1[0].mul
+        wanted = [ir for _, ir in product.irreps_out]
+        self.irreps: list[o3.Irrep] = []
+        blocks: list[tuple[int, int]] = []  # first row, components
+        row = 0
+        for _, ir in product.irreps_in1:
+            if ir in wanted:
+                self.irreps.append(ir)
+                blocks.append((row, ir.dim))
+            row += ir.dim
+        self.blocks = blocks
+
+    def forward(self, features: Tensor, one_hot: Tensor) -> list[Tensor]:
+        """Map (N, components, channels) to one (N, 2l+1, channels) per irrep."""
+        channels, species = self.channels, self.num_species
+        size = channels * species * channels
+        out: list[Tensor] = []
+        for k, (row, dim) in enumerate(self.blocks):
+            weight = self.weight[k * size : (k + 1) * size].view(channels, species * channels)
+            weight = weight / math.sqrt(channels * species)
+            block = (features[:, row : row + dim] @ weight).view(-1, dim, species, channels)
+            out.append((block * one_hot.unsqueeze(1).unsqueeze(3)).sum(dim=2))
+        return out
+
+
+class FusedGate(torch.nn.Module):
+    """The gated non-linearity on a list of blocks, plus the residual."""
+
+    def __init__(self, plain: Interaction, update: list[o3.Irrep], residual: list[o3.Irrep]) -> None:
+        super().__init__()
+        self.channels: int = plain.irreps_out[0].mul
+        acts = {
             ir: act
             for (_, ir), act in zip(
                 plain.gate.irreps_scalars, plain.gate.act_scalars.acts, strict=True
             )
         }
-        self.gate_act: normalize2mom = plain.gate.act_gates.acts[0]
+        even, odd = o3.Irrep(0, 1), o3.Irrep(0, -1)
+        self.even_act = acts[even]
+        self.even_block = update.index(even)
+        self.odd_act = acts.get(odd, torch.nn.Identity())
+        self.gate_act = plain.gate.act_gates.acts[0]
+        # For every output irrep: block of the update, its gate (-1: even, -2: odd scalar), block
+        # of the residual (-1: none).
+        sources: list[tuple[int, int, int]] = []
+        gate = 0
+        for _, ir in plain.irreps_out:
+            kind = gate if ir.l > 0 else (-1 if ir.p == 1 else -2)
+            gate += int(ir.l > 0)
+            sources.append(
+                (update.index(ir), kind, residual.index(ir) if ir in residual else -1)
+            )
+        self.sources = sources
 
-    def __call__(
+    def forward(self, update: list[Tensor], residual: list[Tensor]) -> Tensor:
+        """Return features (N, components, channels)."""
+        channels = self.channels
+        gates = self.gate_act(update[self.even_block][:, :, channels:])
+        out: list[Tensor] = []
+        for block, kind, shortcut in self.sources:
+            if kind == -1:
+                gated = self.even_act(update[block][:, :, :channels])
+            elif kind == -2:
+                gated = self.odd_act(update[block])
+            else:
+                gated = update[block] * gates[:, :, kind * channels : (kind + 1) * channels]
+            out.append(gated + residual[shortcut] if shortcut >= 0 else gated)
+        return torch.cat(out, dim=1) / math.sqrt(2.0)
+
+
+class FusedInteraction(torch.nn.Module):
+    """The fused twin of one :class:`Interaction`, sharing its parameters.
+
+    As there, receivers come first among the nodes, followed by any that only send.
+    """
+
+    def __init__(self, plain: Interaction) -> None:
+        super().__init__()
+        edge_paths, vel_paths = PathTable(plain.dtp_edge.tp), PathTable(plain.dtp_vel.tp)
+        self.edge_table = register_table(edge_paths)
+        self.vel_table = register_table(vel_paths)
+        self.avg_num_neighbors: float = plain.avg_num_neighbors
+        self.edge_mlp, self.vel_mlp = plain.edge_mlp, plain.vel_mlp
+        self.contraction = GroupedLinear(plain.linear_contraction, edge_paths)
+        self.updates = GroupedLinear(plain.linear_updates, vel_paths)
+        self.residual = SpeciesLinear(plain.tp_resnet)
+        self.gate = FusedGate(plain, self.updates.irreps, self.residual.irreps)
+
+    def forward(
         self,
         features: Tensor,
         nodes: NodeEmbedding,
@@ -84,69 +173,82 @@ class _FusedInteraction:
         first_edge: Tensor,
         senders: Tensor,
     ) -> Tensor:
-        plain = self.plain
-        count = first_edge.numel() - 1
-        pooled = edge_convolution(
+        """Return new features (num_receivers, components, channels).
+
+        Args:
+            features: (N, components, channels), receivers first.
+            nodes: embeddings of at least the receivers.
+            edges: embeddings of the E edges, sorted by receiver.
+            first_edge: (num_receivers + 1,) int64, see :func:`edge_convolution`.
+            senders: (E,) int64.
+        """
+        count = first_edge.size(0) - 1
+        pooled = torch.ops.lammps_trajcast.edge_convolution(
             features,
             edges.direction,
-            plain.edge_mlp(edges.length),
+            self.edge_mlp(edges.length),
             first_edge,
             senders,
-            self.edge_paths,
+            self.edge_table,
         )
-        contracted = self.contract(pooled / plain.avg_num_neighbors)
-        own = torch.arange(count + 1)
-        conditioned = edge_convolution(
-            torch.cat([contracted[ir] for _, ir in plain.linear_contraction.irreps_out], dim=1),
+        contracted = torch.cat(self.contraction(pooled / self.avg_num_neighbors), dim=1)
+        # The velocity product is the same operation with one edge per atom, from it to itself.
+        own = torch.arange(count + 1, device=senders.device)
+        conditioned = torch.ops.lammps_trajcast.edge_convolution(
+            contracted,
             nodes.direction[:count],
-            plain.vel_mlp(nodes.speed[:count]),
+            self.vel_mlp(nodes.speed[:count]),
             own,
-            own[:-1],
-            self.vel_paths,
+            own[:count],
+            self.vel_table,
         )
-        update = self.linear_updates(conditioned)
-        channels = self.edge_paths.channels
-        residual = self._residual(features[:count], nodes.one_hot[:count])
-        even = update[o3.Irrep(0, 1)]
-        gates = self.gate_act(even[..., channels:])
-        out, gate = [], 0
-        for _, ir in plain.irreps_out:
-            if ir.l == 0:
-                block = self.scalar_acts[ir](even[..., :channels] if ir.p == 1 else update[ir])
-            else:
-                block = update[ir] * gates[..., gate : gate + channels]
-                gate += channels
-            out.append(block + residual[ir] if ir in residual else block)
-        return torch.cat(out, dim=1) / math.sqrt(2.0)
-
-    def _residual(self, features: Tensor, one_hot: Tensor) -> dict[o3.Irrep, Tensor]:
-        channels, species = self.edge_paths.channels, self.num_species
-        out: dict[o3.Irrep, Tensor] = {}
-        row = first = 0
-        wanted = [ir for _, ir in self.plain.irreps_out]
-        for _, ir in self.irreps_in:
-            if ir in wanted:
-                size = channels * species * channels
-                weight = self.plain.tp_resnet.weight[first : first + size]
-                first += size
-                weight = weight.view(channels, species * channels) / math.sqrt(channels * species)
-                block = features[:, row : row + ir.dim] @ weight
-                block = block.view(-1, ir.dim, species, channels)
-                out[ir] = (block * one_hot[:, None, :, None]).sum(dim=2)
-            row += ir.dim
-        return out
+        residual = self.residual(features[:count], nodes.one_hot[:count])
+        return self.gate(self.updates(conditioned), residual)
 
 
-class FusedTrajCast:
-    """Evaluate a :class:`TrajCast` network on the fused CPU kernels.
+class FusedReadOut(torch.nn.Module):
+    """The read-out, which reads vectors (1o) alone."""
 
-    It shares the parameters of ``plain``: train one and the other has changed too.
+    def __init__(self, plain: ReadOut) -> None:
+        super().__init__()
+        irreps = plain.compression.irreps_in
+        self.compression, self.read_out = plain.compression.weight, plain.read_out.weight
+        self.channels: int = irreps[0].mul
+        self.hidden: int = plain.compression.irreps_out.num_irreps
+        self.row = 0
+        for _, ir in irreps:
+            if ir == o3.Irrep(1, -1):
+                break
+            self.row += ir.dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map (N, components, channels) to targets (N, 6)."""
+        compression = self.compression.view(self.channels, self.hidden) / math.sqrt(self.channels)
+        read_out = self.read_out.view(self.hidden, 2) / math.sqrt(self.hidden)
+        vectors = features[:, self.row : self.row + 3] @ compression @ read_out
+        return vectors.transpose(1, 2).reshape(-1, 6)
+
+
+@compile_mode("script")
+class FusedTrajCast(torch.nn.Module):
+    """A :class:`TrajCast` network evaluated on the fused CPU kernels.
+
+    It shares the parameters of ``plain``: train one and the other has changed too. Edges must be
+    sorted by receiver.
     """
 
     def __init__(self, plain: TrajCast) -> None:
-        self.plain = plain
-        self.interactions = [_FusedInteraction(layer) for layer in plain.interactions]  # type: ignore[arg-type]
+        super().__init__()
+        self.embedding = plain.embedding
+        self.edge_embedding = plain.edge_embedding
+        self.to_components = ToComponents(plain.embedding.irreps_out)
+        self.interactions = torch.nn.ModuleList(
+            [FusedInteraction(layer) for layer in plain.interactions]  # type: ignore[arg-type]
+        )
+        self.read_out = FusedReadOut(plain.read_out)
+        self.conservation = plain.conservation
 
+    @torch.jit.export
     def predict(
         self,
         species: Tensor,
@@ -155,37 +257,18 @@ class FusedTrajCast:
         receivers: Tensor,
         senders: Tensor,
     ) -> Tensor:
-        """Return raw targets (N, 6), as :meth:`TrajCast.predict` does.
-
-        The edges must be sorted by receiver, else ValueError.
-        """
-        if receivers.numel() > 1 and bool((receivers[1:] < receivers[:-1]).any()):
-            raise ValueError("the fused kernels need edges sorted by receiver")
-        first_edge = torch.zeros(species.numel() + 1, dtype=torch.int64)
-        first_edge[1:] = torch.cumsum(torch.bincount(receivers, minlength=species.numel()), 0)
-        nodes = self.plain.embedding(species, velocities)
-        edges = self.plain.edge_embedding(edge_vectors)
-        features = to_components(nodes.features, self.plain.embedding.irreps_out)
+        """Return raw targets (N, 6), as :meth:`TrajCast.predict` does."""
+        count = species.size(0)
+        first_edge = torch.zeros(count + 1, dtype=torch.int64, device=receivers.device)
+        first_edge[1:] = torch.cumsum(torch.bincount(receivers, minlength=count), 0)
+        nodes = self.embedding(species, velocities)
+        edges = self.edge_embedding(edge_vectors)
+        features = self.to_components(nodes.features)
         for layer in self.interactions:
-            features = layer(features, nodes, edges, first_edge, senders.contiguous())
-        return self._read_out(features)
+            features = layer(features, nodes, edges, first_edge, senders)
+        return self.read_out(features)
 
-    def _read_out(self, features: Tensor) -> Tensor:
-        read_out = self.plain.read_out
-        irreps: o3.Irreps = read_out.compression.irreps_in
-        vector = o3.Irrep(1, -1)
-        row, channels = 0, irreps[0].mul
-        for _, ir in irreps:
-            if ir == vector:
-                break
-            row += ir.dim
-        hidden = read_out.compression.irreps_out.num_irreps
-        block = features[:, row : row + 3]
-        block = block @ (read_out.compression.weight.view(channels, hidden) / math.sqrt(channels))
-        block = block @ (read_out.read_out.weight.view(hidden, 2) / math.sqrt(hidden))
-        return block.transpose(1, 2).reshape(-1, 6)
-
-    def __call__(
+    def forward(
         self,
         species: Tensor,
         positions: Tensor,
@@ -201,6 +284,4 @@ class FusedTrajCast:
         target = self.predict(species, velocities, edge_vectors, receivers, senders)
         if system is None:
             system = torch.zeros_like(species)
-        return self.plain.conservation(
-            target, positions, velocities, masses, system, num_systems
-        )
+        return self.conservation(target, positions, velocities, masses, system, num_systems)

@@ -1,0 +1,209 @@
+"""Model files: weights as safetensors, everything else as JSON in the header.
+
+Opening one reads numbers and text; nothing in it is run. The network is made of this package's own
+classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.shapes import weight_shapes
+
+FORMAT_VERSION = 1
+# The one key of the safetensors header under which the metadata lie.
+HEADER_KEY = "lammps_trajcast"
+
+
+class ModelFileError(Exception):
+    """A model file, or a checkpoint, that cannot be used; the message says what to do."""
+
+
+class ModelMetadata(BaseModel):
+    """What a model file says besides its weights.
+
+    Lengths in Angstrom; velocities in Angstrom/fs for ``units`` "real", Angstrom/ps for "metal".
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format_version: Literal[1] = FORMAT_VERSION
+    architecture: Architecture
+    species: tuple[str, ...]  # element symbols in the order of the network's species index
+    masses: tuple[float, ...]  # g/mol, in the same order
+    timestep: float = Field(gt=0.0, allow_inf_nan=False)  # fs
+    units: Literal["real", "metal"]  # velocity unit of the network
+    rms_displacement: float = Field(gt=0.0, allow_inf_nan=False)
+    rms_velocity: float = Field(gt=0.0, allow_inf_nan=False)
+    precision: Literal["single", "double"] = "single"  # the one the network was trained in
+    statistics: dict[str, float | int | str | None] = {}  # of the training data
+    provenance: dict[str, Any] = {}  # where the weights come from
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelMetadata:
+        count = self.architecture.num_chem_elements
+        if len(self.species) != count or len(self.masses) != count:
+            raise ValueError(f"species and masses must list the {count} elements of the network")
+        if len(set(self.species)) != count:
+            raise ValueError("an element is listed twice in species")
+        if not all(0.0 < mass < 1e4 for mass in self.masses):
+            raise ValueError("masses must be positive, in g/mol")
+        return self
+
+
+def _explain(error: ValidationError) -> str:
+    problems = []
+    for detail in error.errors():
+        name = ".".join(map(str, detail["loc"]))
+        what = "missing" if detail["type"] == "missing" else detail["msg"]
+        problems.append(f"{name}: {what}" if name else what)
+    return "; ".join(problems)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A trained network and what is known about it.
+
+    Attributes:
+        metadata: see :class:`ModelMetadata`.
+        state_dict: weights by parameter name of :class:`TrajCast`.
+    """
+
+    metadata: ModelMetadata
+    state_dict: dict[str, Tensor]
+
+    @classmethod
+    def load(cls, path: Path | str) -> ModelFile:
+        """Read and check a model file.
+
+        Raises:
+            ModelFileError: the file is absent, cut off, of an unknown version, or incomplete.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such model file; give the path of a .safetensors file")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata = cls._metadata(path, file.metadata() or {})
+                shapes = weight_shapes(metadata.architecture)
+                present = set(file.keys())
+                missing = sorted(set(shapes) - present)
+                if missing:
+                    raise ModelFileError(f"{path}: broken model file: weight {missing[0]} is missing")
+                unknown = sorted(present - set(shapes))
+                if unknown:
+                    raise ModelFileError(f"{path}: broken model file: unknown weight {unknown[0]}")
+                for name, shape in shapes.items():
+                    found = tuple(file.get_slice(name).get_shape())
+                    if found != shape:
+                        raise ModelFileError(
+                            f"{path}: broken model file: weight {name} has shape {found}, the "
+                            f"architecture needs {shape}"
+                        )
+                state = {name: file.get_tensor(name) for name in shapes}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ModelFileError(
+                f"{path}: not a whole model file ({' '.join(str(error).split())}); copy or convert "
+                "it anew"
+            ) from None
+        for name, tensor in state.items():
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise ModelFileError(f"{path}: broken model file: weight {name} is not finite")
+        return cls(metadata, state)
+
+    @staticmethod
+    def _metadata(path: Path, header: dict[str, str]) -> ModelMetadata:
+        if HEADER_KEY not in header:
+            raise ModelFileError(
+                f"{path}: a safetensors file, but not of lammps-trajcast; published checkpoints are "
+                "imported with 'lammps-trajcast convert'"
+            )
+        try:
+            content = json.loads(header[HEADER_KEY])
+        except (ValueError, RecursionError):
+            raise ModelFileError(f"{path}: broken model file: its header is not JSON") from None
+        if not isinstance(content, dict):
+            raise ModelFileError(f"{path}: broken model file: its header is no JSON object")
+        version = content.get("format_version")
+        if version is None:
+            raise ModelFileError(f"{path}: broken model file: format_version is missing")
+        if version != FORMAT_VERSION:
+            raise ModelFileError(
+                f"{path}: model file of format version {version}, this lammps-trajcast reads "
+                f"version {FORMAT_VERSION}; install the release that wrote it"
+            )
+        try:
+            return ModelMetadata.model_validate(content)
+        except ValidationError as error:
+            raise ModelFileError(f"{path}: broken model file: {_explain(error)}") from None
+
+    def save(self, path: Path | str) -> None:
+        """Write the file; a file of that name is replaced only when the new one is whole.
+
+        Raises:
+            ModelFileError: the file cannot be written.
+        """
+        path = Path(path)
+        header = {HEADER_KEY: self.metadata.model_dump_json()}
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict.items()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+            os.close(handle)
+            try:
+                save_file(tensors, temporary, metadata=header)
+                os.chmod(temporary, 0o644)
+                os.replace(temporary, path)
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except (OSError, SafetensorError) as error:
+            raise ModelFileError(f"{path}: cannot be written ({error})") from None
+
+    def build(self, dtype: torch.dtype = torch.float64) -> TrajCast:
+        """Return the network with these weights, in evaluation mode.
+
+        Args:
+            dtype: torch.float32 or torch.float64.
+        """
+        data = self.metadata
+        network = TrajCast(data.architecture, (data.rms_displacement, data.rms_velocity))
+        parameters = {k: p for k, p in network.named_parameters() if p.numel()}
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(self.state_dict[name])
+        network.requires_grad_(False)
+        return network.to(dtype).eval()
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 digest of architecture, units, time step and weights (hexadecimal)."""
+        digest = hashlib.sha256()
+        core = self.metadata.model_dump(mode="json", exclude={"statistics", "provenance"})
+        digest.update(json.dumps(core, sort_keys=True).encode())
+        for name in sorted(self.state_dict):
+            digest.update(name.encode())
+            digest.update(self.state_dict[name].detach().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def weights_of(network: TrajCast) -> dict[str, Tensor]:
+    """Return the trainable weights of a network by name, as a model file stores them."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in network.named_parameters()
+        if parameter.numel()
+    }

@@ -1,0 +1,78 @@
+"""Write a trained network as a model file, with where it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from pathlib import Path
+from typing import Any
+
+import e3nn
+import torch
+
+import lammps_trajcast
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.layout import UNITS
+from lammps_trajcast.data.statistics import Statistics
+from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.file import ModelFile, ModelMetadata, weights_of
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.training.config import TrainingConfig
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
+            hashlib, "file_digest"
+        ) else hashlib.sha256(file.read()).hexdigest()
+
+
+def export_model(
+    config: TrainingConfig,
+    network: TrajCast,
+    architecture: Architecture,
+    pairs: TrajectoryPairs,
+    statistics: Statistics,
+    errors: dict[str, float],
+    checkpoint: dict[str, Any],
+) -> None:
+    """Write ``config.output``.
+
+    Args:
+        config: the run's configuration, which goes into the provenance without its paths.
+        network: the trained network.
+        architecture: its hyperparameters.
+        pairs: the training split.
+        statistics: of the training split.
+        errors: RMSE over rms on the test split.
+        checkpoint: the training checkpoint the weights are from.
+
+    Raises:
+        ModelFileError: the file cannot be written.
+    """
+    metadata = ModelMetadata(
+        architecture=architecture,
+        species=tuple(pairs.elements),
+        masses=tuple(pairs.masses),
+        timestep=pairs.horizon,
+        units=UNITS,  # type: ignore[arg-type]
+        rms_displacement=statistics.rms_displacement,
+        rms_velocity=statistics.rms_velocity,
+        precision=config.precision,
+        statistics=statistics.as_dict(),
+        provenance={
+            "command": "lammps-trajcast train",
+            "configuration": config.model_dump(mode="json", exclude={"dataset", "output", "directory"}),
+            "dataset": config.dataset.name,
+            "dataset_sha256": _digest(config.dataset),
+            "step": int(checkpoint["global_step"]),
+            "test_error_displacement": errors["displacement"],
+            "test_error_velocity": errors["velocity"],
+            "test_pairs": errors["pairs"],
+            "lammps_trajcast": lammps_trajcast.__version__,
+            "torch": torch.__version__,
+            "e3nn": e3nn.__version__,
+            "python": platform.python_version(),
+        },
+    )
+    ModelFile(metadata, weights_of(network)).save(config.output)
