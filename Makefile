@@ -28,7 +28,7 @@ format: install
 	$(BIN)/clang-format -i $(wildcard fix_src/*.cpp fix_src/*.h fix_src/bridge/*.c fix_src/bridge/*.h)
 
 test: install lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 clean:
 	rm -rf build $(VENV)/installed

