@@ -117,6 +117,10 @@ class TrajCast(torch.nn.Module):
         return self.conservation(target, positions, velocities, masses, system, num_systems)
 
 
-def compile_network(network: TrajCast) -> torch.jit.ScriptModule:
-    """Return the TorchScript-compiled network; its layers can still be called one at a time."""
+def compile_network(network: torch.nn.Module) -> torch.jit.ScriptModule:
+    """Return the TorchScript-compiled network; its layers can still be called one at a time.
+
+    Args:
+        network: a :class:`TrajCast` or its fused twin.
+    """
     return e3nn_script(network, in_place=False)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.network import compile_network
 
@@ -62,6 +63,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "model",
         num_threads: int | None = None,
+        kernels: str = "fused",
     ) -> None:
         """Compile the network of a model.
 
@@ -72,6 +74,8 @@ class Predictor:
             device: "auto" (a GPU if torch sees one), "cpu" or "cuda".
             precision: of the network, "single", "double" or "model", the one stored in the file.
             num_threads: CPU threads of torch, for the whole process; None leaves them as they are.
+            kernels: "fused" for the compiled CPU kernels (on a GPU the plain path is taken), "plain"
+                for e3nn's operations throughout.
 
         Raises:
             PredictorError: for an element that the model does not know, a device that is not there,
@@ -84,6 +88,8 @@ class Predictor:
                 f"the model does not know the element {unknown[0]}: write one of "
                 f"{', '.join(data.species)} for each atom type"
             )
+        if kernels not in ("fused", "plain"):
+            raise PredictorError(f"unknown kernels {kernels}: write fused or plain")
         if units not in FEMTOSECONDS:
             raise PredictorError(f"unknown units {units}: write real or metal")
 
@@ -101,7 +107,9 @@ class Predictor:
             torch.set_num_threads(num_threads)
         network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
-        self._network = compile_network(network.to(dtype=self.dtype, device=self.device).eval())
+        network = network.to(dtype=self.dtype, device=self.device).eval()
+        fused = kernels == "fused" and self.device.type == "cpu"
+        self._network = compile_network(FusedTrajCast(network) if fused else network)
         self._species_of_type = torch.tensor([-1, *index])
 
     @classmethod
@@ -113,6 +121,7 @@ class Predictor:
         device: str = "auto",
         precision: str = "model",
         num_threads: int | None = None,
+        kernels: str = "fused",
     ) -> "Predictor":
         """Load a model file; see the constructor for the other arguments.
 
@@ -121,7 +130,7 @@ class Predictor:
             PredictorError: as the constructor does.
         """
         model = ModelFile.load(path)
-        return cls(model, elements, units, device, precision, num_threads)
+        return cls(model, elements, units, device, precision, num_threads, kernels)
 
     @torch.inference_mode()
     def step(self, frame: Frame, conserve: bool = True) -> Step:

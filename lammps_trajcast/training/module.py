@@ -44,17 +44,17 @@ class TrainingModule(pl.LightningModule):
         self.kernels = kernels
         self.rms_targets = rms_targets
         self.network = TrajCast(architecture, rms_targets).to(self.real)
-        self._fused: FusedTrajCast | None = None
+        # In a list, so that its parameters, which are the network's, are not listed twice.
+        self._fused: list[FusedTrajCast] = []
 
     def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return squared errors (N, 3) of displacement and of velocity over their mean squares."""
         batch = batch.to_dtype(self.real)
         predictor: Any = self.network
         if self.kernels == "fused":
-            if self._fused is None:
-                # Made late: the weight average copies the module, and the kernels' tables cannot be.
-                self._fused = FusedTrajCast(self.network)
-            predictor = self._fused
+            if not self._fused:
+                self._fused.append(FusedTrajCast(self.network))
+            predictor = self._fused[0]
         prediction = predictor(
             batch.species,
             batch.positions,
