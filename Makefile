@@ -5,13 +5,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+sources := $(wildcard fix_src/*.cpp fix_src/*.h fix_src/bridge/*.[ch] fix_src/kernels/*.cpp fix_src/kernels/*.h)
 
 .PHONY: install test lint format clean demo
 
 install: $(VENV)/installed
 
 # Python files need no new install: the package is installed in editable mode.
-$(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard fix_src/* fix_src/bridge/*)
+$(VENV)/installed: pyproject.toml constraints.txt CMakeLists.txt $(wildcard fix_src/* fix_src/bridge/* fix_src/kernels/*)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
@@ -20,12 +21,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run -Werror $(wildcard fix_src/*.cpp fix_src/*.h fix_src/bridge/*.c fix_src/bridge/*.h)
+	$(BIN)/clang-format --dry-run -Werror $(sources)
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(wildcard fix_src/*.cpp fix_src/*.h fix_src/bridge/*.c fix_src/bridge/*.h)
+	$(BIN)/clang-format -i $(sources)
 
 test: install lint
 	$(BIN)/python -m pytest -n auto

@@ -167,5 +167,5 @@ def test_interrupt_stops_lmp(script, quartz, tmp_path) -> None:
         if re.match(r"\s+2\s", line):  # two steps done, so Python is running
             break
     process.send_signal(signal.SIGINT)
-    process.stdout.close()
-    assert process.wait(timeout=60) == -signal.SIGINT
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT

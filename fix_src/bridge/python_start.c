@@ -4,6 +4,7 @@
 
 #include "python_start.h"
 
+#include <signal.h>
 #include <stdio.h>
 
 static int failure(trajcast_message *message, const char *text) {
@@ -31,17 +32,25 @@ static int python_failure(trajcast_message *message, const char *doing) {
 static int start_interpreter(const char *executable, trajcast_message *message) {
   PyConfig config;
   PyConfig_InitPythonConfig(&config);
-  config.install_signal_handlers = 0; /* Ctrl-C has to stop lmp */
+  config.install_signal_handlers = 0;
   config.parse_argv = 0;
   config.buffered_stdio = 0; /* nobody finalises Python, so nobody would flush */
   PyStatus status = PyConfig_SetBytesString(&config, &config.executable, executable);
   if (!PyStatus_Exception(status))
     status = PyConfig_SetBytesString(&config, &config.program_name, executable);
+
+  /* Ctrl-C has to stop lmp. Python's signal module takes it over when it is first imported,
+     whatever the configuration says: have that over, and give it back. */
+  struct sigaction interrupt;
+  sigaction(SIGINT, NULL, &interrupt);
   if (!PyStatus_Exception(status))
     status = Py_InitializeFromConfig(&config);
   PyConfig_Clear(&config);
   if (PyStatus_Exception(status))
     return failure(message, status.err_msg ? status.err_msg : "Python did not start");
+  Py_XDECREF(PyImport_ImportModule("signal"));
+  sigaction(SIGINT, &interrupt, NULL);
+
   PyEval_SaveThread();
   return TRAJCAST_OK;
 }
