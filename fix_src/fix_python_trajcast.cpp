@@ -232,7 +232,7 @@ void FixPythonTrajcast::check_exclusions() {
     fail(
         "'neigh_modify exclude' hides neighbors from the model: write 'neigh_modify exclude none'");
   if (neighbor->includegroup)
-    fail("'neigh_modify include' hides neighbors from the model: write 'neigh_modify include all'");
+    fail("'neigh_modify include' hides neighbors from the model: write the script without it");
 
   if (atom->molecular == Atom::ATOMIC)
     return;

@@ -44,11 +44,6 @@ REFUSALS = {
         "neigh_modify exclude none",
         "neigh_modify exclude none",
     ),
-    "inclusion": (
-        f"{SOME}\natom_modify first some\nneigh_modify include some",
-        "neigh_modify include all",
-        "neigh_modify include all",
-    ),
     "mass": ("mass 1 28.2", "mass 1 28.085", "mass 1 28.085"),
     "second integrator": ("fix 2 all nve", "unfix 2", "unfix 2"),
     "overlapping integrator": (f"{SOME}\nfix 2 some nve", "unfix 2", "unfix 2"),
@@ -104,6 +99,14 @@ def test_refusal_in_lmp(lmp, quartz, quartz_model) -> None:
     assert FIX in run.error() and "'timestep 0.03'" in run.error()
     assert run.returncode != 0
     assert "Traceback" not in run.output
+
+
+def test_neighbor_lists_of_a_group(lmp, quartz, quartz_model) -> None:
+    """`neigh_modify include` cannot be undone, so it is met alone."""
+    include = f"{SOME}\natom_modify first some\nneigh_modify include some"
+    run = lmp(quartz.script(quartz_model, extra=include), quartz)
+    assert FIX in run.error() and "'neigh_modify include'" in run.error()
+    assert run.returncode != 0
 
 
 # The arguments of the fix command after its group, and what the error has to name.
