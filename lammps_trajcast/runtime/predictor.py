@@ -74,8 +74,8 @@ class Predictor:
             device: "auto" (a GPU if torch sees one), "cpu" or "cuda".
             precision: of the network, "single", "double" or "model", the one stored in the file.
             num_threads: CPU threads of torch, for the whole process; None leaves them as they are.
-            kernels: "fused" for the compiled CPU kernels (on a GPU the plain path is taken), "plain"
-                for e3nn's operations throughout.
+            kernels: "fused" for the compiled CPU kernels (a GPU takes the plain path), "plain" for
+                e3nn's operations throughout.
 
         Raises:
             PredictorError: for an element that the model does not know, a device that is not there,
