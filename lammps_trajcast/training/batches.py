@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -77,28 +77,32 @@ def collate(items: list[tuple[Pair, Graph]]) -> Batch:
 class EpochSampler(Sampler[int]):
     """A fixed number of samples per epoch, cut from an endless sequence of shuffled passes.
 
-    Which samples an epoch sees depends on ``seed`` and the epoch's number only, so a run that is
-    resumed at an epoch sees what the uninterrupted run would have seen.
+    Which samples an epoch sees depends on the seed and on how many came before it only, so a run
+    that is resumed sees what the uninterrupted run would have seen.
+
+    Args:
+        size: number of samples to choose from.
+        samples: number of samples of an epoch.
+        seed: of the shuffling.
+        position: returns the number of samples that earlier epochs have used. Asked when an epoch
+            begins; the training library's own count of epochs is not the same after a resume.
     """
 
-    def __init__(self, size: int, samples: int, seed: int) -> None:
+    def __init__(self, size: int, samples: int, seed: int, position: Callable[[], int]) -> None:
         self.size = size
         self.samples = samples
         self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; the training library calls this."""
-        self.epoch = epoch
+        self.position = position
 
     def __len__(self) -> int:
         return self.samples
 
     def __iter__(self) -> Iterator[int]:
-        begin = self.epoch * self.samples
+        begin = self.position()
+        order: list[int] = []
         for position in range(begin, begin + self.samples):
             shuffled, offset = divmod(position, self.size)
-            if offset == 0 or position == begin:
+            if offset == 0 or not order:
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + shuffled)
                 order = torch.randperm(self.size, generator=generator).tolist()
             yield order[offset]

@@ -51,7 +51,7 @@ def make_architecture(
 
 def _checkpoint_to_resume(directory: Path) -> Path | None:
     """Return the newest whole checkpoint; a kill while writing leaves a broken one behind."""
-    for path in sorted(directory.glob("epoch*.ckpt"), key=lambda p: p.stat().st_mtime)[::-1]:
+    for path in sorted(directory.glob("step*.ckpt"), key=lambda p: p.stat().st_mtime)[::-1]:
         try:
             torch.load(path, map_location="cpu", weights_only=False)
         except Exception:
@@ -129,7 +129,7 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
     config.directory.mkdir(parents=True, exist_ok=True)
     resume = None if fresh else _checkpoint_to_resume(config.directory)
     newest = ModelCheckpoint(
-        config.directory, "epoch{epoch:05d}", monitor="step", mode="max", save_top_k=2,
+        config.directory, "step{step:08d}", monitor="step", mode="max", save_top_k=2,
         auto_insert_metric_name=False, enable_version_counter=False, save_on_train_epoch_end=True,
     )  # fmt: skip
     best = ModelCheckpoint(
@@ -144,6 +144,8 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
     ]
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
+    # What hardware there is and how to log elsewhere is no news to whoever started the training.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Lightning's hints about worker processes and directories that exist do not apply here.
         warnings.filterwarnings("ignore", module="lightning")
@@ -161,7 +163,10 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
             use_distributed_sampler=False,
         )
         sampler = EpochSampler(
-            len(training), options.epoch_steps * options.batch_size, config.seed
+            len(training),
+            options.epoch_steps * options.batch_size,
+            config.seed,
+            position=lambda: trainer.global_step * options.batch_size,
         )
         trainer.fit(
             module,
