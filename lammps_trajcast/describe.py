@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def _table(rows: list[tuple[str, str]]) -> str:
     return "\n".join(f"  {name:<{width}}  {value}" for name, value in rows)
 
 
-def _entries(mapping: dict[str, Any]) -> list[tuple[str, str]]:
+def _entries(mapping: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Key and text of the entries that are set; whole configurations would bury the rest."""
     return [
         (key.replace("_", " "), f"{entry:.6g}" if isinstance(entry, float) else f"{entry}")

@@ -5,6 +5,7 @@ import torch
 from conftest import PARITY, PARITY_CASES
 from e3nn import o3
 from e3nn.util.jit import script
+
 from lammps_trajcast.kernels.edge_convolution import PathTable, edge_convolution, register_table
 from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.model.architecture import Architecture

@@ -10,11 +10,12 @@ import pytest
 import torch
 import yaml
 from conftest import PARITY
+from safetensors.torch import save_file
+
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.checkpoint import convert_checkpoint
 from lammps_trajcast.model.file import ModelFile, ModelFileError, ModelMetadata, weights_of
 from lammps_trajcast.model.network import TrajCast
-from safetensors.torch import save_file
 
 HEADER_KEY = "lammps_trajcast"
 
@@ -193,9 +194,7 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
     weights = tmp_path / "bomb.pt"
     torch.save({"rms_targets": _Bomb(trace)}, weights)
     with pytest.raises(ModelFileError, match="without running code"):
-        convert_checkpoint(
-            PARITY / "tiny_cell" / "config.yaml", weights, ["Si"], None, 5.0, "real"
-        )
+        convert_checkpoint(PARITY / "tiny_cell" / "config.yaml", weights, ["Si"], None, 5.0, "real")
     assert not trace.exists()
     pickle.loads(bomb.read_bytes())
     assert trace.exists(), "the bomb itself is a dud"
@@ -214,7 +213,7 @@ def test_a_failed_write_keeps_the_old_file(model: ModelFile, written: Path, monk
     assert [p.name for p in written.parent.iterdir()] == [written.name]
 
 
-# -- checkpoints ---------------------------------------------------------------------------------------
+# -- checkpoints -------------------------------------------------------------------------
 
 CASE = PARITY / "quartz_l2"
 

@@ -1,4 +1,4 @@
-"""The network gives the numbers of the authors' implementation, and has the symmetries of physics."""
+"""The network gives the numbers of the authors' code, and has the symmetries of physics."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import torch
 from ase.neighborlist import primitive_neighbor_list
 from conftest import PARITY, PARITY_CASES
 from e3nn import o3
+
 from lammps_trajcast.model.checkpoint import convert_checkpoint
 from lammps_trajcast.model.network import TrajCast, compile_network
 from lammps_trajcast.model.shapes import weight_shapes
@@ -82,7 +83,7 @@ def test_parity(case: Case, dtype: torch.dtype, compiled: bool) -> None:
 
 
 def test_layers_one_at_a_time(case: Case) -> None:
-    """Embedding, interactions, read-out and conservation called by themselves give forward's numbers."""
+    """The layers called by themselves give the numbers of the whole."""
     network = compile_network(case.model.build(torch.float64))
     species, positions, velocities, masses, vectors, receivers, senders = case.inputs()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Training learns, resumes to the same weights after a kill, and says what is wrong with its input."""
+"""Training learns, resumes to the same weights after a kill, and names what is wrong."""
 
 import signal
 import subprocess
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.batches import EpochSampler, GraphPairs, collate
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
@@ -100,7 +101,9 @@ def test_what_training_leaves(trained: Path, dataset: Path) -> None:
     with h5py.File(dataset) as file:
         segments = [s for s in file["segments"].values() if s.attrs["split"] == "train"]
         speed = max(np.linalg.norm(s["velocities"][:], axis=-1).max() for s in segments)
-        moves = np.concatenate([np.diff(s["positions"][:], axis=0).reshape(-1, 3) for s in segments])
+        moves = np.concatenate(
+            [np.diff(s["positions"][:], axis=0).reshape(-1, 3) for s in segments]
+        )
     assert data.statistics["max_speed"] == pytest.approx(speed)
     assert data.rms_displacement == pytest.approx(np.sqrt((moves**2).mean()))
     assert 0 < data.provenance["test_error_velocity"] < 2
@@ -132,7 +135,7 @@ def test_killed_training_resumes_to_the_same_weights(
     program = "from lammps_trajcast.cli import app; app()"
     run = [sys.executable, "-c", program, "train", str(config)]
     process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # Whenever the kill comes after the first checkpoint, before or after the end, nothing may differ.
+    # Whenever the kill comes after the first checkpoint, nothing may differ.
     while process.poll() is None and not list((tmp_path / "run").glob("step*.ckpt")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

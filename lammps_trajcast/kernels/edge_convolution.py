@@ -170,7 +170,11 @@ def edge_convolution(
     """
     paths = _tables[table]
     _check(features, harmonics, weights, senders, paths)
-    features, harmonics, weights = features.contiguous(), harmonics.contiguous(), weights.contiguous()
+    features, harmonics, weights = (
+        features.contiguous(),
+        harmonics.contiguous(),
+        weights.contiguous(),
+    )
     first_edge, senders = first_edge.contiguous(), senders.contiguous()
     out = features.new_empty((first_edge.numel() - 1, paths.num_outputs, features.size(2)))
     _function("convolution", features.dtype)(
@@ -197,8 +201,16 @@ def _edge_convolution_backward(
     senders: Tensor,
     table: int,
 ) -> tuple[Tensor, Tensor]:
-    features, harmonics, weights = features.contiguous(), harmonics.contiguous(), weights.contiguous()
-    first_edge, senders, grad_out = first_edge.contiguous(), senders.contiguous(), grad_out.contiguous()
+    features, harmonics, weights = (
+        features.contiguous(),
+        harmonics.contiguous(),
+        weights.contiguous(),
+    )
+    first_edge, senders, grad_out = (
+        first_edge.contiguous(),
+        senders.contiguous(),
+        grad_out.contiguous(),
+    )
     grad_features, grad_weights = torch.empty_like(features), torch.empty_like(weights)
     failed = _function("convolution_backward", features.dtype)(
         _tables[table].struct,

@@ -1,4 +1,4 @@
-"""The network on fused kernels: same parameters and numbers as the plain path, several times faster.
+"""The network on fused kernels: parameters and numbers of the plain path, several times faster.
 
 Features are kept component by component, (N, components, channels), so that every linear map is
 one matrix product per irrep and the edge convolution runs over channels with vector instructions.
@@ -105,7 +105,9 @@ class SpeciesLinear(torch.nn.Module):
 class FusedGate(torch.nn.Module):
     """The gated non-linearity on a list of blocks, plus the residual."""
 
-    def __init__(self, plain: Interaction, update: list[o3.Irrep], residual: list[o3.Irrep]) -> None:
+    def __init__(
+        self, plain: Interaction, update: list[o3.Irrep], residual: list[o3.Irrep]
+    ) -> None:
         super().__init__()
         self.channels: int = plain.irreps_out[0].mul
         acts = {
@@ -126,9 +128,7 @@ class FusedGate(torch.nn.Module):
         for _, ir in plain.irreps_out:
             kind = gate if ir.l > 0 else (-1 if ir.p == 1 else -2)
             gate += int(ir.l > 0)
-            sources.append(
-                (update.index(ir), kind, residual.index(ir) if ir in residual else -1)
-            )
+            sources.append((update.index(ir), kind, residual.index(ir) if ir in residual else -1))
         self.sources = sources
 
     def forward(self, update: list[Tensor], residual: list[Tensor]) -> Tensor:

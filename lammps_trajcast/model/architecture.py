@@ -1,4 +1,4 @@
-"""The hyperparameters of a TrajCast network, under the names the published configuration files use."""
+"""The hyperparameters of a TrajCast network, under the names of the published configurations."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Architecture(_Section):
     @model_validator(mode="before")
     @classmethod
     def _drop_backend(cls, value: Any) -> Any:
-        # o3_backend chooses between two implementations of one mathematics; it is no hyperparameter.
+        # o3_backend chooses an implementation of the same mathematics; it is no hyperparameter.
         if isinstance(value, dict):
             value = {k: v for k, v in value.items() if k != "o3_backend"}
         return value

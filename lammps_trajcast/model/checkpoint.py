@@ -71,7 +71,9 @@ def _read_weights(path: Path) -> dict[str, Any]:
             "model.state_dict() with torch.save"
         ) from None
     if not isinstance(content, dict):
-        raise ModelFileError(f"{path}: holds no state dict; save model.state_dict() with torch.save")
+        raise ModelFileError(
+            f"{path}: holds no state dict; save model.state_dict() with torch.save"
+        )
     return content
 
 
@@ -126,10 +128,13 @@ def convert_checkpoint(
     for name, shape in weight_shapes(arch).items():
         key = checkpoint_key(name)
         if key not in state:
-            raise ModelFileError(f"{weights}: weight {key} is missing; is it a TrajCast state dict?")
+            raise ModelFileError(
+                f"{weights}: weight {key} is missing; is it a TrajCast state dict?"
+            )
         if tuple(state[key].shape) != shape:
             raise ModelFileError(
-                f"{weights}: weight {key} has shape {tuple(state[key].shape)}, {config} needs {shape}"
+                f"{weights}: weight {key} has shape {tuple(state[key].shape)}, {config} needs "
+                f"{shape}"
             )
         tensors[name] = state[key].detach().clone()
     if "rms_targets" not in state:

@@ -31,7 +31,7 @@ class EdgeEmbedding(NamedTuple):
 
 
 class SphericalHarmonics(torch.nn.Module):
-    """Real spherical harmonics of orders 0..lmax of the direction of a vector, component-normalised."""
+    """Real spherical harmonics, orders 0..lmax, of a vector's direction; component-normalised."""
 
     def __init__(self, lmax: int) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,7 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[1] = 1
 # The one key of the safetensors header under which the metadata lie.
 HEADER_KEY = "lammps_trajcast"
 
@@ -50,8 +51,8 @@ class ModelMetadata(BaseModel):
     rms_displacement: float = Field(gt=0.0, allow_inf_nan=False)
     rms_velocity: float = Field(gt=0.0, allow_inf_nan=False)
     precision: Literal["single", "double"] = "single"  # the one the network was trained in
-    statistics: dict[str, float | int | str | None] = {}  # of the training data
-    provenance: dict[str, Any] = {}  # where the weights come from
+    statistics: Mapping[str, float | int | str | None] = {}  # of the training data
+    provenance: Mapping[str, Any] = {}  # where the weights come from
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelMetadata:
@@ -95,7 +96,9 @@ class ModelFile:
         """
         path = Path(path)
         if not path.is_file():
-            raise ModelFileError(f"{path}: no such model file; give the path of a .safetensors file")
+            raise ModelFileError(
+                f"{path}: no such model file; give the path of a .safetensors file"
+            )
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = cls._metadata(path, file.metadata() or {})
@@ -103,7 +106,9 @@ class ModelFile:
                 present = set(file.keys())
                 missing = sorted(set(shapes) - present)
                 if missing:
-                    raise ModelFileError(f"{path}: broken model file: weight {missing[0]} is missing")
+                    raise ModelFileError(
+                        f"{path}: broken model file: weight {missing[0]} is missing"
+                    )
                 unknown = sorted(present - set(shapes))
                 if unknown:
                     raise ModelFileError(f"{path}: broken model file: unknown weight {unknown[0]}")
@@ -129,8 +134,8 @@ class ModelFile:
     def _metadata(path: Path, header: dict[str, str]) -> ModelMetadata:
         if HEADER_KEY not in header:
             raise ModelFileError(
-                f"{path}: a safetensors file, but not of lammps-trajcast; published checkpoints are "
-                "imported with 'lammps-trajcast convert'"
+                f"{path}: a safetensors file, but not of lammps-trajcast; published checkpoints "
+                "are imported with 'lammps-trajcast convert'"
             )
         try:
             content = json.loads(header[HEADER_KEY])

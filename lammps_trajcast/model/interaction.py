@@ -43,7 +43,7 @@ class DepthwiseTensorProduct(torch.nn.Module):
 
 
 def _gate(arch: Architecture, irreps_out: o3.Irreps) -> nn.Gate:
-    """Return the gate whose output is ``irreps_out``: one even scalar gates each channel of l > 0."""
+    """Return the gate with output ``irreps_out``; an even scalar gates each channel of l > 0."""
     acts = arch.nl_gate_kwargs
     scalars = o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir.l == 0])
     gated = o3.Irreps([(mul, ir) for mul, ir in irreps_out if ir.l > 0])

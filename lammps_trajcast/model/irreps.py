@@ -12,7 +12,7 @@ Instruction = tuple[int, int, int, str, bool]
 
 
 def full_feature_irreps(channels: int, lmax: int) -> o3.Irreps:
-    """Return ``channels`` copies of both parities of every order 0..lmax, in e3nn's sorted order."""
+    """Return ``channels`` copies of both parities of all orders 0..lmax, in e3nn's sorted order."""
     irreps = o3.Irreps([(channels, (order, p)) for order in range(lmax + 1) for p in (1, -1)])
     return irreps.sort().irreps.simplify()
 

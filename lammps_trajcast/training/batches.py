@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,12 +30,12 @@ class Batch(NamedTuple):
 
     def to_dtype(self, dtype: torch.dtype) -> Batch:
         """Return the batch with every real number in ``dtype``."""
-        return Batch(
-            *(
-                value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-                for value in self
-            )
-        )
+        changed: dict[str, Any] = {
+            name: value.to(dtype)
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor) and value.is_floating_point()
+        }
+        return self._replace(**changed)
 
 
 class GraphPairs(Dataset[tuple[Pair, Graph]]):

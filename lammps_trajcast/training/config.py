@@ -103,5 +103,7 @@ class TrainingConfig(_Section):
             raise TrainingError(f"{path}: keys must be names ({error})") from None
         here = path.resolve().parent
         return config.model_copy(
-            update={name: here / getattr(config, name) for name in ("dataset", "output", "directory")}
+            update={
+                name: here / getattr(config, name) for name in ("dataset", "output", "directory")
+            }
         )

@@ -21,10 +21,11 @@ from lammps_trajcast.training.config import TrainingConfig
 
 
 def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else hashlib.sha256(file.read()).hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def export_model(
@@ -62,7 +63,9 @@ def export_model(
         statistics=statistics.as_dict(),
         provenance={
             "command": "lammps-trajcast train",
-            "configuration": config.model_dump(mode="json", exclude={"dataset", "output", "directory"}),
+            "configuration": config.model_dump(
+                mode="json", exclude={"dataset", "output", "directory"}
+            ),
             "dataset": config.dataset.name,
             "dataset_sha256": _digest(config.dataset),
             "step": int(checkpoint["global_step"]),

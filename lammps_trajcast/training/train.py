@@ -110,7 +110,9 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
     """
     options = config.optimization
     pl.seed_everything(config.seed, verbose=False)
-    splits = {name: TrajectoryPairs(config.dataset, name) for name in ("train", "validation", "test")}  # type: ignore[arg-type]
+    splits = {
+        name: TrajectoryPairs(config.dataset, name) for name in ("train", "validation", "test")
+    }  # type: ignore[arg-type]
     for name, split in splits.items():
         if not len(split):
             raise TrainingError(
@@ -188,7 +190,9 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
 
     from lammps_trajcast.training.export import export_model
 
-    export_model(config, module.network, architecture, splits["train"], statistics, errors, checkpoint)
+    export_model(
+        config, module.network, architecture, splits["train"], statistics, errors, checkpoint
+    )
     return errors
 
 
