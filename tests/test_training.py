@@ -171,7 +171,7 @@ def test_loss_is_the_mean_square_in_units_of_the_rms(dataset: Path) -> None:
     module = TrainingModule(architecture, rms, options, "double", "plain")
     with torch.no_grad():
         module.network.read_out.read_out.weight.zero_()
-        batch = collate(list(GraphPairs(pairs, 3.0)))  # type: ignore[call-overload]
+        batch = collate(list(GraphPairs(pairs, 3.0)))
         displacement, velocity = module.errors(batch)
     assert float(displacement.mean()) == pytest.approx(1.0)
     assert float(velocity.mean()) == pytest.approx(1.0)
@@ -184,7 +184,7 @@ def test_batches_do_not_mix_frames(dataset: Path) -> None:
     items = [frames[0], frames[20]]
     batch = collate(items)
     assert bool((batch.system[batch.receivers] == batch.system[batch.senders]).all())
-    assert len(batch.receivers) == sum(len(graph.receivers) for _, graph in items)
+    assert len(batch.receivers) == sum(len(sample.graph.receivers) for sample in items)
     assert bool((batch.receivers[1:] >= batch.receivers[:-1]).all())
 
 
@@ -241,3 +241,50 @@ def test_empty_split_is_refused(tmp_path: Path, dataset: Path) -> None:
         file["segments/000005"].attrs["split"] = "train"
     with pytest.raises(TrainingError, match="split 'test' is empty"):
         train(TrainingConfig.load(write_config(tmp_path, copy)), progress=False)
+
+
+def test_pushforward_begins_at_the_networks_own_state(dataset: Path) -> None:
+    """After one step the batch stands at the prediction and asks for the true state after it."""
+    from lammps_trajcast.data.dataset import TrajectoryPairs
+    from lammps_trajcast.data.statistics import dataset_statistics
+
+    pairs = TrajectoryPairs(dataset, "train")
+    statistics = dataset_statistics(dataset)
+    config = TrainingConfig.load(write_config(dataset.parent, dataset))
+    architecture = make_architecture(config, pairs, statistics)
+    rms = (statistics.rms_displacement, statistics.rms_velocity)
+    torch.manual_seed(0)
+    module = TrainingModule(architecture, rms, OptimizationConfig(steps=1), "double", "fused")
+    frames = GraphPairs(pairs, 3.0, [0, 8], num_later=2)
+    before = collate([frames[0], frames[1]])
+    assert len(before.later) == 2
+    with torch.no_grad():
+        prediction = module.predict(before)
+    after = module.pushed_forward(before, 1)
+    torch.testing.assert_close(after.positions, before.positions + prediction.displacement)
+    torch.testing.assert_close(after.velocities, prediction.velocity)
+    # The gas flies freely: two horizons from the first state.
+    truth = before.positions + 2 * before.displacement
+    torch.testing.assert_close(after.positions + after.displacement, truth)
+    torch.testing.assert_close(after.velocity_after, before.velocities)
+    lengths = after.edge_vectors.norm(dim=1)
+    assert len(lengths) > 0 and bool((lengths < 3.0).all())
+    assert len(module.pushed_forward(before, 5).later) == 0
+
+
+def test_training_starts_from_a_model(tmp_path: Path, trained: Path, dataset: Path) -> None:
+    """With steps that change nothing the weights are those of the model it began with."""
+    path = write_config(tmp_path, dataset, learning_rate=1e-30, final_learning_rate=0.0, steps=10)
+    start = {"start_from": trained / "model.safetensors"}
+    train(TrainingConfig.load(path).model_copy(update=start), progress=False)
+    same_weights(tmp_path, trained, 1e-12)
+
+
+def test_training_refuses_another_start(tmp_path: Path, trained: Path, dataset: Path) -> None:
+    config = TrainingConfig.load(write_config(tmp_path, dataset))
+    network = config.network.model_copy(update={"num_mp_layers": 3})
+    start = {"start_from": trained / "model.safetensors", "network": network}
+    with pytest.raises(TrainingError, match="another num_mp_layers"):
+        train(config.model_copy(update=start), progress=False)
+    with pytest.raises(TrainingError, match="no such model file"):
+        train(config.model_copy(update={"start_from": tmp_path / "no"}), progress=False)

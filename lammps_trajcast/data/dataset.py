@@ -38,6 +38,13 @@ class Pair(NamedTuple):
     masses: Tensor
 
 
+class State(NamedTuple):
+    """Where the atoms are: positions (N, 3), Angstrom; velocities (N, 3), Angstrom/fs; float64."""
+
+    positions: Tensor
+    velocities: Tensor
+
+
 class TrajectoryPairs(Dataset[Pair]):
     """The pairs of one split, read from the file when they are asked for.
 
@@ -84,6 +91,23 @@ class TrajectoryPairs(Dataset[Pair]):
             velocity_after=torch.from_numpy(segment["velocities"][after]),
             masses=torch.from_numpy(np.asarray(self.masses)[species]),
         )
+
+    def later_states(self, index: int, count: int) -> list[State]:
+        """The states 2, 3, ... horizons after the first of a pair.
+
+        At most `count` of them; fewer where the segment ends.
+        """
+        segment = self._open()[self._segments[self._segment_of_pair[index]]]
+        before, after = (int(frame) for frame in self._pairs[index])
+        span = after - before
+        frames = range(after + span, len(segment["positions"]), span)[:count]
+        return [
+            State(
+                torch.from_numpy(segment["positions"][frame]),
+                torch.from_numpy(segment["velocities"][frame]),
+            )
+            for frame in frames
+        ]
 
     def _open(self) -> h5py.File:
         # An open HDF5 file survives neither a fork nor pickling.

@@ -47,6 +47,11 @@ class OptimizationConfig(_Section):
     The learning rate rises linearly over ``warmup_steps`` and then follows a cosine down to
     ``final_learning_rate`` at the last step. An epoch is ``epoch_steps`` steps, not a pass over the
     data: after each the network is validated and a checkpoint is written.
+
+    With ``pushforward_steps`` K > 0 each mini-batch begins k steps into the network's own
+    trajectory, k drawn evenly from 0 ... K, and the network learns to come back to the true state
+    one horizon later (the "pushforward trick" of Brandstetter, Worrall and Welling, ICLR 2022):
+    it learns to damp its own errors instead of amplifying them.
     """
 
     steps: int = Field(gt=0)
@@ -58,6 +63,7 @@ class OptimizationConfig(_Section):
     gradient_clip: float = Field(1.0, gt=0.0)
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
     validation_pairs: int = Field(128, gt=0)
+    pushforward_steps: int = Field(0, ge=0, le=100)
     velocity_weight: float = Field(1.0, gt=0.0)
 
 
@@ -65,13 +71,15 @@ class TrainingConfig(_Section):
     """Everything that decides the result of a training run.
 
     Paths are relative to the YAML file. ``directory`` takes checkpoints, logs and the learning
-    curve; ``output`` is the model file with the best weights.
+    curve; ``output`` is the model file with the best weights. ``start_from`` is a model file whose
+    weights, architecture and scales training begins with.
     """
 
     dataset: Path
     output: Path
     directory: Path
     seed: int = 0
+    start_from: Path | None = None
     precision: Literal["single", "double"] = "single"
     kernels: Literal["fused", "plain"] = "fused"
     network: NetworkConfig
@@ -102,8 +110,8 @@ class TrainingConfig(_Section):
         except TypeError as error:
             raise TrainingError(f"{path}: keys must be names ({error})") from None
         here = path.resolve().parent
+        paths = ("dataset", "output", "directory", "start_from")
+        given = {name: getattr(config, name) for name in paths}
         return config.model_copy(
-            update={
-                name: here / getattr(config, name) for name in ("dataset", "output", "directory")
-            }
+            update={name: path and here / path for name, path in given.items()}
         )

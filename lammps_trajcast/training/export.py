@@ -32,6 +32,7 @@ def export_model(
     config: TrainingConfig,
     network: TrajCast,
     architecture: Architecture,
+    rms: tuple[float, float],
     pairs: TrajectoryPairs,
     statistics: Statistics,
     errors: dict[str, float],
@@ -43,6 +44,7 @@ def export_model(
         config: the run's configuration, which goes into the provenance without its paths.
         network: the trained network.
         architecture: its hyperparameters.
+        rms: units of its read-out, Angstrom and Angstrom/fs.
         pairs: the training split.
         statistics: of the training split.
         errors: RMSE over rms on the test split.
@@ -57,14 +59,14 @@ def export_model(
         masses=tuple(pairs.masses),
         timestep=pairs.horizon,
         units=UNITS,  # type: ignore[arg-type]
-        rms_displacement=statistics.rms_displacement,
-        rms_velocity=statistics.rms_velocity,
+        rms_displacement=rms[0],
+        rms_velocity=rms[1],
         precision=config.precision,
         statistics=statistics.as_dict(),
         provenance={
             "command": "lammps-trajcast train",
             "configuration": config.model_dump(
-                mode="json", exclude={"dataset", "output", "directory"}
+                mode="json", exclude={"dataset", "output", "directory", "start_from"}
             ),
             "dataset": config.dataset.name,
             "dataset_sha256": _digest(config.dataset),

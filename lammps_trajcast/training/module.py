@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.training.batches import Batch
 from lammps_trajcast.training.config import OptimizationConfig
@@ -43,19 +44,20 @@ class TrainingModule(pl.LightningModule):
         self.real = DTYPES[precision]
         self.kernels = kernels
         self.rms_targets = rms_targets
+        self.cutoff = architecture.edge_cutoff
         self.network = TrajCast(architecture, rms_targets).to(self.real)
         # In a list, so that its parameters, which are the network's, are not listed twice.
         self._fused: list[FusedTrajCast] = []
 
-    def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return squared errors (N, 3) of displacement and of velocity over their mean squares."""
+    def predict(self, batch: Batch) -> Prediction:
+        """Return the network's prediction for a batch, in the network's precision."""
         batch = batch.to_dtype(self.real)
         predictor: Any = self.network
         if self.kernels == "fused":
             if not self._fused:
                 self._fused.append(FusedTrajCast(self.network))
             predictor = self._fused[0]
-        prediction = predictor(
+        prediction: Prediction = predictor(
             batch.species,
             batch.positions,
             batch.velocities,
@@ -66,24 +68,58 @@ class TrainingModule(pl.LightningModule):
             batch.system,
             batch.num_systems,
         )
+        return prediction
+
+    def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return squared errors (N, 3) of displacement and of velocity over their mean squares."""
+        prediction = self.predict(batch)
+        batch = batch.to_dtype(self.real)
         displacement = (prediction.displacement - batch.displacement) / self.rms_targets[0]
         velocity = (prediction.velocity - batch.velocity_after) / self.rms_targets[1]
         return displacement**2, velocity**2
 
+    def pushed_forward(self, batch: Batch, steps: int) -> Batch:
+        """Return the batch some steps into the network's own trajectory, see the configuration.
+
+        Fewer steps where the data end.
+        """
+        for _ in range(min(steps, len(batch.later))):
+            with torch.no_grad():
+                prediction = self.predict(batch)
+            batch = batch.advanced(
+                batch.positions + prediction.displacement.double(),
+                prediction.velocity.double(),
+                self.cutoff,
+            )
+        return batch
+
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Return the loss of one mini-batch."""
+        # Drawn from the step's number, so that a resumed run draws the same.
+        generator = torch.Generator().manual_seed(self.trainer.global_step)
+        steps = torch.randint(0, self.options.pushforward_steps + 1, (), generator=generator)
+        batch = self.pushed_forward(batch, int(steps))
         displacement, velocity = self.errors(batch)
         loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_systems)
         return loss
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Log relative errors (RMSE over rms); the weights are the averaged ones."""
+        """Log errors of one step; the weights are the averaged ones.
+
+        The loss, by which the best weights are chosen, is that of one step from a true state, or
+        the mean of that and of one step from the end of the network's own trajectory.
+        """
         displacement, velocity = self.errors(batch)
         size = batch.num_systems
         self.log("_displacement", displacement.mean(), batch_size=size)
         self.log("_velocity", velocity.mean(), batch_size=size)
         loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
+        if self.options.pushforward_steps:
+            late = self.errors(self.pushed_forward(batch, self.options.pushforward_steps))
+            late_loss = late[0].mean() + self.options.velocity_weight * late[1].mean()
+            self.log("validation_pushforward_loss", late_loss, batch_size=size)
+            loss = 0.5 * (loss + late_loss)
         self.log("validation_loss", loss, batch_size=size, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:

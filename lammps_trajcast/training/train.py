@@ -18,6 +18,7 @@ from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.data.statistics import Statistics, dataset_statistics
 from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.training.averaging import ParameterAveraging
 from lammps_trajcast.training.batches import Batch, EpochSampler, GraphPairs, collate
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
@@ -39,7 +40,8 @@ def make_architecture(
     """Return the network's hyperparameters: those of the YAML file and what the data set says."""
     cutoff = config.network.edge_cutoff
     frames = GraphPairs(pairs, cutoff, _spread(len(pairs), NEIGHBOUR_FRAMES))
-    counts = [len(graph.receivers) / len(pair.species) for pair, graph in frames]  # type: ignore[attr-defined]
+    samples = (frames[k] for k in range(len(frames)))
+    counts = [len(sample.graph.receivers) / len(sample.pair.species) for sample in samples]
     return Architecture(
         num_chem_elements=len(pairs.elements),
         # The speed basis must cover what a thermostat may bring, not only what was sampled.
@@ -47,6 +49,31 @@ def make_architecture(
         avg_num_neighbors=round(float(np.mean(counts)), 3),
         **config.network.model_dump(),
     )
+
+
+def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
+    """Return the model that training begins with, if it is for the same system and horizon."""
+    assert config.start_from is not None
+    try:
+        start = ModelFile.load(config.start_from)
+    except ModelFileError as error:
+        raise TrainingError(f"start_from: {error}") from None
+    data = start.metadata
+    if list(data.species) != pairs.elements or data.timestep != pairs.horizon:
+        raise TrainingError(
+            f"start_from: {config.start_from} is for {' '.join(data.species)} and "
+            f"{data.timestep:g} fs, the data set for {' '.join(pairs.elements)} and "
+            f"{pairs.horizon:g} fs; take a model and a data set that fit"
+        )
+    wanted = config.network.model_dump()
+    found = data.architecture.model_dump(include=set(wanted))
+    different = [name for name in wanted if wanted[name] != found[name]]
+    if different:
+        raise TrainingError(
+            f"start_from: {config.start_from} has another {', '.join(different)}; write its values "
+            "under network (see 'lammps-trajcast info')"
+        )
+    return start
 
 
 def _checkpoint_to_resume(directory: Path) -> Path | None:
@@ -121,12 +148,21 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
     statistics = dataset_statistics(config.dataset, "train")
     architecture = make_architecture(config, splits["train"], statistics)
     rms = (statistics.rms_displacement, statistics.rms_velocity)
+    start = None if config.start_from is None else _load_start(config, splits["train"])
+    if start is not None:
+        architecture = start.metadata.architecture
+        rms = (start.metadata.rms_displacement, start.metadata.rms_velocity)
     module = TrainingModule(architecture, rms, options, config.precision, config.kernels)
+    if start is not None:
+        module.network.load_state_dict(start.state_dict, strict=False)
 
     cutoff = architecture.edge_cutoff
-    training = GraphPairs(splits["train"], cutoff)
+    training = GraphPairs(splits["train"], cutoff, num_later=options.pushforward_steps)
     validation = GraphPairs(
-        splits["validation"], cutoff, _spread(len(splits["validation"]), options.validation_pairs)
+        splits["validation"],
+        cutoff,
+        _spread(len(splits["validation"]), options.validation_pairs),
+        num_later=options.pushforward_steps,
     )
     config.directory.mkdir(parents=True, exist_ok=True)
     resume = None if fresh else _checkpoint_to_resume(config.directory)
@@ -191,7 +227,7 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
     from lammps_trajcast.training.export import export_model
 
     export_model(
-        config, module.network, architecture, splits["train"], statistics, errors, checkpoint
+        config, module.network, architecture, rms, splits["train"], statistics, errors, checkpoint
     )
     return errors
 
