@@ -29,7 +29,7 @@ format: install
 	$(BIN)/clang-format -i $(sources)
 
 test: install lint
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 clean:
 	rm -rf build $(VENV)/installed

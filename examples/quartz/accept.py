@@ -142,7 +142,7 @@ def main(
     model: Annotated[Path, typer.Argument(help="Model file.", exists=True)],
     steps: Annotated[int, typer.Option(help="Number of steps.", min=100)] = 10000,
     temperature: Annotated[float, typer.Option(help="K")] = 300.0,
-    damping: Annotated[float, typer.Option(help="Time constant of the thermostat, ps.")] = 0.1,
+    damping: Annotated[float, typer.Option(help="Time constant of the thermostat, ps.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Of velocities and thermostat.", min=1)] = 4928,
     replicate: Annotated[str, typer.Option(help="Hexagonal cells in x, y and z.")] = "4 4 4",
     processes: Annotated[int, typer.Option(help="MPI ranks.", min=1)] = 1,
