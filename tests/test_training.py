@@ -1,5 +1,6 @@
 """Training learns, resumes to the same weights after a kill, and names what is wrong."""
 
+import csv
 import signal
 import subprocess
 import sys
@@ -144,6 +145,15 @@ def test_killed_training_resumes_to_the_same_weights(
     done = subprocess.run(run, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     same_weights(tmp_path, trained, 1e-12)
+    # The log has not lost what came before the kill.
+    whole, resumed = (validation_errors(d) for d in (trained, tmp_path))
+    np.testing.assert_allclose(resumed, whole, rtol=1e-9)
+
+
+def validation_errors(directory: Path) -> list[float]:
+    with (directory / "run" / "metrics.csv").open() as file:
+        column = [row["validation_velocity_error"] for row in csv.DictReader(file)]
+    return [float(value) for value in column if value]
 
 
 def test_broken_checkpoint_is_left_out(tmp_path: Path, trained: Path, dataset: Path) -> None:

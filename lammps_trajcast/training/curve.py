@@ -6,6 +6,27 @@ import csv
 from pathlib import Path
 
 
+def join_logs(logs: Path, table: Path) -> None:
+    """Join the logs of all starts of a run into one CSV file.
+
+    Args:
+        logs: folder with from_step_N/metrics.csv for each start at step N. What a start logged
+            beyond the step at which the next one began is dropped.
+        table: file to write.
+    """
+    parts = sorted(logs.glob("from_step_*/metrics.csv"))
+    starts = [int(part.parent.name.removeprefix("from_step_")) for part in parts]
+    rows: list[dict[str, str]] = []
+    for part, end in zip(parts, [*starts[1:], None], strict=True):
+        with part.open() as file:
+            rows += [row for row in csv.DictReader(file) if end is None or int(row["step"]) < end]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def draw_learning_curve(directory: Path) -> None:
     """Write learning_curve.png from metrics.csv, both in ``directory``.
 

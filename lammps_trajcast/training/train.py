@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from lammps_trajcast.training.module import TrainingModule
 
 # Frames over which the mean number of neighbours is taken; it hardly varies.
 NEIGHBOUR_FRAMES = 20
+# Folder of the logs that metrics.csv is joined from.
+LOGS = "logs"
 # Pairs of the test split on which the finished model is judged.
 TEST_PAIRS = 500
 
@@ -76,20 +79,23 @@ def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
     return start
 
 
-def _checkpoint_to_resume(directory: Path) -> Path | None:
-    """Return the newest whole checkpoint; a kill while writing leaves a broken one behind."""
+def _checkpoint_to_resume(directory: Path) -> tuple[Path | None, int]:
+    """Return the newest whole checkpoint and its step, or None and 0.
+
+    A kill while writing leaves a broken one behind.
+    """
     for path in sorted(directory.glob("step*.ckpt"), key=lambda p: p.stat().st_mtime)[::-1]:
         try:
-            torch.load(path, map_location="cpu", weights_only=False)
+            step = torch.load(path, map_location="cpu", weights_only=False)["global_step"]
         except Exception:
             logging.getLogger(__name__).warning("%s is not whole, left out", path)
             continue
-        return path
-    return None
+        return path, int(step)
+    return None, 0
 
 
 class _LearningCurve(pl.Callback):
-    """Draw the learning curve after every validation."""
+    """Bring metrics.csv and its picture up to date after every validation and at the end."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -97,9 +103,16 @@ class _LearningCurve(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        from lammps_trajcast.training.curve import draw_learning_curve
+        from lammps_trajcast.training.curve import draw_learning_curve, join_logs
 
+        join_logs(self.directory / LOGS, self.directory / "metrics.csv")
         draw_learning_curve(self.directory)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # What was logged after the last validation.
+        for logger in trainer.loggers:
+            logger.save()
+        self.on_validation_end(trainer, pl_module)
 
 
 def _loader(pairs: GraphPairs, batch_size: int, sampler: EpochSampler | None) -> DataLoader[Any]:
@@ -165,7 +178,9 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
         num_later=options.pushforward_steps,
     )
     config.directory.mkdir(parents=True, exist_ok=True)
-    resume = None if fresh else _checkpoint_to_resume(config.directory)
+    resume, resumed_at = (None, 0) if fresh else _checkpoint_to_resume(config.directory)
+    if resume is None:
+        shutil.rmtree(config.directory / LOGS, ignore_errors=True)
     newest = ModelCheckpoint(
         config.directory, "step{step:08d}", monitor="step", mode="max", save_top_k=2,
         auto_insert_metric_name=False, enable_version_counter=False, save_on_train_epoch_end=True,
@@ -193,7 +208,8 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
             max_steps=options.steps,
             gradient_clip_val=options.gradient_clip,
             callbacks=callbacks,
-            logger=CSVLogger(config.directory, name="", version=""),
+            # One log for each start: the logger empties the file that it is given.
+            logger=CSVLogger(config.directory, LOGS, version=f"from_step_{resumed_at:08d}"),
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
