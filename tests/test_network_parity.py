@@ -33,7 +33,6 @@ class Case:
             folder / "config.yaml", folder / "state_dict.pt", species, None, 30.0, "real"
         )
         self.cutoff = self.model.metadata.architecture.edge_cutoff
-        self.periodic = True
 
     def inputs(self, positions=None, velocities=None, cell=None, order=None):
         """Arguments of the network, of the case or of changed positions, velocities and cell."""
@@ -42,7 +41,7 @@ class Case:
         velocities = e["velocities"] if velocities is None else velocities
         cell = e["cell"] if cell is None else cell
         order = np.arange(len(e["types"])) if order is None else order
-        graph = build_graph(positions, cell, [self.periodic] * 3, self.cutoff)
+        graph = build_graph(positions, cell, [True] * 3, self.cutoff)
         return [
             torch.from_numpy(e["types"][order]),
             torch.from_numpy(np.ascontiguousarray(positions)),

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.file import ModelFile, ModelFileError, ModelMetadata, _explain
+from lammps_trajcast.model.file import ModelFile, ModelFileError, ModelMetadata, explain
 from lammps_trajcast.model.shapes import weight_shapes
+from lammps_trajcast.yaml_file import read_yaml
 
 _NAMES = {
     "edge_embedding.radial_basis.bessel_roots": (
@@ -44,12 +44,7 @@ def checkpoint_key(name: str) -> str:
 
 
 def _read_config(path: Path) -> Architecture:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, ModelFileError)
     if isinstance(content, dict) and isinstance(content.get("model"), dict):
         content = content["model"]
     if not isinstance(content, dict):
@@ -57,7 +52,7 @@ def _read_config(path: Path) -> Architecture:
     try:
         return Architecture.model_validate(content)
     except ValidationError as error:
-        raise ModelFileError(f"{path}: {_explain(error)}") from None
+        raise ModelFileError(f"{path}: {explain(error)}") from None
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
@@ -154,5 +149,5 @@ def convert_checkpoint(
             provenance={"converted_from": f"{config.name}, {weights.name}"},
         )
     except ValidationError as error:
-        raise ModelFileError(f"cannot convert {weights}: {_explain(error)}") from None
+        raise ModelFileError(f"cannot convert {weights}: {explain(error)}") from None
     return ModelFile(metadata, tensors)

@@ -66,7 +66,8 @@ class ModelMetadata(BaseModel):
         return self
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """Return in one line what is wrong with which field."""
     problems = []
     for detail in error.errors():
         name = ".".join(map(str, detail["loc"]))
@@ -154,7 +155,7 @@ class ModelFile:
         try:
             return ModelMetadata.model_validate(content)
         except ValidationError as error:
-            raise ModelFileError(f"{path}: broken model file: {_explain(error)}") from None
+            raise ModelFileError(f"{path}: broken model file: {explain(error)}") from None
 
     def save(self, path: Path | str) -> None:
         """Write the file; a file of that name is replaced only when the new one is whole.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lammps_trajcast.model.architecture import MLP, GateActivations
+from lammps_trajcast.yaml_file import read_yaml
 
 
 class TrainingError(Exception):
@@ -92,12 +92,7 @@ class TrainingConfig(_Section):
         Raises TrainingError naming the file, the key and what is wrong with it.
         """
         path = Path(path)
-        try:
-            content = yaml.safe_load(path.read_text())
-        except OSError as error:
-            raise TrainingError(f"{path}: cannot be read ({error.strerror})") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise TrainingError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        content = read_yaml(path, TrainingError)
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: must be a mapping with the keys dataset, output, …")
         try:

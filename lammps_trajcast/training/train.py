@@ -16,7 +16,6 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
-from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.data.statistics import Statistics, dataset_statistics
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelFileError
@@ -246,6 +245,3 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
         config, module.network, architecture, rms, splits["train"], statistics, errors, checkpoint
     )
     return errors
-
-
-__all__ = ["DatasetError", "TrainingError", "train"]
