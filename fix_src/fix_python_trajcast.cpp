@@ -30,7 +30,7 @@ constexpr double MASS_TOLERANCE = 1.0e-3;
 constexpr double TIMESTEP_TOLERANCE = 1.0e-6;
 
 bool is_keyword(const std::string &word) {
-  return word == "device" || word == "precision" || word == "threads";
+  return word == "device" || word == "precision" || word == "kernels" || word == "threads";
 }
 } // namespace
 
@@ -90,7 +90,8 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
   for (; iarg < narg; iarg += 2) {
     const std::string keyword = arg[iarg];
     if (!is_keyword(keyword))
-      fail(fmt::format("unknown keyword '{}': write 'device', 'precision' or 'threads'", keyword));
+      fail(fmt::format("unknown keyword '{}': write 'device', 'precision', 'kernels' or 'threads'",
+                       keyword));
     if (iarg + 1 == narg)
       fail(fmt::format("keyword '{}' has no value: write one after it", keyword));
     const std::string value = arg[iarg + 1];
@@ -105,6 +106,10 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
         fail(fmt::format("unknown precision '{}': write 'precision model', 'precision single' or "
                          "'precision double'",
                          value));
+    } else if (keyword == "kernels") {
+      kernels = value;
+      if (value != "fused" && value != "plain")
+        fail(fmt::format("unknown kernels '{}': write 'kernels fused' or 'kernels plain'", value));
     } else {
       threads = utils::is_integer(value) && value.size() < 6 ? std::atoi(value.c_str()) : 0;
       if (threads < 1)
@@ -138,6 +143,7 @@ void FixPythonTrajcast::open_model() {
   config.units = update->unit_style;
   config.device = device.c_str();
   config.precision = precision.c_str();
+  config.kernels = kernels.c_str();
   config.num_threads = threads;
 #ifndef MPI_STUBS
   config.communicator = MPI_Comm_c2f(world);

@@ -69,6 +69,7 @@ private:
   std::vector<std::string> elements; // of atom types 1, 2, ...
   std::string device = "auto";
   std::string precision = "model";
+  std::string kernels = "fused";
   int threads = 0; // 0: decide in open_model()
 
   // What the model says.

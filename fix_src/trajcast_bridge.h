@@ -38,6 +38,7 @@ typedef struct {
   const char *units;           /* "real" (velocities in Angstrom/fs) or "metal" (Angstrom/ps) */
   const char *device;          /* "auto", "cpu" or "cuda" */
   const char *precision;       /* "model", "single" or "double": arithmetic of the network */
+  const char *kernels;         /* "fused" or "plain": code that evaluates the network on a CPU */
   int64_t num_threads;         /* CPU threads for the network, at least 1 */
   int64_t communicator;        /* MPI communicator of the run as a Fortran handle (MPI_Comm_c2f) */
 } trajcast_config;

@@ -181,6 +181,19 @@ def test_types_in_another_order_than_the_models(lmp, model_file) -> None:
         assert_close(after, before, EXACT)
 
 
+def test_plain_kernels(lmp, model_file) -> None:
+    """Other code, the same step; the last digits tell that it was other code."""
+    system, model = load_case("quartz_l2"), model_file("quartz_l2")
+    finals = []
+    for kernels in ("plain", "fused"):
+        run = lmp(system.script(model, 3, options=f"precision double kernels {kernels}"), system)
+        assert run.returncode == 0, run.output
+        finals.append(run.final())
+    for plain, fused in zip(*finals, strict=True):
+        assert_close(fused, plain, EXACT)
+    assert (finals[0][1] != finals[1][1]).any()
+
+
 def test_single_precision(lmp, model_file) -> None:
     """A network in single precision is near the one in double, and not the same."""
     system, model = load_case("quartz_l2"), model_file("quartz_l2")

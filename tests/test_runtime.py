@@ -98,7 +98,12 @@ class Caller:
             "num_types": len(elements),
             "num_threads": 1,
         }
-        for name, value in (("units", b"metal"), ("device", b"cpu"), ("precision", b"double")):
+        for name, value in (
+            ("units", b"metal"),
+            ("device", b"cpu"),
+            ("precision", b"double"),
+            ("kernels", b"plain"),
+        ):
             fields[name] = self.keep(self.ffi.new("char[]", value))
         return self.keep(self.ffi.new("trajcast_config *", fields))
 

@@ -39,6 +39,7 @@ class Bridge:
                 device=self._text(config.device),
                 precision=self._text(config.precision),
                 num_threads=config.num_threads,
+                kernels=self._text(config.kernels),
             )
             info.timestep = predictor.timestep
             info.cutoff = predictor.cutoff
