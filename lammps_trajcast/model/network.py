@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import e3nn
 import torch
 from e3nn.util.jit import compile_mode
 from e3nn.util.jit import script as e3nn_script
@@ -25,6 +26,21 @@ def _double_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def quick_construction() -> Iterator[None]:
+    """Networks made inside skip e3nn's search for the best order of contractions.
+
+    That takes half of the time of construction, and is in vain where only the weights and paths of
+    a network are wanted: the fused kernels evaluate it.
+    """
+    before = e3nn.get_optimization_defaults()["optimize_einsums"]
+    e3nn.set_optimization_defaults(optimize_einsums=False)
+    try:
+        yield
+    finally:
+        e3nn.set_optimization_defaults(optimize_einsums=before)
 
 
 @compile_mode("script")

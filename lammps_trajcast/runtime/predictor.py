@@ -1,6 +1,7 @@
 """One time step of a trained network, NumPy in and NumPy out: what the LAMMPS fix runs."""
 
 import copy
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.model.network import compile_network
+from lammps_trajcast.model.network import compile_network, quick_construction
 
 FEMTOSECONDS = {"real": 1.0, "metal": 1000.0}
 """Time unit of LAMMPS's unit styles, in fs; both measure length in Angstrom."""
@@ -105,10 +106,11 @@ class Predictor:
 
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        network = model.build(dtype=torch.float64)
+        fused = kernels == "fused" and self.device.type == "cpu"
+        with quick_construction() if fused else nullcontext():
+            network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
         network = network.to(dtype=self.dtype, device=self.device).eval()
-        fused = kernels == "fused" and self.device.type == "cpu"
         self._network = compile_network(FusedTrajCast(network) if fused else network)
         self._species_of_type = torch.tensor([-1, *index])
 

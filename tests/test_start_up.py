@@ -1,0 +1,33 @@
+"""What a start of `lmp` has to load and make before the first step."""
+
+import subprocess
+import sys
+
+import e3nn
+import pytest
+import torch
+from test_network_parity import Case
+
+from lammps_trajcast.model.network import quick_construction
+
+
+@pytest.mark.parametrize("name", ["quartz_l2", "benzene_angular"])
+def test_quick_construction_makes_the_same_network(name: str) -> None:
+    case = Case(name)
+    before = e3nn.get_optimization_defaults()
+    with torch.no_grad(), quick_construction():
+        found = case.model.build(torch.float64)(*case.inputs())
+    assert e3nn.get_optimization_defaults() == before
+    for field in ("displacement", "velocity"):
+        wanted = torch.from_numpy(case.expected[field])
+        assert float((getattr(found, field) - wanted).abs().max() / wanted.abs().max()) < 1e-11
+
+
+def test_the_fix_imports_nothing_that_only_training_and_analysis_need() -> None:
+    """Each of these would add from a tenth of a second to several seconds to every start."""
+    code = "import sys, lammps_trajcast.runtime.bridge; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    unwanted = {"lightning", "h5py", "ase", "matplotlib", "vesin", "typer", "pandas", "torchmetrics"}
+    assert not unwanted & loaded
