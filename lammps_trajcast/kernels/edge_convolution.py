@@ -84,6 +84,18 @@ class PathTable:
             },
         )
 
+    def entries(self) -> list[tuple[int, int, int, tuple[tuple[int, float], ...]]]:
+        """Return (path, input row, output row, coupling) of each entry.
+
+        A coupling is a sum over harmonics, given as pairs (harmonic, coefficient).
+        """
+        numbers = {name: array.tolist() for name, array in self._arrays.items()}
+        terms = list(zip(numbers["harmonic"], numbers["value"], strict=True))
+        first = numbers["first"]
+        couplings = [tuple(terms[a:b]) for a, b in zip(first, first[1:], strict=False)]
+        places = zip(numbers["path"], numbers["input"], numbers["output"], strict=True)
+        return [(*place, terms) for place, terms in zip(places, couplings, strict=True)]
+
 
 def _pointer(tensor: Tensor) -> Any:
     kind = {torch.float32: "float *", torch.float64: "double *", torch.int64: "int64_t *"}
@@ -241,3 +253,37 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 
 
 edge_convolution.register_autograd(_backward, setup_context=_save_for_backward)
+
+
+# On CUDA devices the operations are Triton kernels; Triton comes with CUDA builds of torch alone.
+@edge_convolution.register_kernel("cuda")
+def _edge_convolution_cuda(
+    features: Tensor,
+    harmonics: Tensor,
+    weights: Tensor,
+    first_edge: Tensor,
+    senders: Tensor,
+    table: int,
+) -> Tensor:
+    from lammps_trajcast.kernels.triton.convolution import kernels_of
+
+    paths = _tables[table]
+    _check(features, harmonics, weights, senders, paths)
+    return kernels_of(paths).forward(features, harmonics, weights, first_edge, senders)
+
+
+@_edge_convolution_backward.register_kernel("cuda")
+def _edge_convolution_backward_cuda(
+    grad_out: Tensor,
+    features: Tensor,
+    harmonics: Tensor,
+    weights: Tensor,
+    first_edge: Tensor,
+    senders: Tensor,
+    table: int,
+) -> tuple[Tensor, Tensor]:
+    from lammps_trajcast.kernels.triton.convolution import kernels_of
+
+    return kernels_of(_tables[table]).backward(
+        grad_out, features, harmonics, weights, first_edge, senders
+    )

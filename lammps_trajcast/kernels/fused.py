@@ -182,7 +182,6 @@ class FusedInteraction(torch.nn.Module):
             first_edge: (num_receivers + 1,) int64, see :func:`edge_convolution`.
             senders: (E,) int64.
         """
-        count = first_edge.size(0) - 1
         pooled = torch.ops.lammps_trajcast.edge_convolution(
             features,
             edges.direction,
@@ -191,9 +190,15 @@ class FusedInteraction(torch.nn.Module):
             senders,
             self.edge_table,
         )
+        return self.update(features, nodes, pooled)
+
+    @torch.jit.export
+    def update(self, features: Tensor, nodes: NodeEmbedding, pooled: Tensor) -> Tensor:
+        """Return new features from the summed messages (num_receivers, rows, channels)."""
+        count = pooled.size(0)
         contracted = torch.cat(self.contraction(pooled / self.avg_num_neighbors), dim=1)
         # The velocity product is the same operation with one edge per atom, from it to itself.
-        own = torch.arange(count + 1, device=senders.device)
+        own = torch.arange(count + 1, device=pooled.device)
         conditioned = torch.ops.lammps_trajcast.edge_convolution(
             contracted,
             nodes.direction[:count],

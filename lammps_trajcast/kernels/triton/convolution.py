@@ -1,0 +1,193 @@
+"""The edge convolution on a CUDA device: launching the generated Triton kernels."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import linecache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lammps_trajcast.kernels.edge_convolution import PathTable
+from lammps_trajcast.kernels.triton import source
+
+INTERPRETED: bool = triton.knobs.runtime.interpret
+"""True if kernels run in Triton's interpreter, on CPU tensors (TRITON_INTERPRET=1)."""
+
+# Lanes of a program at least and channels of a node in one program at most. A warp has 32 lanes.
+MIN_LANES = 32
+MAX_WIDTH = 128
+
+
+@functools.cache
+def compile_kernel(text: str) -> Any:
+    """Return the Triton function that a generated source defines; the same text, the same function.
+
+    It is compiled when it is first launched, for the dtype and the channels of that launch.
+    """
+    # Triton reads a function's source again, through linecache.
+    name = f"<lammps_trajcast {hashlib.sha256(text.encode()).hexdigest()[:16]}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+    namespace: dict[str, Any] = {"tl": tl, "__name__": __name__}
+    exec(compile(text, name, "exec"), namespace)
+    function = next(f for f in namespace.values() if inspect.isfunction(f))
+    variable = [p for p in inspect.signature(function).parameters if not p.isupper()]
+    # A number of atoms that happens to be a multiple of 16 must not start another compilation.
+    return triton.jit(function, do_not_specialize=variable, do_not_specialize_on_alignment=variable)
+
+
+def _contiguous(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
+
+
+class ConvolutionKernels:
+    """The kernels of one tensor product."""
+
+    def __init__(self, table: PathTable) -> None:
+        self.sizes = source.Sizes(
+            table.num_inputs, table.num_outputs, table.num_paths, table.num_harmonics
+        )
+        self._families = source.families(table.entries())
+        self._sources: dict[tuple[str, int], list[str]] = {}
+
+    def sources(self, kind: str, itemsize: int) -> list[str]:
+        """Return the sources of the kernels that together do one operation.
+
+        Args:
+            kind: name of the function of :mod:`source` that writes them.
+            itemsize: bytes of a number, 4 or 8.
+        """
+        if (kind, itemsize) not in self._sources:
+            if kind == "feature_gradient":
+                parts = source.split_by_order(self._families)
+            else:
+                parts = source.split(self._families, source.ROWS_PER_KERNEL[itemsize])
+            write = getattr(source, kind)
+            self._sources[kind, itemsize] = [write(part, self.sizes) for part in parts]
+        return self._sources[kind, itemsize]
+
+    def _launch(self, kind: str, like: Tensor, first_edge: Tensor, *arguments: Any) -> None:
+        if not (like.is_cuda or INTERPRETED):
+            raise ValueError(f"Triton kernels run on a CUDA device, not on {like.device}")
+        nodes, channels = first_edge.numel() - 1, like.size(2)
+        if nodes == 0:
+            return
+        width = min(triton.next_power_of_2(channels), MAX_WIDTH)
+        lanes = max(width, MIN_LANES)
+        grid = (triton.cdiv(nodes, lanes // width), triton.cdiv(channels, width))
+        for text in self.sources(kind, like.element_size()):
+            with torch.cuda.device_of(like):
+                compile_kernel(text)[grid](
+                    *arguments,
+                    first_edge,
+                    nodes,
+                    CHANNELS=channels,
+                    WIDTH=width,
+                    LANES=lanes,
+                    num_warps=lanes // 32,
+                )
+
+    def _result(self, features: Tensor, first_edge: Tensor) -> Tensor:
+        return features.new_empty((first_edge.numel() - 1, self.sizes.outputs, features.size(2)))
+
+    def forward(
+        self,
+        features: Tensor,
+        harmonics: Tensor,
+        weights: Tensor,
+        first_edge: Tensor,
+        senders: Tensor,
+    ) -> Tensor:
+        """Return the summed messages; arguments as for ``edge_convolution``."""
+        features, harmonics, weights = _contiguous(features, harmonics, weights)
+        first_edge, senders = _contiguous(first_edge, senders)
+        out = self._result(features, first_edge)
+        self._launch("forward", features, first_edge, features, harmonics, weights, senders, out)
+        return out
+
+    def tabulated(
+        self,
+        features: Tensor,
+        harmonics: Tensor,
+        table: Tensor,
+        positions: Tensor,
+        first_edge: Tensor,
+        senders: Tensor,
+    ) -> Tensor:
+        """Return the summed messages, their weights interpolated in a table.
+
+        Args:
+            features, harmonics, first_edge, senders: as for ``edge_convolution``.
+            table: (intervals + 1, 2, paths, channels), see :class:`RadialTable`.
+            positions: (E,) 0 to intervals, where in the table an edge is.
+        """
+        features, harmonics, table = _contiguous(features, harmonics, table)
+        positions, first_edge, senders = _contiguous(positions, first_edge, senders)
+        out = self._result(features, first_edge)
+        self._launch(
+            "tabulated",
+            features,
+            first_edge,
+            features,
+            harmonics,
+            table,
+            positions,
+            table.size(0) - 1,
+            senders,
+            out,
+        )
+        return out
+
+    def backward(
+        self,
+        grad_out: Tensor,
+        features: Tensor,
+        harmonics: Tensor,
+        weights: Tensor,
+        first_edge: Tensor,
+        senders: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients to features and weights."""
+        grad_out, features, harmonics = _contiguous(grad_out, features, harmonics)
+        weights, first_edge, senders = _contiguous(weights, first_edge, senders)
+        grad_weights = torch.empty_like(weights)
+        self._launch(
+            "weight_gradient",
+            features,
+            first_edge,
+            grad_out,
+            features,
+            harmonics,
+            senders,
+            grad_weights,
+        )
+        # Two receivers can have one sender: sum over the edges of each sender, in a fixed order.
+        nodes = torch.arange(first_edge.numel() - 1, device=senders.device)
+        receivers = torch.repeat_interleave(nodes, first_edge.diff(), output_size=senders.numel())
+        edges = torch.argsort(senders, stable=True)
+        first_sent = torch.zeros(features.size(0) + 1, dtype=torch.int64, device=senders.device)
+        first_sent[1:] = torch.cumsum(torch.bincount(senders, minlength=features.size(0)), 0)
+        grad_features = torch.zeros_like(features)
+        self._launch(
+            "feature_gradient",
+            features,
+            first_sent,
+            grad_out,
+            harmonics,
+            weights,
+            edges,
+            receivers,
+            grad_features,
+        )
+        return grad_features, grad_weights
+
+
+@functools.cache
+def kernels_of(table: PathTable) -> ConvolutionKernels:
+    """Return the kernels of a table, made at the first call."""
+    return ConvolutionKernels(table)
