@@ -132,9 +132,13 @@ def _function(name: str, dtype: torch.dtype) -> Any:
     return getattr(load_library(), f"trajcast_{name}_{suffix}")
 
 
-def _check(
-    features: Tensor, harmonics: Tensor, weights: Tensor, senders: Tensor, table: PathTable
-) -> None:
+def path_table(number: int) -> PathTable:
+    """Return the table that goes by this number."""
+    return _tables[number]
+
+
+def check_graph(features: Tensor, harmonics: Tensor, senders: Tensor, table: PathTable) -> None:
+    """Raise ValueError if features or harmonics do not have the shape that a table asks for."""
     num_edges, channels = senders.numel(), features.size(2)
     if features.size(1) != table.num_inputs or channels != table.channels:
         raise ValueError(
@@ -146,6 +150,13 @@ def _check(
             f"edge convolution: harmonics have shape {tuple(harmonics.shape)}, expected "
             f"{(num_edges, table.num_harmonics)}"
         )
+
+
+def _check(
+    features: Tensor, harmonics: Tensor, weights: Tensor, senders: Tensor, table: PathTable
+) -> None:
+    check_graph(features, harmonics, senders, table)
+    num_edges, channels = senders.numel(), features.size(2)
     if tuple(weights.shape) != (num_edges, table.num_paths * channels):
         raise ValueError(
             f"edge convolution: weights have shape {tuple(weights.shape)}, expected "

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lammps_trajcast.kernels.edge_convolution import PathTable
+from lammps_trajcast.kernels.edge_convolution import PathTable, check_graph, path_table
 from lammps_trajcast.kernels.triton import source
 
 INTERPRETED: bool = triton.knobs.runtime.interpret
@@ -191,3 +191,38 @@ class ConvolutionKernels:
 def kernels_of(table: PathTable) -> ConvolutionKernels:
     """Return the kernels of a table, made at the first call."""
     return ConvolutionKernels(table)
+
+
+@torch.library.custom_op("lammps_trajcast::tabulated_edge_convolution", mutates_args=())
+def tabulated_edge_convolution(
+    features: Tensor,
+    harmonics: Tensor,
+    radial_table: Tensor,
+    positions: Tensor,
+    first_edge: Tensor,
+    senders: Tensor,
+    table: int,
+) -> Tensor:
+    """Return the summed messages (num_receivers, num_outputs, channels); no gradients.
+
+    Nothing that grows with edges x paths is stored. On CPU tensors it runs in Triton's interpreter
+    alone.
+
+    Args:
+        features, harmonics, first_edge, senders, table: as for ``edge_convolution``.
+        radial_table: (intervals + 1, 2, paths, channels), the nodes of a :class:`RadialTable`.
+        positions: (E,) where in the table an edge is, 0 to intervals.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    paths = path_table(table)
+    check_graph(features, harmonics, senders, paths)
+    if tuple(radial_table.shape[1:]) != (2, paths.num_paths, paths.channels):
+        raise ValueError(
+            f"edge convolution: the radial table has shape {tuple(radial_table.shape)}, expected "
+            f"(nodes, 2, {paths.num_paths}, {paths.channels})"
+        )
+    return kernels_of(paths).tabulated(
+        features, harmonics, radial_table, positions, first_edge, senders
+    )

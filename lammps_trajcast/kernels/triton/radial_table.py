@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MIN_DISTANCE = 0.2
+MIN_DISTANCE = 0.1
 """Distance at which tables begin, in Angstrom; atoms never come so close.
 
 Below, the Bessel functions' 1 / (r + 1e-5) would need ever smaller intervals; edges shorter than
@@ -100,9 +100,7 @@ def _table(
     spacing = (cutoff - MIN_DISTANCE) / intervals
     blocks = []
     for block in distances.split(_BLOCK):
-        value_and_slope = torch.func.jvp(
-            weights_of, (block,), (torch.full_like(block, spacing),)
-        )
+        value_and_slope = torch.func.jvp(weights_of, (block,), (torch.full_like(block, spacing),))
         blocks.append(torch.stack(list(value_and_slope), dim=1))
     nodes = torch.cat(blocks)
     return RadialTable(nodes.view(intervals + 1, 2, -1, channels), MIN_DISTANCE, spacing)

@@ -1,0 +1,91 @@
+"""The network for prediction on a CUDA device, its radial networks tabulated."""
+
+import copy
+
+import torch
+from e3nn.util.jit import compile_mode
+from torch import Tensor
+
+from lammps_trajcast.kernels.fused import FusedInteraction, FusedTrajCast
+from lammps_trajcast.kernels.triton import convolution  # noqa: F401  defines an operation
+from lammps_trajcast.kernels.triton.radial_table import tabulate
+from lammps_trajcast.model.embedding import (
+    BesselBasis,
+    EdgeEmbedding,
+    NodeEmbedding,
+    SphericalHarmonics,
+)
+from lammps_trajcast.model.interaction import Interaction
+from lammps_trajcast.model.network import TrajCast
+
+
+class EdgeGeometry(torch.nn.Module):
+    """What a table wants to know of an edge, in place of the radial basis: its length."""
+
+    def __init__(self, harmonics: SphericalHarmonics) -> None:
+        super().__init__()
+        self.harmonics = harmonics
+
+    def forward(self, edge_vectors: Tensor) -> EdgeEmbedding:
+        """Map edge vectors (E, 3) in Angstrom to lengths (E,) and spherical harmonics."""
+        length = torch.linalg.vector_norm(edge_vectors, dim=1)
+        return EdgeEmbedding(length=length, direction=self.harmonics(edge_vectors))
+
+
+class TabulatedInteraction(FusedInteraction):
+    """A :class:`FusedInteraction` whose radial network is a table; it has no gradients."""
+
+    radial_table: Tensor
+
+    def __init__(self, plain: Interaction, radial_basis: BesselBasis) -> None:
+        super().__init__(plain)
+        basis, network = copy.deepcopy(radial_basis), copy.deepcopy(plain.edge_mlp)
+        radial = torch.nn.Sequential(basis, network).to(dtype=torch.float64, device="cpu")
+        weight = plain.linear_contraction.weight
+        channels: int = plain.irreps_out[0].mul
+        table = tabulate(radial, radial_basis.cutoff, channels, weight.dtype)
+        self.register_buffer("radial_table", table.nodes.to(weight.device), persistent=False)
+        self.first, self.spacing = table.first, table.spacing
+
+    def forward(
+        self,
+        features: Tensor,
+        nodes: NodeEmbedding,
+        edges: EdgeEmbedding,
+        first_edge: Tensor,
+        senders: Tensor,
+    ) -> Tensor:
+        """Return new features, as :meth:`FusedInteraction.forward` does.
+
+        ``edges`` is that of :class:`EdgeGeometry`.
+        """
+        last = self.radial_table.size(0) - 1
+        pooled = torch.ops.lammps_trajcast.tabulated_edge_convolution(
+            features,
+            edges.direction,
+            self.radial_table,
+            ((edges.length - self.first) / self.spacing).clamp(0, last),
+            first_edge,
+            senders,
+            self.edge_table,
+        )
+        return self.update(features, nodes, pooled)
+
+
+@compile_mode("script")
+class TabulatedTrajCast(FusedTrajCast):
+    """A trained :class:`TrajCast` network for prediction on a CUDA device.
+
+    The same interface as :class:`FusedTrajCast`. The tables are made here: later changes of the
+    parameters of ``plain`` do not reach them.
+    """
+
+    def __init__(self, plain: TrajCast) -> None:
+        super().__init__(plain)
+        self.edge_embedding = EdgeGeometry(plain.edge_embedding.harmonics)  # type: ignore[assignment]
+        self.interactions = torch.nn.ModuleList(
+            [
+                TabulatedInteraction(layer, plain.edge_embedding.radial_basis)  # type: ignore[arg-type]
+                for layer in plain.interactions
+            ]
+        )
