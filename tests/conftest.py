@@ -14,6 +14,9 @@ from ase import Atoms
 from ase.calculators.lammps import Prism
 from numpy.typing import NDArray
 
+# Before anything imports Triton: without a GPU its kernels run in its interpreter.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 DATA = Path(__file__).parent / "data"
 PARITY = DATA / "parity"
 PARITY_CASES = sorted(path.name for path in PARITY.iterdir())

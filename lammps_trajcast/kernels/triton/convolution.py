@@ -24,6 +24,12 @@ MIN_LANES = 32
 MAX_WIDTH = 128
 
 
+def block_shape(channels: int) -> tuple[int, int]:
+    """Return how many channels of a node, and how many lanes, a program has."""
+    width = min(triton.next_power_of_2(channels), MAX_WIDTH)
+    return width, max(width, MIN_LANES)
+
+
 @functools.cache
 def compile_kernel(text: str) -> Any:
     """Return the Triton function that a generated source defines; the same text, the same function.
@@ -77,8 +83,7 @@ class ConvolutionKernels:
         nodes, channels = first_edge.numel() - 1, like.size(2)
         if nodes == 0:
             return
-        width = min(triton.next_power_of_2(channels), MAX_WIDTH)
-        lanes = max(width, MIN_LANES)
+        width, lanes = block_shape(channels)
         grid = (triton.cdiv(nodes, lanes // width), triton.cdiv(channels, width))
         for text in self.sources(kind, like.element_size()):
             with torch.cuda.device_of(like):
@@ -222,6 +227,11 @@ def tabulated_edge_convolution(
         raise ValueError(
             f"edge convolution: the radial table has shape {tuple(radial_table.shape)}, expected "
             f"(nodes, 2, {paths.num_paths}, {paths.channels})"
+        )
+    if positions.shape != senders.shape:
+        raise ValueError(
+            f"edge convolution: positions have shape {tuple(positions.shape)}, expected "
+            f"{tuple(senders.shape)}"
         )
     return kernels_of(paths).tabulated(
         features, harmonics, radial_table, positions, first_edge, senders
