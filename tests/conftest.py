@@ -190,6 +190,7 @@ def read_dump(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def lammps_environment(**extra: str) -> dict[str, str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("LAMMPS_PLUGIN_PATH", None)
+    environment.pop("TRITON_INTERPRET", None)
     return {**environment, **extra}
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from lammps_trajcast.kernels.edge_convolution import PathTable, check_graph, path_table
 from lammps_trajcast.kernels.triton import source
 
-INTERPRETED: bool = triton.knobs.runtime.interpret
+INTERPRETED = not isinstance(tl.zeros, triton.JITFunction)
 """True if kernels run in Triton's interpreter, on CPU tensors (TRITON_INTERPRET=1)."""
 
 # Lanes of a program at least and channels of a node in one program at most. A warp has 32 lanes.
