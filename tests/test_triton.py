@@ -19,6 +19,7 @@ from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.runtime.stages import FusedStages
 
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch only")
 from lammps_trajcast.kernels.triton import convolution, source  # noqa: E402
@@ -293,6 +294,29 @@ def test_network_parity(name: str) -> None:
     for field in ("displacement", "velocity"):
         wanted = torch.from_numpy(case.expected[field])
         assert relative(getattr(out, field).cpu(), wanted) < 1e-8
+
+
+def test_stages() -> None:
+    """A layer at a time, its receivers in two parts, as with several MPI ranks."""
+    case = Case("benzene_angular")
+    network = case.model.build(torch.float64).to(DEVICE)
+    species, _, velocities, _, vectors, receivers, senders = case.inputs()
+    with torch.inference_mode():
+        wanted = network.cpu().predict(species, velocities, vectors, receivers, senders)
+        network = network.to(DEVICE)
+        stages = FusedStages(TabulatedTrajCast(network), network)
+        first_edge = torch.nn.functional.pad(torch.bincount(receivers).cumsum(0), (1, 0))
+        inputs = (species, velocities, vectors, first_edge, senders)
+        stages.prepare(*(x.to(DEVICE) for x in inputs))
+        atoms = torch.arange(len(species), device=DEVICE)
+        features = stages.initial_features()
+        for k in range(stages.num_layers):
+            out = features.new_full((len(species), stages.widths[k + 1]), torch.nan)
+            for part in (atoms[::2].contiguous(), atoms[1::2].contiguous()):
+                stages.layer(k, features, out, part)
+            features = out
+        found = stages.read_out(features)
+    assert relative(found.cpu(), wanted) < 1e-8
 
 
 @pytest.mark.parametrize("operation", ["edge_convolution", "edge_convolution_backward"])

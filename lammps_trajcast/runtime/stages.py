@@ -193,11 +193,11 @@ class PlainStages(_ModuleStages):
 
 
 class FusedStages(_ModuleStages):
-    """The network on the fused CPU kernels; a row of features is (components, channels)."""
+    """The network on fused kernels; a row of features is (components, channels)."""
 
-    def __init__(self, network: TrajCast) -> None:
-        super().__init__(FusedTrajCast(network), network)
-        self._channels = network.embedding.irreps_out[0].mul
+    def __init__(self, network: FusedTrajCast, plain: TrajCast) -> None:
+        super().__init__(network, plain)
+        self._channels = plain.embedding.irreps_out[0].mul
 
     def _components(self, features: Tensor) -> Tensor:
         return features.view(features.size(0), -1, self._channels)
@@ -220,8 +220,17 @@ def make_stages(network: TrajCast, kernels: str) -> Stages:
 
     Args:
         network: with weights, in evaluation mode.
-        kernels: "fused" for the compiled CPU kernels (a GPU takes the plain path), "plain" for
-            e3nn's operations throughout.
+        kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a CUDA device,
+            "plain" for e3nn's operations throughout.
+
+    Raises:
+        ImportError: the Triton kernels are wanted and Triton is not installed.
     """
-    on_cpu = network.embedding.linear.weight.device.type == "cpu"
-    return FusedStages(network) if kernels == "fused" and on_cpu else PlainStages(network)
+    if kernels == "plain":
+        return PlainStages(network)
+    if network.embedding.linear.weight.device.type == "cpu":
+        return FusedStages(FusedTrajCast(network), network)
+    # Triton comes with CUDA builds of torch; it need not be there on a machine without a GPU.
+    from lammps_trajcast.kernels.triton.network import TabulatedTrajCast
+
+    return FusedStages(TabulatedTrajCast(network), network)
