@@ -50,8 +50,10 @@ def measure_rows(names: list[str], sizes: Sizes) -> dict[str, Any]:
         begin = datetime.datetime.now(datetime.timezone.utc)
         try:
             outcome = ROWS[name].measure(session)
-        except (BenchmarkError, MemoryError) as error:
+        except BenchmarkError as error:
             outcome = Outcome({}, note=f"failed: {error}")
+        except Exception as error:  # what the other rows have measured must not be lost
+            outcome = Outcome({}, note=f"failed: {type(error).__name__}: {error}")
         end = datetime.datetime.now(datetime.timezone.utc)
         results[name] = {
             **dataclasses.asdict(outcome),

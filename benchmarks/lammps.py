@@ -42,6 +42,7 @@ thermo_style    custom step temp cpu {columns}
 run             {steps}
 """
 
+_MODIFY = re.compile(r"^Modify +\| *\S+ *\| *(\S+)", re.MULTILINE)
 _LOOP = re.compile(r"Loop time of (\S+) on (\d+) procs for (\d+) steps with (\d+) atoms")
 
 
@@ -65,6 +66,11 @@ class Loop:
 def read_loops(text: str) -> list[Loop]:
     """Return the runs of a log, in order."""
     return [Loop(float(m[1]), int(m[3]), int(m[4])) for m in _LOOP.finditer(text)]
+
+
+def read_modify(text: str) -> list[float]:
+    """Return the seconds that each run of a log spent in fixes, the average over ranks."""
+    return [float(m[1]) for m in _MODIFY.finditer(text)]
 
 
 def read_columns(text: str) -> list[dict[str, list[float]]]:

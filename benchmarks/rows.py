@@ -150,15 +150,34 @@ def peak_share(session: Session) -> Outcome:
     steps = session.wide_steps
     operations = in_child(count_operations_of, "wide", steps.neighbours)
     fused, peak = _medians(steps.fused), _medians(steps.peak)
-    needed = 2.0 * operations["counted"] * steps.atoms
+    needed = operations["counted"] * steps.atoms
     return Outcome(
         {_threads(n): 100.0 * needed / fused[n] / peak[n] for n in fused},
         {
-            "multiply_adds_per_atom": operations,
+            "operations_per_atom": operations,
             "operations_per_second": {n: needed / fused[n] for n in fused},
             "peak": peak,
             "neighbours": steps.neighbours,
         },
+    )
+
+
+def outside_network(session: Session) -> Outcome:
+    """Compare the time that the fix spends outside of the network with that of a step."""
+    from benchmarks.outside import measure_outside
+
+    sizes = session.sizes
+    steps = max(5, sizes.atom_steps // _atoms(sizes.medium))
+    samples = {
+        threads: in_child(measure_outside, _words(sizes.medium), threads, steps)
+        for threads in sizes.threads
+    }
+    return Outcome(
+        {
+            _threads(threads): 100.0 * (run["fix"] - run["network"]) / run["loop"]
+            for threads, run in samples.items()
+        },
+        {"seconds": samples, "steps": steps},
     )
 
 
@@ -310,6 +329,12 @@ ROWS: dict[str, Row] = {
         Target(40.0, True, "%"),
         peak_share,
         0.1,
+    ),
+    "outside": Row(
+        "time in the fix outside of the network, shipped model; 4,608 atoms",
+        Target(5.0, False, "% of a step"),
+        outside_network,
+        1.0,
     ),
     "atoms": Row(
         "spread of the cost per atom, 1,000 to 100,000 atoms, shipped model",

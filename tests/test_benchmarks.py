@@ -9,13 +9,12 @@ import pytest
 import torch
 import typer
 from e3nn import o3
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.__main__ import measure_rows, select_rows
 from benchmarks.child import BenchmarkError, in_child, run_program
-from benchmarks.lammps import read_columns, read_loops
+from benchmarks.lammps import read_columns, read_loops, read_modify
 from benchmarks.operations import count_couplings, count_operations
 from benchmarks.report import fill_in, write_page
 from benchmarks.rows import ROWS, Sizes, Target
@@ -60,40 +59,49 @@ def test_couplings_are_those_of_the_tensor_product(lmax: int) -> None:
     assert found.coefficients == int(present.sum())
 
 
-def test_matrix_products_are_those_that_torch_counts() -> None:
-    """The linear maps of a whole network, for one species: torch counts two for a multiply-add."""
+@pytest.mark.parametrize("lmax,layers", [(1, 3), (2, 1), (2, 3), (3, 2)])
+def test_weights_that_the_output_depends_on_are_counted(lmax: int, layers: int) -> None:
+    """Each has a gradient, and takes a multiply-add for every component of its irrep."""
     arch = Architecture(
         num_chem_elements=1,
         edge_cutoff=4.0,
         vel_max=0.1,
-        max_rotation_order=2,
-        num_hidden_channels=8,
-        num_mp_layers=3,
-        avg_num_neighbors=7.0,
+        max_rotation_order=lmax,
+        num_hidden_channels=4,
+        num_mp_layers=layers,
+        avg_num_neighbors=3.0,
     )
-    network, atoms = TrajCast(arch), 5
-    counted = {"contraction": 0, "update": 0, "residual": 0, "read_out": 0}
+    torch.manual_seed(0)
+    network = TrajCast(arch)
+    atoms, edges = 6, 18
+    vectors = torch.randn(edges, 3, dtype=torch.float64)
+    velocities = 0.05 * torch.randn(atoms, 3, dtype=torch.float64)
+    receivers = torch.arange(atoms).repeat_interleave(3)
+    senders = (receivers + torch.arange(edges) % 3 + 1) % atoms
+    species = torch.zeros(atoms, dtype=torch.int64)
+    out = network.predict(species, velocities, vectors, receivers, senders)
+    out.square().sum().backward()
 
-    def flops(module, *inputs: torch.Tensor) -> int:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            module(*inputs)
-        return counter.get_total_flops() // (2 * atoms)
+    def multiply_adds(linear) -> int:
+        views = linear.weight_views(linear.weight.grad, yield_instruction=True)
+        return sum(
+            int((gradient != 0.0).sum()) * linear.irreps_out[instruction.i_out].ir.dim
+            for _, instruction, gradient in views
+        )
 
-    def features(irreps: o3.Irreps) -> torch.Tensor:
-        return torch.ones(atoms, irreps.dim, dtype=torch.float64)
+    def paths(mlp) -> int:
+        return int((list(mlp.parameters())[-1].grad != 0.0).any(dim=0).sum())
 
-    for layer in network.interactions:
-        contraction, update = layer.linear_contraction, layer.linear_updates
-        counted["contraction"] += flops(contraction, features(contraction.irreps_in))
-        counted["update"] += flops(update, features(update.irreps_in))
-        residual = layer.tp_resnet
-        inputs = features(residual.irreps_in1), features(residual.irreps_in2)
-        counted["residual"] += flops(residual, *inputs)
+    found = count_operations(arch, 3.0)
+    layers = list(network.interactions)
+    assert found.contraction == sum(multiply_adds(layer.linear_contraction) for layer in layers)
+    assert found.update == sum(multiply_adds(layer.linear_updates) for layer in layers)
+    assert found.residual == sum(multiply_adds(layer.tp_resnet) for layer in layers)
     read_out = network.read_out
-    counted["read_out"] = flops(read_out, features(read_out.compression.irreps_in))
-
-    found = count_operations(arch, 7.0)._asdict()
-    assert {name: found[name] for name in counted} == counted
+    assert found.read_out == multiply_adds(read_out.compression) + multiply_adds(read_out.read_out)
+    # A polynomial of the third order for every path and channel.
+    evaluations = sum(3 * paths(layer.edge_mlp) + paths(layer.vel_mlp) for layer in layers)
+    assert found.table == 3 * evaluations
 
 
 def test_work_on_edges_grows_with_the_neighbours_alone() -> None:
@@ -106,9 +114,11 @@ def test_work_on_edges_grows_with_the_neighbours_alone() -> None:
         num_mp_layers=2,
         avg_num_neighbors=7.0,
     )
-    few, many = count_operations(arch, 10.0), count_operations(arch, 20.0)
-    for name in ("convolution", "path_weights"):
-        assert getattr(many, name) == 2.0 * getattr(few, name) > 0.0
+    none, few, many = (count_operations(arch, neighbours) for neighbours in (0.0, 10.0, 20.0))
+    for name in ("convolution", "path_weights", "couplings", "table"):
+        grown = getattr(few, name) - getattr(none, name)
+        assert getattr(many, name) - getattr(few, name) == grown > 0.0
+    assert none.convolution == 0.0
     for name in ("contraction", "velocity_product", "update", "residual", "read_out"):
         assert getattr(many, name) == getattr(few, name) > 0.0
 
@@ -156,12 +166,19 @@ Loop time of 0.5 on 1 procs for 1 steps with 9 atoms
          2   280            0.25
          3   270            0.75
 Loop time of 0.75 on 2 procs for 2 steps with 9 atoms
+
+MPI task timing breakdown:
+Section |  min time  |  avg time  |  max time  |%varavg| %total
+---------------------------------------------------------------
+Pair    | 0.001      | 0.001      | 0.001      |   0.0 |  0.02
+Modify  | 0.6        | 0.65       | 0.7        |   0.0 | 99.62
 """
 
 
 def test_logs() -> None:
     loops = read_loops(LOG)
     assert [(loop.steps, loop.atoms, loop.step) for loop in loops] == [(1, 9, 0.5), (2, 9, 0.375)]
+    assert read_modify(LOG) == [0.65]
     assert read_columns(LOG)[-1]["CPU"] == [0.0, 0.25, 0.75]
 
 
