@@ -1,5 +1,6 @@
 # make install   a virtual environment with everything in it
 # make test      install, lint and test
+# make test-long the tests that take longer, on up to 8 MPI ranks
 # make demo      install, run quartz and show the result
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
 
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 sources := $(wildcard fix_src/*.cpp fix_src/*.h fix_src/bridge/*.[ch] fix_src/kernels/*.cpp fix_src/kernels/*.h)
 
-.PHONY: install test lint format clean demo
+.PHONY: install test test-long lint format clean demo
 
 install: $(VENV)/installed
 
@@ -31,6 +32,9 @@ format: install
 
 test: install lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+
+test-long: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
 
 clean:
 	rm -rf build $(VENV)/installed

@@ -18,11 +18,12 @@ std::array<int, 3> Cell::nearest(const double r[3]) const {
   return {static_cast<int>(n0), static_cast<int>(n1), static_cast<int>(n2)};
 }
 
-void EdgeList::clear(int num_atoms) {
+void EdgeList::clear(int num_own, int num_remote_candidates) {
   candidates.clear();
   shifts.clear();
   first.clear();
-  first.reserve(num_atoms + 1);
+  first.reserve(num_own + 1);
+  number.resize(num_remote_candidates);
 }
 
 void EdgeList::begin_receiver() { first.push_back(candidates.size()); }
@@ -42,13 +43,14 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
   for (const auto &shift : shifts)
     images.push_back(cell.vector(shift));
 
-  receivers.resize(candidates.size());
+  first_edge.resize(first.size() + 1);
   senders.resize(candidates.size());
   vectors.resize(3 * candidates.size());
 
   const double cutoff_squared = cutoff * cutoff;
   std::size_t edge = 0;
   for (std::size_t i = 0; i < first.size(); i++) {
+    first_edge[i] = static_cast<std::int64_t>(edge);
     const double *at = positions + 3 * i;
     const std::size_t end = i + 1 < first.size() ? first[i + 1] : candidates.size();
     for (std::size_t c = first[i]; c < end; c++) {
@@ -59,7 +61,6 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
       const double z = from[2] + image[2] - at[2];
       if (x * x + y * y + z * z >= cutoff_squared)
         continue;
-      receivers[edge] = static_cast<std::int64_t>(i);
       senders[edge] = candidates[c].sender;
       vectors[3 * edge] = x;
       vectors[3 * edge + 1] = y;
@@ -68,9 +69,40 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
     }
   }
 
-  receivers.resize(edge);
+  first_edge.back() = static_cast<std::int64_t>(edge);
   senders.resize(edge);
   vectors.resize(3 * edge);
+  number_remote();
+}
+
+// Only atoms that some edge refers to become nodes: the candidates reach further by the skin.
+void EdgeList::number_remote() {
+  const std::int64_t num_own = static_cast<std::int64_t>(first.size());
+  remote.clear();
+  interior.clear();
+  boundary.clear();
+  if (number.empty())
+    return;
+
+  std::fill(number.begin(), number.end(), -1);
+  for (const std::int64_t sender : senders)
+    if (sender >= num_own)
+      number[sender - num_own] = 0;
+  for (std::size_t r = 0; r < number.size(); r++)
+    if (number[r] == 0) {
+      number[r] = num_own + static_cast<std::int64_t>(remote.size());
+      remote.push_back(static_cast<std::int64_t>(r));
+    }
+
+  for (std::int64_t i = 0; i < num_own; i++) {
+    bool sees_remote = false;
+    for (std::int64_t e = first_edge[i]; e < first_edge[i + 1]; e++)
+      if (senders[e] >= num_own) {
+        senders[e] = number[senders[e] - num_own];
+        sees_remote = true;
+      }
+    (sees_remote ? boundary : interior).push_back(i);
+  }
 }
 
 } // namespace trajcast

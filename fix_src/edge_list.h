@@ -21,37 +21,44 @@ struct Cell {
   std::array<int, 3> nearest(const double r[3]) const;
 };
 
-// The graph of a rank: edges between atoms closer than the cutoff, every periodic image its own
-// edge.
+// The graph of a rank: edges to its own atoms from atoms closer than the cutoff, every periodic
+// image its own edge.
 //
 // Candidates come from a neighbour list with a skin and stay valid until atoms are sorted anew.
 // Each refers to the atom itself and counts lattice vectors, so its edge vector follows the box and
-// needs no ghost atom's position.
+// needs no ghost atom's position. Senders are own atoms, 0, 1, ... num_own - 1, or atoms of other
+// ranks, num_own + r for the candidate r of those.
 class EdgeList {
 public:
-  // Forget all candidates; those of atoms 0, 1, ... num_atoms - 1 follow, in this order.
-  void clear(int num_atoms);
+  // Forget all candidates; those of own atoms 0, 1, ... num_own - 1 follow, in this order.
+  void clear(int num_own, int num_remote_candidates);
   void begin_receiver();
   void add_candidate(int sender, const std::array<int, 3> &shift);
 
   // Fill the arrays below with the candidates that are closer than the cutoff.
-  // positions: (num_atoms, 3), rows one after the other.
+  // positions: (num_own + num_remote_candidates, 3), rows one after the other.
   void update(const double *positions, const Cell &cell, double cutoff);
 
-  std::int64_t size() const { return static_cast<std::int64_t>(receivers.size()); }
+  std::int64_t size() const { return static_cast<std::int64_t>(senders.size()); }
 
-  std::vector<std::int64_t> receivers; // (size(),) sorted
-  std::vector<std::int64_t> senders;   // (size(),)
-  std::vector<double> vectors;         // (size(), 3) from receiver to sender's image
+  std::vector<std::int64_t> first_edge; // (num_own + 1,) first edge of each receiver
+  std::vector<std::int64_t> senders;    // (size(),) num_own + n is remote[n]
+  std::vector<double> vectors;          // (size(), 3) from receiver to sender's image
+  std::vector<std::int64_t> remote;     // candidates that an edge refers to, ascending
+  std::vector<std::int64_t> interior;   // receivers that see own atoms only, ascending
+  std::vector<std::int64_t> boundary;   // the other receivers, ascending
 
 private:
+  void number_remote();
+
   struct Candidate {
     int sender;
     int shift; // index into shifts
   };
 
   std::vector<Candidate> candidates;
-  std::vector<std::size_t> first; // first[i]: where the candidates of receiver i begin
+  std::vector<std::size_t> first;   // first[i]: where the candidates of receiver i begin
+  std::vector<std::int64_t> number; // of each remote candidate among the nodes; -1: no edge
   std::vector<std::array<int, 3>> shifts;
 };
 

@@ -16,11 +16,13 @@
 #include "pair.h"
 #include "update.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
-#include <unordered_map>
+#include <utility>
 
 using namespace LAMMPS_NS;
 using namespace FixConst;
@@ -28,6 +30,10 @@ using namespace FixConst;
 namespace {
 constexpr double MASS_TOLERANCE = 1.0e-3;
 constexpr double TIMESTEP_TOLERANCE = 1.0e-6;
+
+// Widths of rows forwarded to ghost atoms.
+constexpr int OWNER = 2; // rank and index
+constexpr int STATE = 6; // position and velocity
 
 bool is_keyword(const std::string &word) {
   return word == "device" || word == "precision" || word == "kernels" || word == "threads";
@@ -42,7 +48,11 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
   dynamic_group_allow = 1;
   scalar_flag = 1;
   extscalar = 1;
+  vector_flag = 1;
+  size_vector = 10;
+  extvector = 0;
   global_freq = 1;
+  comm_forward = STATE;
   message = {message_text.data(), static_cast<int64_t>(message_text.size())};
 
   parse(narg, arg);
@@ -54,9 +64,6 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
     fail("two-dimensional systems are not supported: write 'dimension 3'");
   if (!atom->tag_enable)
     fail("atom IDs are needed: write 'atom_modify id yes' before the box is created");
-  if (comm->nprocs > 1)
-    fail("several MPI ranks are not yet supported: run on one MPI rank, with the keyword 'threads' "
-         "for more cores");
 
   open_model();
 }
@@ -122,10 +129,9 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::open_model() {
+  const trajcast::NodePlace place = trajcast::node_place(world);
   if (threads == 0)
-    threads = comm->nthreads > 1 || std::getenv("OMP_NUM_THREADS")
-                  ? comm->nthreads
-                  : trajcast::cores_per_rank(world);
+    threads = comm->nthreads > 1 || std::getenv("OMP_NUM_THREADS") ? comm->nthreads : place.cores;
 
   std::string problem;
   bridge = trajcast::start_python(problem);
@@ -145,8 +151,16 @@ void FixPythonTrajcast::open_model() {
   config.precision = precision.c_str();
   config.kernels = kernels.c_str();
   config.num_threads = threads;
+  config.num_ranks = comm->nprocs;
+  config.node_rank = place.rank;
+  config.node_ranks = place.ranks;
 #ifndef MPI_STUBS
+  char library[MPI_MAX_LIBRARY_VERSION_STRING];
+  int length;
+  MPI_Get_library_version(library, &length);
   config.communicator = MPI_Comm_c2f(world);
+  config.mpi_function = reinterpret_cast<int64_t>(&PMPI_Comm_rank);
+  config.mpi_library = library;
 #endif
   trajcast_model_info info = {};
   info.masses = model_masses.data();
@@ -155,6 +169,26 @@ void FixPythonTrajcast::open_model() {
   fail_if_any(failed, message.text);
   model_timestep = info.timestep;
   cutoff = info.cutoff;
+  check_agreement(info);
+}
+
+/* ----------------------------------------------------------------------
+   each rank reads the file where it runs
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_agreement(const trajcast_model_info &info) {
+  bigint mine[3] = {info.fingerprint, -info.fingerprint, info.shares_device};
+  bigint all[3];
+  MPI_Allreduce(mine, all, 3, MPI_LMP_BIGINT, MPI_MAX, world);
+  if (all[0] != -all[1])
+    fail(fmt::format("the model file {} is not the same on all MPI ranks: copy one and the same "
+                     "file to every machine",
+                     model_path));
+  if (all[2] && comm->me == 0)
+    error->warning(FLERR,
+                   "Fix {} python/trajcast: several MPI ranks share a GPU: start as many ranks on "
+                   "each machine as it has GPUs",
+                   id);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -331,6 +365,8 @@ void FixPythonTrajcast::setup(int vflag) { post_force(vflag); }
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
+  graph_seconds = 0.0;
+  forward_seconds = 0.0;
   add_impulse();
   gather_frame();
   predict();
@@ -356,22 +392,78 @@ void FixPythonTrajcast::add_impulse() {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::gather_frame() {
+  if (comm->nprocs > 1)
+    share_states();
+
+  const double start = MPI_Wtime();
   const int nlocal = atom->nlocal;
-  types.resize(nlocal);
+  const int ncandidates = static_cast<int>(candidate_ghost.size());
+  node_positions.resize(3 * (nlocal + ncandidates));
+  for (int i = 0; i < nlocal; i++)
+    std::copy_n(atom->x[i], 3, &node_positions[3 * i]);
+  for (int r = 0; r < ncandidates; r++)
+    std::copy_n(&forwarded[STATE * (nlocal + candidate_ghost[r])], 3,
+                &node_positions[3 * (nlocal + r)]);
+  edges.update(node_positions.data(), cell(), cutoff);
+
+  const int nnodes = nlocal + static_cast<int>(edges.remote.size());
+  types.resize(nnodes);
+  velocities.resize(3 * nnodes);
   masses.resize(nlocal);
   unwrapped.resize(3 * nlocal);
-  velocities.resize(3 * nlocal);
   displacements.resize(3 * nlocal);
   new_velocities.resize(3 * nlocal);
-
   for (int i = 0; i < nlocal; i++) {
     types[i] = atom->type[i];
     masses[i] = mass_of(i);
     domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
     std::copy_n(atom->v[i], 3, &velocities[3 * i]);
   }
-  // Local atoms' positions lie one after the other: Memory::create() makes arrays so.
-  edges.update(nlocal ? atom->x[0] : nullptr, cell(), cutoff);
+  for (int n = nlocal; n < nnodes; n++) {
+    const int j = nlocal + candidate_ghost[edges.remote[n - nlocal]];
+    types[n] = atom->type[j];
+    std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
+  }
+  graph_seconds += MPI_Wtime() - start;
+}
+
+/* ----------------------------------------------------------------------
+   position and velocity of each ghost atom's owner, as they are now. LAMMPS has sent positions when
+   the last step moved the atoms, but a fix may have changed them, or the box, since.
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::share_states() {
+  forwarded.resize(STATE * (atom->nlocal + atom->nghost));
+  for (int i = 0; i < atom->nlocal; i++) {
+    std::copy_n(atom->x[i], 3, &forwarded[STATE * i]);
+    std::copy_n(atom->v[i], 3, &forwarded[STATE * i + 3]);
+  }
+  forward(STATE);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::forward(int width) {
+  const double start = MPI_Wtime();
+  forwarded_width = width;
+  comm->forward_comm(this, width);
+  forward_seconds += MPI_Wtime() - start;
+}
+
+/* ---------------------------------------------------------------------- */
+
+int FixPythonTrajcast::pack_forward_comm(int n, int *sent, double *buffer, int /*pbc_flag*/,
+                                         int * /*pbc*/) {
+  double *end = buffer;
+  for (int k = 0; k < n; k++)
+    end = std::copy_n(&forwarded[forwarded_width * sent[k]], forwarded_width, end);
+  return static_cast<int>(end - buffer);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::unpack_forward_comm(int n, int first, double *buffer) {
+  std::copy_n(buffer, forwarded_width * n, &forwarded[forwarded_width * first]);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -382,19 +474,38 @@ void FixPythonTrajcast::predict() {
 
   trajcast_frame frame = {};
   frame.num_atoms = atom->nlocal;
+  frame.num_remote = static_cast<int64_t>(edges.remote.size());
+  frame.remote = edges.remote.data();
   frame.types = types.data();
   frame.positions = unwrapped.data();
   frame.velocities = velocities.data();
   frame.masses = masses.data();
   frame.num_edges = edges.size();
-  frame.receivers = edges.receivers.data();
+  frame.first_edge = edges.first_edge.data();
   frame.senders = edges.senders.data();
   frame.edge_vectors = edges.vectors.data();
+  frame.num_interior = static_cast<int64_t>(edges.interior.size());
+  frame.interior = edges.interior.data();
+  frame.num_boundary = static_cast<int64_t>(edges.boundary.size());
+  frame.boundary = edges.boundary.data();
   frame.conserve = conserve;
 
-  trajcast_prediction prediction = {displacements.data(), new_velocities.data()};
-  const bool failed = bridge->step(model, &frame, &prediction, &message) != TRAJCAST_OK;
-  fail_if_any(failed, message.text);
+  last = {};
+  last.displacements = displacements.data();
+  last.velocities = new_velocities.data();
+  message.text[0] = '\0';
+  const int status = bridge->step(model, &frame, &last, &message);
+  if (status == TRAJCAST_LOST)
+    lose(message.text);
+  if (status == TRAJCAST_FAILED)
+    fail_if_any(message.text[0] != '\0', message.text);
+  if (last.broken)
+    fail_if_any(
+        last.broken_atom >= 0,
+        fmt::format("the model's prediction for atom {} at step {} is not a number: check the "
+                    "state before it for atoms that nearly touch and for velocities beyond those "
+                    "that the model was trained with",
+                    last.broken_atom >= 0 ? atom->tag[last.broken_atom] : 0, update->ntimestep));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -402,23 +513,14 @@ void FixPythonTrajcast::predict() {
 void FixPythonTrajcast::move_atoms() {
   double **x = atom->x;
   double **v = atom->v;
-  tagint broken = 0;
   for (int i = 0; i < atom->nlocal; i++) {
     if (!is_moved(i))
       continue;
     for (int k = 0; k < 3; k++) {
-      if (!std::isfinite(displacements[3 * i + k]) || !std::isfinite(new_velocities[3 * i + k]))
-        broken = atom->tag[i];
       x[i][k] += displacements[3 * i + k];
       v[i][k] = new_velocities[3 * i + k];
     }
   }
-  fail_if_any(
-      broken != 0,
-      fmt::format("the model's prediction for atom {} at step {} is not a number: check the "
-                  "state before it for atoms that nearly touch and for velocities beyond those "
-                  "that the model was trained with",
-                  broken, update->ntimestep));
 }
 
 /* ----------------------------------------------------------------------
@@ -426,37 +528,108 @@ void FixPythonTrajcast::move_atoms() {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::post_neighbor() {
+  const double start = MPI_Wtime() - forward_seconds;
+  find_owners();
+  list_remote_atoms();
+
   const int nlocal = atom->nlocal;
-  double **x = atom->x;
-  const trajcast::Cell box = cell();
-
-  std::unordered_map<tagint, int> owner;
-  owner.reserve(nlocal);
-  for (int i = 0; i < nlocal; i++)
-    owner.emplace(atom->tag[i], i);
-
-  const int nghost = atom->nghost;
-  std::vector<int> ghost_owner(nghost);
-  std::vector<std::array<int, 3>> ghost_shift(nghost);
-  for (int g = 0; g < nghost; g++) {
-    const int j = nlocal + g;
-    const int i = owner.at(atom->tag[j]);
-    const double lattice[3] = {x[j][0] - x[i][0], x[j][1] - x[i][1], x[j][2] - x[i][2]};
-    ghost_owner[g] = i;
-    ghost_shift[g] = box.nearest(lattice);
-  }
-
-  edges.clear(nlocal);
+  edges.clear(nlocal, static_cast<int>(candidate_ghost.size()));
   for (int i = 0; i < nlocal; i++) {
     edges.begin_receiver();
     for (int k = 0; k < list->numneigh[i]; k++) {
       const int j = list->firstneigh[i][k] & NEIGHMASK;
-      if (j < nlocal)
+      const int ghost = j - nlocal;
+      if (ghost < 0)
         edges.add_candidate(j, {0, 0, 0});
+      else if (ghost_candidate[ghost] < 0)
+        edges.add_candidate(owner_index[ghost], ghost_shift[ghost]);
       else
-        edges.add_candidate(ghost_owner[j - nlocal], ghost_shift[j - nlocal]);
+        edges.add_candidate(nlocal + ghost_candidate[ghost], ghost_shift[ghost]);
     }
   }
+  graph_seconds += MPI_Wtime() - forward_seconds - start;
+}
+
+/* ----------------------------------------------------------------------
+   a ghost atom is the image of an atom that its owner knows by another index
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_owners() {
+  const int nlocal = atom->nlocal;
+  const int nghost = atom->nghost;
+  forwarded.resize(OWNER * (nlocal + nghost));
+  for (int i = 0; i < nlocal; i++) {
+    forwarded[OWNER * i] = comm->me;
+    forwarded[OWNER * i + 1] = i;
+  }
+  forward(OWNER);
+  owner_rank.resize(nghost);
+  owner_index.resize(nghost);
+  for (int g = 0; g < nghost; g++) {
+    owner_rank[g] = static_cast<int>(forwarded[OWNER * (nlocal + g)]);
+    owner_index[g] = static_cast<int>(forwarded[OWNER * (nlocal + g) + 1]);
+  }
+
+  share_states();
+  const trajcast::Cell box = cell();
+  ghost_shift.resize(nghost);
+  for (int g = 0; g < nghost; g++) {
+    const double *image = atom->x[nlocal + g];
+    const double *owner = &forwarded[STATE * (nlocal + g)];
+    const double lattice[3] = {image[0] - owner[0], image[1] - owner[1], image[2] - owner[2]};
+    ghost_shift[g] = box.nearest(lattice);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   number the distinct atoms of other ranks that the neighbour list refers to, and tell their owners
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::list_remote_atoms() {
+  ghost_candidate.assign(atom->nghost, -1);
+  candidate_ranks.clear();
+  candidate_indices.clear();
+  candidate_ghost.clear();
+  if (comm->nprocs == 1)
+    return;
+
+  const int nlocal = atom->nlocal;
+  std::vector<int> seen; // ghosts of other ranks, each once
+  for (int i = 0; i < nlocal; i++)
+    for (int k = 0; k < list->numneigh[i]; k++) {
+      const int ghost = (list->firstneigh[i][k] & NEIGHMASK) - nlocal;
+      if (ghost < 0 || owner_rank[ghost] == comm->me || ghost_candidate[ghost] == 0)
+        continue;
+      ghost_candidate[ghost] = 0;
+      seen.push_back(ghost);
+    }
+  std::sort(seen.begin(), seen.end(), [this](int a, int b) {
+    return std::make_pair(owner_rank[a], owner_index[a]) <
+           std::make_pair(owner_rank[b], owner_index[b]);
+  });
+
+  for (const int ghost : seen) {
+    const bool known = !candidate_ghost.empty() && candidate_ranks.back() == owner_rank[ghost] &&
+                       candidate_indices.back() == owner_index[ghost];
+    if (!known) {
+      candidate_ranks.push_back(owner_rank[ghost]);
+      candidate_indices.push_back(owner_index[ghost]);
+      candidate_ghost.push_back(ghost);
+    }
+    ghost_candidate[ghost] = static_cast<int>(candidate_ghost.size()) - 1;
+  }
+
+  state_bytes = 0;
+  for (const int rank : owner_rank)
+    if (rank != comm->me)
+      state_bytes += STATE * sizeof(double);
+
+  const trajcast_halo halo = {static_cast<int64_t>(candidate_ranks.size()), candidate_ranks.data(),
+                              candidate_indices.data()};
+  const double start = MPI_Wtime();
+  if (bridge->plan(model, &halo, &message) != TRAJCAST_OK)
+    lose(message.text);
+  forward_seconds += MPI_Wtime() - start;
 }
 
 /* ----------------------------------------------------------------------
@@ -493,10 +666,39 @@ double FixPythonTrajcast::compute_scalar() {
 
 /* ---------------------------------------------------------------------- */
 
+// What the last step took, and how the atoms are distributed.
+double FixPythonTrajcast::compute_vector(int n) {
+  struct rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  const double kilobyte = 1024.0;
+  const auto nremote = static_cast<double>(edges.remote.size());
+  const struct {
+    double mine;
+    MPI_Op over_ranks;
+  } values[] = {
+      {graph_seconds, MPI_MAX},
+      {last.network_seconds, MPI_MAX},
+      {forward_seconds + last.exchange_seconds, MPI_MAX},
+      {last.reduction_seconds, MPI_MAX},
+      {static_cast<double>(state_bytes + last.bytes_received), MPI_SUM},
+      {static_cast<double>(last.rows_sent), MPI_SUM},
+      {nremote, MPI_SUM},
+      {static_cast<double>(atom->nlocal), MPI_MAX},
+      {nremote, MPI_MAX},
+      {kilobyte * usage.ru_maxrss, MPI_MAX},
+  };
+  double all;
+  MPI_Allreduce(&values[n].mine, &all, 1, MPI_DOUBLE, values[n].over_ranks, world);
+  return all;
+}
+
+/* ---------------------------------------------------------------------- */
+
 double FixPythonTrajcast::memory_usage() {
-  const double per_edge = 2 * sizeof(int64_t) + 3 * sizeof(double);
-  const double per_atom = 12 * sizeof(double) + sizeof(int32_t) + sizeof(double);
-  return per_edge * edges.receivers.capacity() + per_atom * types.capacity();
+  const double per_edge = sizeof(int64_t) + 3 * sizeof(double);
+  const double per_atom = 15 * sizeof(double) + sizeof(int32_t) + sizeof(double);
+  return per_edge * edges.senders.capacity() + per_atom * types.capacity() +
+         sizeof(double) * forwarded.capacity();
 }
 
 /* ---------------------------------------------------------------------- */
@@ -531,6 +733,16 @@ trajcast::Cell FixPythonTrajcast::cell() const {
 void FixPythonTrajcast::fail(const std::string &reason) {
   const bool complete = utils::strmatch(reason, "^Fix python/trajcast");
   error->all(FLERR, complete ? reason : fmt::format("Fix {} python/trajcast: {}", id, reason));
+}
+
+/* ----------------------------------------------------------------------
+   stop the job from one rank, which the others may be waiting for
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::lose(const std::string &reason) {
+  if (comm->nprocs == 1)
+    fail(reason);
+  error->one(FLERR, fmt::format("Fix {} python/trajcast: {}", id, reason));
 }
 
 /* ----------------------------------------------------------------------

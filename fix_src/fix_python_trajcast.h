@@ -8,6 +8,7 @@
 #include "edge_list.h"
 #include "python_host.h"
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -35,13 +36,18 @@ public:
   void final_integrate() override;
 
   void reset_dt() override;
+  int pack_forward_comm(int, int *, double *, int, int *) override;
+  void unpack_forward_comm(int, int, double *) override;
+
   double compute_scalar() override;
+  double compute_vector(int) override;
   double memory_usage() override;
 
 private:
   void parse(int, char **);
   void open_model();
 
+  void check_agreement(const trajcast_model_info &);
   void check_timestep();
   void check_masses();
   void check_neighbor_cutoff();
@@ -56,12 +62,18 @@ private:
   bool moves_all_atoms() const;
   trajcast::Cell cell() const;
 
+  void find_owners();
+  void list_remote_atoms();
+  void share_states();
+  void forward(int width);
+
   void add_impulse();
   void gather_frame();
   void predict();
   void move_atoms();
 
   [[noreturn]] void fail(const std::string &);
+  [[noreturn]] void lose(const std::string &);
   void fail_if_any(bool, const std::string &);
 
   // What the input script says.
@@ -87,10 +99,31 @@ private:
   class NeighList *list = nullptr;
   trajcast::EdgeList edges;
 
+  // What ghost atoms get from their owners: one row for each local and ghost atom.
+  std::vector<double> forwarded;
+  int forwarded_width = 0;
+
+  // Of ghost atoms, since the last neighbour list: owner, and lattice shift from there.
+  std::vector<int> owner_rank, owner_index;
+  std::vector<std::array<int, 3>> ghost_shift;
+  std::vector<int> ghost_candidate; // place in the arrays below; -1: an own atom, or not seen
+
+  // See trajcast_halo.
+  std::vector<int32_t> candidate_ranks;
+  std::vector<int64_t> candidate_indices;
+  std::vector<int> candidate_ghost; // one of the ghost atoms that it has here, from 0
+
   // Arrays for the bridge, see trajcast_frame and trajcast_prediction.
   std::vector<int32_t> types;
+  std::vector<double> node_positions; // (own atoms and candidates, 3) wrapped
   std::vector<double> unwrapped, velocities, masses;
   std::vector<double> displacements, new_velocities;
+
+  // Of the last step, on this rank: see compute_vector().
+  double graph_seconds = 0.0;
+  double forward_seconds = 0.0; // rows to ghost atoms, and the plan of the exchange
+  int64_t state_bytes = 0; // states of other ranks' atoms that come in each step
+  trajcast_prediction last = {};
 };
 
 } // namespace LAMMPS_NS

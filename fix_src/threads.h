@@ -7,8 +7,15 @@
 
 namespace trajcast {
 
-// Cores that each of the ranks on this node can have for itself, at least 1. Collective.
-int cores_per_rank(MPI_Comm world);
+// This rank's place among those on the same machine.
+struct NodePlace {
+  int rank;  // from 0
+  int ranks; // on this machine
+  int cores; // that each of them can have for itself, at least 1
+};
+
+// Collective.
+NodePlace node_place(MPI_Comm world);
 
 } // namespace trajcast
 

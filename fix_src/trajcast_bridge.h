@@ -21,7 +21,8 @@
 /* What a call returns. */
 enum trajcast_status {
   TRAJCAST_OK = 0,
-  TRAJCAST_FAILED = 1 /* the message says what is wrong and what to do about it */
+  TRAJCAST_FAILED = 1, /* the message says what is wrong and what to do about it */
+  TRAJCAST_LOST = 2    /* failed on this rank, while the others wait for it: end the whole job */
 };
 
 /* Where a call writes its error message. */
@@ -40,7 +41,12 @@ typedef struct {
   const char *precision;       /* "model", "single" or "double": arithmetic of the network */
   const char *kernels;         /* "fused" or "plain": code that evaluates the network on a CPU */
   int64_t num_threads;         /* CPU threads for the network, at least 1 */
+  int64_t num_ranks;           /* MPI ranks of the run; the rest is not read if there is one */
+  int64_t node_rank;           /* number of this rank among those on the same machine, from 0 */
+  int64_t node_ranks;          /* ranks on the same machine */
   int64_t communicator;        /* MPI communicator of the run as a Fortran handle (MPI_Comm_c2f) */
+  int64_t mpi_function;        /* address of PMPI_Comm_rank in the MPI library of the run */
+  const char *mpi_library;     /* what that library says of itself (MPI_Get_library_version) */
 } trajcast_config;
 
 /* What the model file says. Filled by open(). */
@@ -48,34 +54,63 @@ typedef struct {
   double timestep;                    /* time that one prediction advances, fs */
   double cutoff;                      /* neighbours closer than this are seen, Angstrom */
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
+  int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
+  int64_t fingerprint;                /* the same for the same weights and description, only */
   double
       *masses; /* (num_types,) mass of each LAMMPS type's element, g/mol; the caller allocates it */
 } trajcast_model_info;
 
+/* The atoms of other ranks that own atoms may see before the neighbour list is built anew, each
+   once, sorted by rank, then index. */
+typedef struct {
+  int64_t num_candidates;
+  const int32_t *ranks;   /* (num_candidates,) MPI rank that owns the atom */
+  const int64_t *indices; /* (num_candidates,) the atom's place in the order of that rank */
+} trajcast_halo;
+
 /* One state of the system, and the neighbour list that goes with it.
 
-   Nodes are the atoms of this rank, in its local order. Every pair of atoms or periodic images
-   closer than the cutoff is one edge; edges are sorted by receiver. */
+   Nodes are the atoms of this rank, in its local order, followed by the remote nodes: those atoms
+   of other ranks that an edge refers to, once each, in the order of trajcast_halo. Every pair of
+   an own atom and an atom or periodic image closer than the cutoff is one edge. */
 typedef struct {
-  int64_t num_atoms;
-  const int32_t *types;     /* (num_atoms,) LAMMPS atom types, 1 ... num_types */
+  int64_t num_atoms;        /* own atoms */
+  int64_t num_remote;       /* remote nodes; num_nodes = num_atoms + num_remote */
+  const int64_t *remote;    /* (num_remote,) their places in trajcast_halo, ascending */
+  const int32_t *types;     /* (num_nodes,) LAMMPS atom types, 1 ... num_types */
   const double *positions;  /* (num_atoms, 3) unwrapped by the image flags, Angstrom */
-  const double *velocities; /* (num_atoms, 3) in the units of the run */
+  const double *velocities; /* (num_nodes, 3) in the units of the run */
   const double *masses;     /* (num_atoms,) g/mol */
 
   int64_t num_edges;
-  const int64_t *receivers;   /* (num_edges,) the atom that sees the neighbour */
-  const int64_t *senders;     /* (num_edges,) the neighbour */
+  const int64_t *first_edge;  /* (num_atoms + 1,) edges of own atom i, which sees the neighbours,
+                                 are first_edge[i] ... first_edge[i + 1] - 1 */
+  const int64_t *senders;     /* (num_edges,) the neighbour, a node */
   const double *edge_vectors; /* (num_edges, 3) from receiver to the sender's image, Angstrom */
+
+  int64_t num_interior; /* num_interior + num_boundary = num_atoms if there are remote nodes, else
+                           both lists may be empty */
+  const int64_t *interior; /* (num_interior,) own atoms without an edge to a remote node */
+  int64_t num_boundary;
+  const int64_t *boundary; /* (num_boundary,) own atoms with one */
 
   int32_t conserve; /* 1: restore the total momentum (and angular momentum where the model asks for
                        it) */
 } trajcast_frame;
 
-/* What comes back for each atom of a frame. The caller allocates both arrays. */
+/* What comes back for each atom of a frame, the caller allocates both arrays, and what it took. */
 typedef struct {
   double *displacements; /* (num_atoms, 3) x(t + timestep) - x(t), Angstrom */
   double *velocities;    /* (num_atoms, 3) v(t + timestep), in the units of the run */
+
+  int32_t broken;      /* 1 if the prediction for an atom of any rank is not a number, else 0 */
+  int64_t broken_atom; /* the first such own atom; -1: none */
+
+  double network_seconds;   /* wall time of the network */
+  double exchange_seconds;  /* wall time of sending and receiving, and of waiting for it */
+  double reduction_seconds; /* wall time of sums over all ranks */
+  int64_t bytes_received;   /* from other ranks */
+  int64_t rows_sent;        /* atoms whose features went to another rank, in each exchange */
 } trajcast_prediction;
 
 /* The calls. Each returns a trajcast_status, and writes a message if it fails. */
@@ -84,7 +119,13 @@ typedef struct {
   int (*open)(const trajcast_config *config, int64_t *handle, trajcast_model_info *info,
               trajcast_message *message);
 
-  /* Predict the state one time step of the model later. */
+  /* Agree with the other ranks on whose features go where. To be called by all of several ranks
+     after each change of the order of atoms, before step(). */
+  int (*plan)(int64_t handle, const trajcast_halo *halo, trajcast_message *message);
+
+  /* Predict the state one time step of the model later. All ranks have to call it; a rank without
+     atoms does, too. On a failure, TRAJCAST_FAILED is returned to all ranks, with an empty message
+     where another rank failed. */
   int (*step)(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
               trajcast_message *message);
 

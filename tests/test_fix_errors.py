@@ -259,12 +259,6 @@ def test_integrator_of_other_atoms(lmp, quartz, quartz_model) -> None:
     assert bad.returncode != 0
 
 
-def test_several_ranks(lmp, quartz, quartz_model) -> None:
-    run = lmp(quartz.script(quartz_model), quartz, ranks=2)
-    assert FIX in run.error() and "one MPI rank" in run.error()
-    assert run.returncode != 0
-
-
 def test_time_step_changed_during_a_run(lmp, quartz, quartz_model) -> None:
     change = "fix 2 all dt/reset 1 0.1 1.0 0.01"
     run = lmp(quartz.script(quartz_model, 5, extra=change), quartz)

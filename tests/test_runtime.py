@@ -6,7 +6,7 @@ from conftest import PARITY, PARITY_CASES, System, load_case
 from reference import Reference, assert_close
 
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.runtime.bridge import FAILED, OK, Bridge
+from lammps_trajcast.runtime.bridge import FAILED, LOST, OK, Bridge
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError
 
@@ -18,7 +18,7 @@ def frame_of(system: System) -> Frame:
         positions=system.positions,
         velocities=system.velocities,
         masses=system.atom_masses,
-        receivers=graph.receivers.numpy(),
+        first_edge=np.searchsorted(graph.receivers.numpy(), np.arange(len(system.types) + 1)),
         senders=graph.senders.numpy(),
         edge_vectors=graph.edge_vectors.numpy(),
     )
@@ -46,8 +46,8 @@ def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:
     for _ in range(5):
         system.positions = system.positions + 0.1 * rng.normal(size=system.positions.shape)
         frame = frame_of(system)
-        counts.add(len(frame.receivers))
-        displacements, velocities = predictor.step(frame)
+        counts.add(len(frame.senders))
+        displacements, velocities = predictor.step(frame)[:2]
         expected = reference.step(system)
         assert_close(displacements, expected[0], 1e-12)
         assert_close(velocities, expected[1], 1e-12)
@@ -127,12 +127,12 @@ def test_bridge_opens_steps_and_closes(model_file) -> None:
             ("positions", "double[]"),
             ("velocities", "double[]"),
             ("masses", "double[]"),
-            ("receivers", "int64_t[]"),
+            ("first_edge", "int64_t[]"),
             ("senders", "int64_t[]"),
             ("edge_vectors", "double[]"),
         )
     }
-    counts = {"num_atoms": len(frame.types), "num_edges": len(frame.receivers), "conserve": 1}
+    counts = {"num_atoms": len(frame.types), "num_edges": len(frame.senders), "conserve": 1}
     c_frame = ffi.new("trajcast_frame *", {**fields, **counts})
     displacements, velocities = np.zeros_like(frame.positions), np.zeros_like(frame.positions)
     prediction = ffi.new(
@@ -148,7 +148,7 @@ def test_bridge_opens_steps_and_closes(model_file) -> None:
     assert_close(velocities / 1000.0, expected[1], 1e-12)
 
     assert call.bridge.close(handle[0], message) == OK
-    assert call.bridge.step(handle[0], c_frame, prediction, message) == FAILED
+    assert call.bridge.step(handle[0], c_frame, prediction, message) == LOST
 
 
 def test_bridge_reports_and_keeps_to_the_buffer(tmp_path) -> None:

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.model.file import ModelFileError
-from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError
+from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
+from lammps_trajcast.runtime.predictor import Frame, Place, Predictor, PredictorError, StepError
 
 OK = 0
 FAILED = 1
+LOST = 2
 
 
 class Bridge:
@@ -40,10 +42,13 @@ class Bridge:
                 precision=self._text(config.precision),
                 num_threads=config.num_threads,
                 kernels=self._text(config.kernels),
+                place=self._place(config) if config.num_ranks > 1 else None,
             )
             info.timestep = predictor.timestep
             info.cutoff = predictor.cutoff
             info.conserves_angular_momentum = predictor.conserves_angular_momentum
+            info.shares_device = predictor.shares_device
+            info.fingerprint = int(predictor.fingerprint[:15], 16)
             self._view(info.masses, (config.num_types,), np.float64)[:] = predictor.masses
             handle[0] = self._next_handle
             self._models[self._next_handle] = predictor
@@ -51,27 +56,50 @@ class Bridge:
 
         return self._guarded(load, message)
 
+    def plan(self, handle: int, halo: Any, message: Any) -> int:
+        """Body of `trajcast_functions.plan`."""
+
+        def plan() -> None:
+            m = halo.num_candidates
+            self._models[handle].halo.plan(
+                self._view(halo.ranks, (m,), np.int32), self._view(halo.indices, (m,), np.int64)
+            )
+
+        return self._guarded(plan, message, unexpected=LOST)
+
     def step(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.step`."""
 
         def predict() -> None:
-            n, e = frame.num_atoms, frame.num_edges
-            after = self._models[handle].step(
+            n, r, e = frame.num_atoms, frame.num_remote, frame.num_edges
+            predictor = self._models[handle]
+            after = predictor.step(
                 Frame(
-                    types=self._view(frame.types, (n,), np.int32),
+                    types=self._view(frame.types, (n + r,), np.int32),
                     positions=self._view(frame.positions, (n, 3), np.float64),
-                    velocities=self._view(frame.velocities, (n, 3), np.float64),
+                    velocities=self._view(frame.velocities, (n + r, 3), np.float64),
                     masses=self._view(frame.masses, (n,), np.float64),
-                    receivers=self._view(frame.receivers, (e,), np.int64),
+                    first_edge=self._view(frame.first_edge, (n + 1,), np.int64),
                     senders=self._view(frame.senders, (e,), np.int64),
                     edge_vectors=self._view(frame.edge_vectors, (e, 3), np.float64),
+                    remote=self._view(frame.remote, (r,), np.int64),
+                    interior=self._indices(frame.interior, frame.num_interior) if r else None,
+                    boundary=self._indices(frame.boundary, frame.num_boundary) if r else None,
                 ),
                 conserve=bool(frame.conserve),
             )
             self._view(prediction.displacements, (n, 3), np.float64)[:] = after.displacements
             self._view(prediction.velocities, (n, 3), np.float64)[:] = after.velocities
+            prediction.broken = after.broken
+            prediction.broken_atom = after.broken_atom
+            traffic = predictor.halo.traffic
+            prediction.network_seconds = after.network_seconds
+            prediction.exchange_seconds = traffic.exchange_seconds
+            prediction.reduction_seconds = traffic.reduction_seconds
+            prediction.bytes_received = traffic.bytes_received
+            prediction.rows_sent = traffic.rows_sent
 
-        return self._guarded(predict, message)
+        return self._guarded(predict, message, unexpected=LOST)
 
     def close(self, handle: int, message: Any) -> int:
         """Body of `trajcast_functions.close`."""
@@ -81,6 +109,15 @@ class Bridge:
     def _text(self, pointer: Any) -> str:
         return self._ffi.string(pointer).decode()
 
+    def _place(self, config: Any) -> Place:
+        communicator = adopt_communicator(
+            config.communicator, config.mpi_function, self._text(config.mpi_library)
+        )
+        return Place(communicator, config.node_rank, config.node_ranks)
+
+    def _indices(self, pointer: Any, count: int) -> NDArray[np.int64]:
+        return self._view(pointer, (count,), np.int64)
+
     def _view(self, pointer: Any, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
         """An array on the caller's memory; no copy."""
         size = int(np.prod(shape))
@@ -89,21 +126,24 @@ class Bridge:
         buffer = self._ffi.buffer(pointer, size * np.dtype(dtype).itemsize)
         return np.frombuffer(buffer, dtype).reshape(shape)
 
-    def _guarded(self, work: Callable[[], None], message: Any) -> int:
+    def _guarded(self, work: Callable[[], None], message: Any, unexpected: int = FAILED) -> int:
         try:
             work()
-        except (ModelFileError, PredictorError) as error:
-            return self._fail(str(error), message)
+        except (HaloError, ModelFileError, PredictorError) as error:
+            if isinstance(error, StepError) and str(error).startswith("unexpected"):
+                traceback.print_exception(error.__cause__, file=sys.stderr)
+            self._write(str(error), message)
+            return FAILED
         except BaseException as error:  # nothing may pass into C++
             traceback.print_exc(file=sys.stderr)
-            return self._fail(f"unexpected {type(error).__name__}: {error}", message)
+            self._write(f"unexpected {type(error).__name__}: {error}", message)
+            return unexpected
         return OK
 
-    def _fail(self, text: str, message: Any) -> int:
+    def _write(self, text: str, message: Any) -> None:
         capacity = message.capacity - 1
         encoded = text.encode()[:capacity] + b"\0"
         self._ffi.memmove(message.text, encoded, len(encoded))
-        return FAILED
 
 
 _bridge: Bridge | None = None
@@ -117,9 +157,11 @@ def register(address: int) -> None:
     if _bridge is None:
         _bridge = Bridge(ffi)
         ffi.def_extern(name="trajcast_open", error=FAILED)(_bridge.open)
-        ffi.def_extern(name="trajcast_step", error=FAILED)(_bridge.step)
+        ffi.def_extern(name="trajcast_plan", error=LOST)(_bridge.plan)
+        ffi.def_extern(name="trajcast_step", error=LOST)(_bridge.step)
         ffi.def_extern(name="trajcast_close", error=FAILED)(_bridge.close)
     functions = ffi.cast("trajcast_functions *", address)
     functions.open = lib.trajcast_open
+    functions.plan = lib.trajcast_plan
     functions.step = lib.trajcast_step
     functions.close = lib.trajcast_close

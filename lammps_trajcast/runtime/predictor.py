@@ -1,16 +1,24 @@
 """One time step of a trained network, NumPy in and NumPy out: what the LAMMPS fix runs."""
 
 import copy
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.model.network import compile_network, quick_construction
+from lammps_trajcast.model.network import quick_construction
+from lammps_trajcast.runtime.halo import Halo, MpiHalo
+from lammps_trajcast.runtime.stages import make_stages
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
 
 FEMTOSECONDS = {"real": 1.0, "metal": 1000.0}
 """Time unit of LAMMPS's unit styles, in fs; both measure length in Angstrom."""
@@ -22,23 +30,74 @@ class PredictorError(ValueError):
     """What was asked for is impossible with this model or machine; says what to do instead."""
 
 
-class Frame(NamedTuple):
-    """One state of N atoms and the E edges between them, as in `fix_src/trajcast_bridge.h`."""
+class StepError(PredictorError):
+    """A step failed on some rank; all raise this, with a text where it was."""
 
-    types: NDArray[np.int32]  # (N,) LAMMPS atom types, from 1
+
+class Place(NamedTuple):
+    """A process among the MPI ranks of a run."""
+
+    communicator: "MPI.Comm"  # of all ranks of the run
+    node_rank: int  # among the ranks on the same machine
+    node_ranks: int  # on the same machine
+
+
+class Frame(NamedTuple):
+    """The state of N own atoms and what they see, as in `fix_src/trajcast_bridge.h`.
+
+    Nodes are the own atoms, then R remote nodes: atoms of other ranks that some of the E edges
+    refer to.
+    """
+
+    types: NDArray[np.int32]  # (N + R,) LAMMPS atom types, from 1
     positions: NDArray[np.float64]  # (N, 3) Angstrom, unwrapped
-    velocities: NDArray[np.float64]  # (N, 3) in the units of the run
+    velocities: NDArray[np.float64]  # (N + R, 3) in the units of the run
     masses: NDArray[np.float64]  # (N,) g/mol
-    receivers: NDArray[np.int64]  # (E,) sorted
-    senders: NDArray[np.int64]  # (E,)
+    first_edge: NDArray[np.int64]  # (N + 1,) edges of own atom i begin at first_edge[i]
+    senders: NDArray[np.int64]  # (E,) smaller than N + R
     edge_vectors: NDArray[np.float64]  # (E, 3) Angstrom, receiver to sender's image
+    remote: NDArray[np.int64] = np.empty(0, np.int64)  # (R,) places in the halo's plan, ascending
+    interior: NDArray[np.int64] | None = None  # own atoms without remote senders; None if R = 0
+    boundary: NDArray[np.int64] | None = None  # the other own atoms; None if R = 0
 
 
 class Step(NamedTuple):
-    """The prediction for N atoms, one time step of the model later."""
+    """The prediction for N own atoms, one time step of the model later."""
 
     displacements: NDArray[np.float64]  # (N, 3) Angstrom
     velocities: NDArray[np.float64]  # (N, 3) in the units of the run
+    broken: bool  # whether the prediction for any atom of any rank is not a number
+    broken_atom: int  # the first such own atom; -1: none
+    network_seconds: float  # wall time but for exchange and sums
+
+
+class _Outcome(NamedTuple):
+    """What a rank knows of a step before it knows of the others."""
+
+    prediction: Prediction
+    positions: Tensor  # (N, 3) Angstrom
+    velocities: Tensor  # (N, 3) at the start, in the model's unit
+    masses: Tensor  # (N,) g/mol
+    system: Tensor  # (N,) zeros: all atoms are one system
+    sums: Tensor  # (1, 10) see Conservation.linear_sums
+    broken: Tensor  # (any,) atoms whose prediction is not a number
+
+
+class _Attempt:
+    """Runs what may fail. After a failure it runs nothing more, so that this rank keeps step with
+    the others in the exchange until all know of it.
+    """
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __call__(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        if self.error is None:
+            try:
+                return work(*arguments)
+            except Exception as error:
+                self.error = error
+        return None
 
 
 class Predictor:
@@ -53,6 +112,9 @@ class Predictor:
         masses: (number of types,) g/mol, those that the model was trained with.
         conserves_angular_momentum: whether it does, for isolated molecules.
         device: where the network runs.
+        shares_device: whether other ranks run on the same GPU.
+        fingerprint: of the model file, see :meth:`ModelFile.fingerprint`.
+        halo: the exchange with other ranks.
         dtype: in which precision.
     """
 
@@ -65,6 +127,7 @@ class Predictor:
         precision: str = "model",
         num_threads: int | None = None,
         kernels: str = "fused",
+        place: Place | None = None,
     ) -> None:
         """Compile the network of a model.
 
@@ -77,6 +140,7 @@ class Predictor:
             num_threads: CPU threads of torch, for the whole process; None leaves them as they are.
             kernels: "fused" for the compiled CPU kernels (a GPU takes the plain path), "plain" for
                 e3nn's operations throughout.
+            place: this process among the MPI ranks of the run; None if it is alone.
 
         Raises:
             PredictorError: for an element that the model does not know, a device that is not there,
@@ -99,7 +163,12 @@ class Predictor:
         self.cutoff = data.architecture.edge_cutoff
         self.masses = np.array([data.masses[i] for i in index])
         self.conserves_angular_momentum = data.architecture.conserve_ang_mom
-        self.device = _find_device(device)
+        self.device = _find_device(device, place.node_rank if place else 0)
+        self.shares_device = (
+            self.device.type == "cuda"
+            and place is not None
+            and place.node_ranks > torch.cuda.device_count()
+        )
         self.dtype = _find_dtype(data.precision if precision == "model" else precision)
         # Time units per model's time unit: one over the factor for velocities.
         self._time_ratio = FEMTOSECONDS[units] / FEMTOSECONDS[data.units]
@@ -111,7 +180,10 @@ class Predictor:
             network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
         network = network.to(dtype=self.dtype, device=self.device).eval()
-        self._network = compile_network(FusedTrajCast(network) if fused else network)
+        self._stages = make_stages(network, kernels)
+        self._buffers = [torch.empty(0, dtype=self.dtype, device=self.device) for _ in range(2)]
+        self.halo = MpiHalo(place.communicator, self.device) if place else Halo()
+        self.fingerprint = model.fingerprint()
         self._species_of_type = torch.tensor([-1, *index])
 
     @classmethod
@@ -124,6 +196,7 @@ class Predictor:
         precision: str = "model",
         num_threads: int | None = None,
         kernels: str = "fused",
+        place: Place | None = None,
     ) -> "Predictor":
         """Load a model file; see the constructor for the other arguments.
 
@@ -132,46 +205,139 @@ class Predictor:
             PredictorError: as the constructor does.
         """
         model = ModelFile.load(path)
-        return cls(model, elements, units, device, precision, num_threads, kernels)
+        return cls(model, elements, units, device, precision, num_threads, kernels, place)
 
     @torch.inference_mode()
     def step(self, frame: Frame, conserve: bool = True) -> Step:
-        """Predict the state one time step later.
+        """Predict the state one time step later; all ranks have to call it.
 
         Args:
             frame: the state now.
             conserve: restore the total momentum, and angular momentum where the model asks for it.
+
+        Raises:
+            StepError: something failed, on this rank or another. All ranks raise it, with an empty
+                text where it was another.
         """
-        species = self._species_of_type[torch.from_numpy(frame.types).long()]
-        velocities = torch.from_numpy(frame.velocities) / self._time_ratio
+        began = time.perf_counter()
+        attempt = _Attempt()
+        self.halo.select(frame.remote)
         # TorchScript's optimiser would compile for the shapes it sees, for many seconds and over
         # and over: every step has another number of edges. It gains nothing here.
         with torch.jit.optimized_execution(False):
-            target = self._network.predict(
-                species.to(self.device),
-                velocities.to(dtype=self.dtype, device=self.device),
-                torch.from_numpy(frame.edge_vectors).to(dtype=self.dtype, device=self.device),
-                torch.from_numpy(frame.receivers).to(self.device),
-                torch.from_numpy(frame.senders).to(self.device),
-            ).to(dtype=torch.float64, device="cpu")
-        if conserve:
-            prediction = self._conservation(
-                target,
-                torch.from_numpy(frame.positions),
-                velocities,
-                torch.from_numpy(frame.masses),
-                torch.zeros_like(species),
-                1,
+            target = self._predict(frame, attempt)
+        mine: _Outcome | None = attempt(self._judge, frame, target)
+
+        # The one reduction of a step: momenta, failures, and atoms that the network has lost.
+        sums = np.zeros(12)
+        if mine is not None:
+            sums[:10], sums[11] = mine.sums[0], len(mine.broken)
+        sums[10] = mine is None
+        sums = self.halo.sum(sums)
+        if mine is None or sums[10] > 0:
+            raise StepError(_reason(attempt.error, frame)) from attempt.error
+
+        prediction, broken = mine.prediction, bool(sums[11] > 0)
+        if conserve and not broken:
+            total = torch.from_numpy(sums[:10]).unsqueeze(0)
+            prediction = self._conservation.apply_linear(prediction, total, mine.system)
+            if self.conserves_angular_momentum:
+                prediction = self._conserve_angular_momentum(prediction, mine)
+        velocities = prediction.velocity * self._time_ratio
+        waited = self.halo.traffic.exchange_seconds + self.halo.traffic.reduction_seconds
+        return Step(
+            prediction.displacement.numpy(),
+            velocities.numpy(),
+            broken=broken,
+            broken_atom=int(mine.broken[0]) if len(mine.broken) else -1,
+            network_seconds=time.perf_counter() - began - waited,
+        )
+
+    def _predict(self, frame: Frame, attempt: _Attempt) -> Tensor:
+        """Targets (N, 6). While features travel, receivers that see own atoms only are served."""
+        own = len(frame.masses)
+        features: Any = attempt(self._first_features, frame) if own else None
+        for k, width in enumerate(self._stages.widths[1:]):
+            after = self._buffer(k % 2, len(frame.types), width)
+            if k > 0:
+                self.halo.start(features, own)
+            early = None if k == 0 else self._on_device(frame.interior)
+            attempt(self._layer, own, k, features, after, early)
+            if k > 0:
+                self.halo.finish()
+                if frame.boundary is not None:
+                    late = self._on_device(frame.boundary)
+                    attempt(self._layer, own, k, features, after, late)
+            features = after
+        return attempt(self._stages.read_out, features) if own else torch.zeros((0, 6))
+
+    def _first_features(self, frame: Frame) -> Tensor:
+        species = self._species_of_type[torch.from_numpy(frame.types).long()]
+        self._stages.prepare(
+            species.to(self.device),
+            (torch.from_numpy(frame.velocities) / self._time_ratio).to(self.device),
+            torch.from_numpy(frame.edge_vectors).to(self.device),
+            torch.from_numpy(frame.first_edge).to(self.device),
+            torch.from_numpy(frame.senders).to(self.device),
+        )
+        return self._stages.initial_features()
+
+    def _layer(
+        self, own: int, k: int, features: Tensor, after: Tensor, receivers: Tensor | None
+    ) -> None:
+        if own:
+            self._stages.layer(k, features, after, receivers)
+
+    def _on_device(self, atoms: NDArray[np.int64] | None) -> Tensor | None:
+        return None if atoms is None else torch.from_numpy(atoms).to(self.device)
+
+    def _buffer(self, number: int, rows: int, width: int) -> Tensor:
+        """One of two matrices (rows, width), whose memory is kept from step to step."""
+        size = rows * width
+        if self._buffers[number].numel() < size:
+            self._buffers[number] = torch.empty(
+                size + size // 10, dtype=self.dtype, device=self.device
             )
-        else:
-            prediction = self._conservation.scale(target)
-        velocity = prediction.velocity * self._time_ratio
-        return Step(prediction.displacement.numpy(), velocity.numpy())
+        return self._buffers[number][:size].view(rows, width)
+
+    def _judge(self, frame: Frame, target: Tensor) -> _Outcome:
+        own = len(frame.masses)
+        prediction = self._conservation.scale(target.to(dtype=torch.float64, device="cpu"))
+        velocities = torch.from_numpy(frame.velocities[:own]) / self._time_ratio
+        masses = torch.from_numpy(frame.masses)
+        system = torch.zeros(own, dtype=torch.int64)
+        sums = self._conservation.linear_sums(prediction, velocities, masses, system, 1)
+        finite = torch.isfinite(prediction.displacement) & torch.isfinite(prediction.velocity)
+        broken = torch.nonzero(~finite.all(dim=1)).flatten()
+        positions = torch.from_numpy(frame.positions)
+        return _Outcome(prediction, positions, velocities, masses, system, sums, broken)
+
+    def _conserve_angular_momentum(self, prediction: Prediction, mine: _Outcome) -> Prediction:
+        layer, (_, positions, velocities, masses, system, _, _) = self._conservation, mine
+        centres = layer.centre_sums(prediction, positions, masses, system, 1)
+        centres = torch.from_numpy(self.halo.sum(centres.numpy()))
+        spins = layer.angular_sums(prediction, positions, velocities, masses, centres, system, 1)
+        spins = torch.from_numpy(self.halo.sum(spins.numpy()))
+        return layer.apply_angular(prediction, positions, centres, spins, system)
 
 
-def _find_device(name: str) -> torch.device:
+def _reason(error: Exception | None, frame: Frame) -> str:
+    """What went wrong on this rank, in one line; empty if nothing."""
+    if error is None or isinstance(error, PredictorError):
+        return str(error or "")
+    text = " ".join(str(error).split())
+    no_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    if no_memory or "allocate memory" in text:
+        return (
+            f"out of memory with {len(frame.masses)} atoms, {len(frame.remote)} atoms of other "
+            f"ranks and {len(frame.senders)} edges on one MPI rank: use more ranks on more machines"
+        )
+    return f"unexpected {type(error).__name__}: {text}"
+
+
+def _find_device(name: str, node_rank: int) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise PredictorError(
             "device cuda: torch finds no CUDA GPU on this machine: write 'device cpu' or "
@@ -179,6 +345,8 @@ def _find_device(name: str) -> torch.device:
         )
     if name not in ("cpu", "cuda"):
         raise PredictorError(f"unknown device {name}: write auto, cpu or cuda")
+    if name == "cuda":
+        return torch.device("cuda", node_rank % torch.cuda.device_count())
     return torch.device(name)
 
 
