@@ -122,7 +122,7 @@ private:
   // Of the last step, on this rank: see compute_vector().
   double graph_seconds = 0.0;
   double forward_seconds = 0.0; // rows to ghost atoms, and the plan of the exchange
-  int64_t state_bytes = 0; // states of other ranks' atoms that come in each step
+  int64_t state_bytes = 0;      // states of other ranks' atoms that come in each step
   trajcast_prediction last = {};
 };
 
