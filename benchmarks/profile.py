@@ -51,7 +51,7 @@ def profile_plain(model: str, replicate: tuple[int, int, int], steps: int) -> di
         torch.from_numpy(frame.types).long() - 1,
         torch.from_numpy(frame.velocities).float() * 1e-3,
         torch.from_numpy(frame.edge_vectors).float(),
-        torch.from_numpy(frame.receivers),
+        torch.arange(len(frame.types)).repeat_interleave(torch.from_numpy(frame.first_edge).diff()),
         torch.from_numpy(frame.senders),
     )
     with torch.inference_mode():

@@ -76,7 +76,7 @@ def measure_steps(
             for kernels, predictor in predictors.items():
                 for _ in range(FUSED_REPEATS if kernels == "fused" else 1):
                     samples[kernels][number].append(timed(lambda p=predictor: p.step(frame)))
-    neighbours = len(frame.receivers) / len(frame.types)
+    neighbours = len(frame.senders) / len(frame.types)
     return StepTimes(len(frame.types), neighbours, **samples)
 
 

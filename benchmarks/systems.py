@@ -58,7 +58,7 @@ class Crystal:
             positions=self.positions,
             velocities=self.velocities,
             masses=self.masses,
-            receivers=graph.receivers.numpy(),
+            first_edge=np.searchsorted(graph.receivers.numpy(), np.arange(len(self.types) + 1)),
             senders=graph.senders.numpy(),
             edge_vectors=graph.edge_vectors.numpy(),
         )

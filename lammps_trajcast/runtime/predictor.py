@@ -257,17 +257,16 @@ class Predictor:
         """Targets (N, 6). While features travel, receivers that see own atoms only are served."""
         own = len(frame.masses)
         features: Any = attempt(self._first_features, frame) if own else None
+        interior, boundary = self._on_device(frame.interior), self._on_device(frame.boundary)
         for k, width in enumerate(self._stages.widths[1:]):
             after = self._buffer(k % 2, len(frame.types), width)
             if k > 0:
                 self.halo.start(features, own)
-            early = None if k == 0 else self._on_device(frame.interior)
-            attempt(self._layer, own, k, features, after, early)
+            attempt(self._layer, own, k, features, after, interior if k > 0 else None)
             if k > 0:
                 self.halo.finish()
-                if frame.boundary is not None:
-                    late = self._on_device(frame.boundary)
-                    attempt(self._layer, own, k, features, after, late)
+                if boundary is not None:
+                    attempt(self._layer, own, k, features, after, boundary)
             features = after
         return attempt(self._stages.read_out, features) if own else torch.zeros((0, 6))
 

@@ -1,0 +1,162 @@
+"""Failures on one rank of several: one message, a status other than zero, and nobody waits."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, System, lammps_environment, load_case
+
+from lammps_trajcast.model.file import ModelFile
+
+PATIENCE = 30.0  # seconds from the failure to the end of the job
+
+
+@pytest.fixture
+def quartz() -> System:
+    return load_case("quartz_l2")
+
+
+@pytest.fixture
+def sabotaged(lmp, quartz, model_file, tmp_path):
+    """Function: a run on two ranks, with Python code that each of them runs at its start."""
+
+    def run(code: str, environment: dict[str, str] | None = None, options: str = ""):
+        directory = tmp_path / "sabotage"
+        directory.mkdir()
+        (directory / "sitecustomize.py").write_text(code)
+        return lmp(
+            quartz.script(model_file("quartz_l2"), 5, options=options),
+            quartz,
+            ranks=2,
+            environment={"PYTHONPATH": str(directory), **(environment or {})},
+        )
+
+    return run
+
+
+# Replaces a method on rank 1, in whose third call something is done to the result.
+ON_RANK_1 = """
+import os, pathlib, time
+if os.environ["PMI_RANK"] == "1":
+    from lammps_trajcast.runtime import halo, stages
+    calls = 0
+    def replace(cls, name, act):
+        plain = getattr(cls, name)
+        def method(self, *arguments):
+            global calls
+            calls += 1
+            if calls == 3:
+                pathlib.Path("failed").write_text(str(time.time()))
+                return act(plain(self, *arguments))
+            return plain(self, *arguments)
+        setattr(cls, name, method)
+    def fail(error):
+        raise error
+"""
+
+FAILURES = {
+    "out of memory": (
+        "replace(stages.FusedStages, 'layer', lambda _: fail(MemoryError()))",
+        "out of memory with",
+    ),
+    "in the network": (
+        "replace(stages.FusedStages, 'layer', lambda _: fail(RuntimeError('sabotage')))",
+        "unexpected RuntimeError: sabotage",
+    ),
+    "in the exchange": (
+        "replace(halo.MpiHalo, 'start', lambda _: fail(RuntimeError('sabotage')))",
+        "unexpected RuntimeError: sabotage",
+    ),
+    "not a number": (
+        "replace(stages.FusedStages, 'read_out', lambda target: target * float('nan'))",
+        "at step 3 is not a number",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failure_of_one_rank_in_a_step(case, sabotaged, tmp_path) -> None:
+    act, message = FAILURES[case]
+    run = sabotaged(f"{ON_RANK_1}    {act}\n")
+    ended = time.time()
+    assert message in run.error() and "python/trajcast" in run.error()
+    assert run.returncode != 0
+    assert ended - float((tmp_path / "failed").read_text()) < PATIENCE
+
+
+def test_killed_rank(sabotaged, tmp_path) -> None:
+    kill = "replace(stages.FusedStages, 'layer', lambda _: os.kill(os.getpid(), 9))"
+    run = sabotaged(f"{ON_RANK_1}    {kill}\n")
+    assert run.returncode != 0
+    assert time.time() - float((tmp_path / "failed").read_text()) < PATIENCE
+
+
+def test_no_mpi4py(sabotaged) -> None:
+    run = sabotaged("import sys\nsys.modules['mpi4py'] = None\n")
+    assert "pip install mpi4py" in run.error()
+    assert run.returncode != 0
+
+
+def test_mpi4py_of_another_mpi(sabotaged, tmp_path) -> None:
+    """An MPI library that is not LAMMPS's is not called, only asked for its name."""
+    (tmp_path / "other.c").write_text("int PMPI_Comm_rank(void) { return 1; }\n")
+    library = tmp_path / "libother.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "other.c"], check=True)
+    run = sabotaged(
+        f"""
+import sys, types
+package, mpi = types.ModuleType("mpi4py"), types.ModuleType("mpi4py.MPI")
+package.rc = types.SimpleNamespace()
+package.MPI = mpi
+mpi.__file__ = {str(library)!r}
+mpi.Get_library_version = lambda: "Another MPI v1.2\\nof today"
+sys.modules.update({{"mpi4py": package, "mpi4py.MPI": mpi}})
+"""
+    )
+    assert "MPICH" in run.error() and "'Another MPI v1.2'" in run.error()
+    assert "--no-binary mpi4py" in run.error()
+    assert run.returncode != 0
+
+
+def run_in_directories(quartz: System, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Two ranks, each in a directory of its own with its own model.safetensors."""
+    for rank in ("0", "1"):
+        quartz.write_data(directory / rank / "system.data")
+    (directory / "0" / "in.test").write_text(quartz.script(Path("model.safetensors"), 1))
+    lmp = ENVIRONMENT / "bin/lmp"
+    command = f'cd "$PMI_RANK" && exec {lmp} -in in.test -log none'
+    return subprocess.run(
+        [ENVIRONMENT / "bin/mpirun", "-np", "2", "sh", "-c", command],
+        cwd=directory,
+        env=lammps_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_model_file_broken_on_one_machine(quartz, model_file, tmp_path) -> None:
+    content = model_file("quartz_l2").read_bytes()
+    for rank, part in (("0", content), ("1", content[: len(content) // 2])):
+        (tmp_path / rank).mkdir()
+        (tmp_path / rank / "model.safetensors").write_bytes(part)
+    run = run_in_directories(quartz, tmp_path)
+    errors = [line for line in run.stdout.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1 and "not a whole model file" in errors[0], run.stdout
+    assert run.returncode != 0
+
+
+def test_model_file_another_on_one_machine(quartz, model_file, tmp_path) -> None:
+    model = ModelFile.load(model_file("quartz_l2"))
+    name = next(iter(model.state_dict))
+    for rank, factor in (("0", 1.0), ("1", 1.0 + np.finfo(np.float32).eps)):
+        (tmp_path / rank).mkdir()
+        changed = {**model.state_dict, name: model.state_dict[name] * factor}
+        ModelFile(model.metadata, changed).save(tmp_path / rank / "model.safetensors")
+    run = run_in_directories(quartz, tmp_path)
+    errors = [line for line in run.stdout.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 1 and "not the same on all MPI ranks" in errors[0], run.stdout
+    assert run.returncode != 0
