@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, str | int | float | list[str]]:
         "cores": len(os.sched_getaffinity(0)),
         "instructions": [flag for flag in FLAGS if flag in fields.get("flags", "").split()],
         "memory_gb": round(memory / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
     }
 
 

@@ -211,13 +211,15 @@ def test_rows_measure(results: dict) -> None:
 @pytest.mark.long
 def test_the_other_rows_measure() -> None:
     """On two threads and two ranks; all but those that need the 64-channel network."""
-    names = ["training", "atoms", "memory", "million", "vashishta", "start"]
+    names = ["training", "outside", "atoms", "memory", "million", "vashishta", "start"]
     results = measure_rows(names, replace(TINY, threads=(1, 2)))
     for name, result in results.items():
         assert result["values"], (name, result["note"])
         assert all(value >= 0.0 for value in result["values"].values())
     assert set(results["training"]["values"]) == {"1 thread", "2 threads"}
     assert set(results["vashishta"]["values"]) == {"1 core", "2 cores"}
+    for run in results["outside"]["samples"]["seconds"].values():
+        assert 0.0 < run["network"] < run["fix"] < run["loop"]
     assert list(results["atoms"]["samples"]["median"]) == [9, 72]
     # The process holds Python, torch and LAMMPS.
     assert 0.1 < results["memory"]["values"]["72 atoms"] < 3.0
