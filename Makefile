@@ -2,6 +2,7 @@
 # make test      install, lint and test
 # make test-long the tests that take longer, on up to 8 MPI ranks
 # make demo      install, run quartz and show the result
+# make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
 
 PYTHON ?= python3
@@ -47,8 +48,12 @@ demo: install
 # ---- benchmarks ------------------------------------------------------------------------------------------
 ROWS ?= all
 
-.PHONY: bench
+.PHONY: bench bench-mpi
 
 bench: install
 	$(BIN)/python -W ignore -m benchmarks run --rows "$(ROWS)"
 	$(BIN)/python -m benchmarks report
+
+bench-mpi: install
+	$(BIN)/python -W ignore -m benchmarks.mpi run
+	$(BIN)/python -m benchmarks.mpi report

@@ -261,3 +261,15 @@ def test_partitions_of_two_ranks(lmp, model_file, tmp_path) -> None:
     for world, expected in alone.items():
         for one, other in zip(read_dump(tmp_path / f"final.{world}.dump"), expected, strict=True):
             assert np.abs(one - other).max() < TOLERANCE
+
+
+def test_example_of_a_large_solid(lmp, tmp_path) -> None:
+    """The script as it is, with fewer atoms and steps."""
+    examples = Path(__file__).resolve().parent.parent / "examples"
+    script = (examples / "lammps_inputs/in.quartz_large").read_text()
+    script = script.replace("../quartz/", f"{examples}/quartz/")
+    small = ["-var", "across", "3", "-var", "up", "4", "-var", "steps", "10"]
+    run = lmp(script, ranks=3, options=small)
+    assert run.returncode == 0, run.output
+    balance = re.search(r"initial/final imbalance factor\s+= (\S+) (\S+)", run.output)
+    assert balance is not None and float(balance.group(2)) <= 1.02 < float(balance.group(1))
