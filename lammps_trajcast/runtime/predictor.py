@@ -163,7 +163,7 @@ class Predictor:
         self.cutoff = data.architecture.edge_cutoff
         self.masses = np.array([data.masses[i] for i in index])
         self.conserves_angular_momentum = data.architecture.conserve_ang_mom
-        self.device = _find_device(device, place.node_rank if place else 0)
+        self.device = find_device(device, place.node_rank if place else 0)
         self.shares_device = (
             self.device.type == "cuda"
             and place is not None
@@ -334,7 +334,16 @@ def _reason(error: Exception | None, frame: Frame) -> str:
     return f"unexpected {type(error).__name__}: {text}"
 
 
-def _find_device(name: str, node_rank: int) -> torch.device:
+def find_device(name: str, node_rank: int = 0) -> torch.device:
+    """Return the device of the given name for one of the MPI ranks on a machine.
+
+    Args:
+        name: "auto" (a GPU if torch sees one), "cpu" or "cuda".
+        node_rank: number of the rank on its machine; ranks take GPUs in turns.
+
+    Raises:
+        PredictorError: for a GPU that is not there, or an unknown name.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
