@@ -202,7 +202,8 @@ class MpiHalo(Halo):
         if flat is None or flat.numel() < size or flat.dtype != like.dtype:
             slack = size + size // 10
             device = torch.device("cpu") if pinned else self._device
-            flat = torch.empty(slack, dtype=like.dtype, device=device, pin_memory=pinned)
+            pin = pinned and torch.cuda.is_available()
+            flat = torch.empty(slack, dtype=like.dtype, device=device, pin_memory=pin)
             self._buffers[name] = flat
         return flat[:size].view(rows, like.size(1))
 

@@ -1,0 +1,73 @@
+"""The exchange between ranks alone, with plans as odd as they come."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ENVIRONMENT, lammps_environment
+
+# Every rank has its own number of atoms, and atom i of rank r has the features 1000 r + i + k/10 in
+# column k: what has to arrive is known without asking anybody.
+RANKS = """
+import sys
+import numpy as np
+import torch
+from mpi4py import MPI
+from lammps_trajcast.runtime.halo import MpiHalo
+
+comm = MPI.COMM_WORLD
+me, size = comm.rank, comm.size
+halo = MpiHalo(comm, torch.device("cpu"))
+halo._staged = sys.argv[1] == "staged"
+generator = np.random.default_rng(me)
+common = np.random.default_rng(99)
+
+def rows(ranks, indices, width, dtype):
+    column = torch.arange(width, dtype=dtype) / 10
+    return torch.from_numpy(1000.0 * ranks + indices).to(dtype)[:, None] + column
+
+for _ in range(5):
+    counts = common.integers(0, 40, size)
+    counts[common.integers(size)] = 0  # a rank without atoms
+    pairs = [(r, i) for r in range(size) if r != me for i in range(counts[r])]
+    wanted = [pair for pair in pairs if generator.random() < 0.5 and counts[me]]
+    if me == 0:
+        wanted = []  # it asks nobody, and others ask it
+    ranks = np.array([r for r, _ in wanted], np.int32)
+    indices = np.array([i for _, i in wanted], np.int64)
+    halo.plan(ranks, indices)
+    for _ in range(3):
+        remote = np.flatnonzero(generator.random(len(ranks)) < 0.7)
+        halo.select(remote)
+        for width, dtype in ((3, torch.float64), (7, torch.float32)):
+            own = int(counts[me])
+            features = torch.full((own + len(remote), width), torch.nan, dtype=dtype)
+            features[:own] = rows(np.full(own, me), np.arange(own), width, dtype)
+            halo.start(features, own)
+            halo.finish()
+            expected = rows(ranks[remote], indices[remote], width, dtype)
+            assert torch.equal(features[own:], expected)
+            assert torch.equal(features[:own], rows(np.full(own, me), np.arange(own), width, dtype))
+        total = halo.sum(np.array([1.0, me, len(remote)]))
+        assert (total[:2] == [size, size * (size - 1) / 2]).all()
+        assert comm.allreduce(halo.traffic.rows_sent) == total[2]
+        received = halo.traffic.bytes_received
+        assert received >= len(remote) * (3 * 8 + 7 * 4)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["direct", "staged"])
+def test_rows_arrive(way, tmp_path) -> None:
+    (tmp_path / "ranks.py").write_text(RANKS)
+    finished = subprocess.run(
+        [ENVIRONMENT / "bin/mpirun", "-np", "4", sys.executable, "ranks.py", way],
+        cwd=tmp_path,
+        env=lammps_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+    )
+    assert finished.returncode == 0, finished.stdout
+    assert finished.stdout.count("done") == 4
