@@ -138,8 +138,8 @@ class Predictor:
             device: "auto" (a GPU if torch sees one), "cpu" or "cuda".
             precision: of the network, "single", "double" or "model", the one stored in the file.
             num_threads: CPU threads of torch, for the whole process; None leaves them as they are.
-            kernels: "fused" for the compiled CPU kernels (a GPU takes the plain path), "plain" for
-                e3nn's operations throughout.
+            kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a GPU,
+                "plain" for e3nn's operations throughout.
             place: this process among the MPI ranks of the run; None if it is alone.
 
         Raises:
