@@ -9,9 +9,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from e3nn import o3
+from scipy.interpolate import BPoly
 from test_kernels import architecture, relative
 from test_network_parity import Case
 
@@ -34,6 +36,12 @@ if DEVICE.type == "cuda" and not torch.cuda.is_available():
 # Receivers without edges first, in the middle and last, and more nodes that only send.
 FIRST_EDGE = [0, 0, 4, 4, 4, 11, 12, 15, 15]
 NUM_NODES = 11
+
+
+@pytest.fixture
+def wide_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few programs with many lanes: the interpreter's time goes by operations."""
+    monkeypatch.setattr(convolution, "MIN_LANES", 1024)
 
 
 class Problem:
@@ -234,32 +242,81 @@ def test_radial_table_refuses_what_it_cannot_do() -> None:
         tabulate(lambda r: torch.sin(1e6 * r)[:, None], 5.0, 1, torch.float64)
 
 
-def test_tabulated_convolution() -> None:
-    """The kernel with a table against the one with weights interpolated beforehand."""
-    problem = Problem(2, 8, torch.float64)
-    radial, network = radial_network()
-    table = tabulate(radial, network.edge_embedding.radial_basis.cutoff, 8, torch.float64)
-    distances = 4.5 * torch.rand(FIRST_EDGE[-1], generator=problem.generator, dtype=torch.float64)
-    positions = table.positions(distances)
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float64, 1e-13), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("order", [2, 3])
+def test_tabulated_convolution(dtype: torch.dtype, tolerance: float, order: int) -> None:
+    """The kernel with a table against e3nn with weights interpolated by SciPy."""
+    problem = Problem(2, 8, dtype)
+    intervals = 20
+    nodes = problem.random(intervals + 1, order, problem.table.num_paths * 8)
+    polynomials = BPoly.from_derivatives(np.arange(intervals + 1), nodes.numpy())
+    positions = intervals * torch.rand(FIRST_EDGE[-1], generator=problem.generator)
+    positions[:4] = torch.tensor([0.0, intervals, 1.0, intervals - 1e-5])
     features, harmonics, _, first_edge, senders = problem.arguments()
     found = torch.ops.lammps_trajcast.tabulated_edge_convolution(
         features,
         harmonics,
-        table.nodes.to(DEVICE),
-        positions.to(DEVICE),
+        nodes.unflatten(2, (-1, 8)).to(dtype).to(DEVICE),
+        positions.to(dtype).to(DEVICE),
         first_edge,
         senders,
         register_table(problem.table),
     )
-    wanted = problem.plain(problem.features, table.interpolate(positions))
-    assert relative(found.cpu(), wanted) < 1e-13
+    weights = torch.from_numpy(polynomials(positions.double().numpy()))
+    wanted = problem.plain(problem.features.double(), weights)
+    assert relative(found.cpu().double(), wanted) < tolerance
+
+
+@pytest.mark.parametrize("channels", [3, 40])
+def test_gate(channels: int) -> None:
+    """Every activation, gates, residuals that are there or not, against torch's operations."""
+    functions = {
+        "silu": torch.nn.functional.silu,
+        "tanh": torch.tanh,
+        "relu": torch.relu,
+        "sigmoid": torch.sigmoid,
+    }
+    # Update: 0o, 0e with the gates, 1o, 2e; the result in another order.
+    dims, even = [1, 1, 3, 5], 1
+    block = source.GatedBlock
+    blocks = [
+        block(update=1, residual=0, dim=1, gate=-1, activation="silu", gain=1.7),
+        block(update=0, residual=-1, dim=1, gate=-1, activation="tanh", gain=1.6),
+        block(update=3, residual=-1, dim=5, gate=0, activation="sigmoid", gain=1.8),
+        block(update=2, residual=1, dim=3, gate=1, activation="relu", gain=1.4),
+    ]
+    generator = torch.Generator().manual_seed(4)
+
+    def random(*shape: int) -> torch.Tensor:
+        return 3.0 * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    atoms = 7
+    update = [random(atoms, d, channels * (3 if k == even else 1)) for k, d in enumerate(dims)]
+    residual = [random(atoms, 1, channels), random(atoms, 3, channels)]
+    wanted = []
+    for b in blocks:
+        x = update[b.update][:, :, :channels]
+        if b.gate >= 0:
+            first = channels * (1 + b.gate)
+            gate = update[even][:, :, first : first + channels]
+            x = b.gain * functions[b.activation](gate) * x
+        else:
+            x = b.gain * functions[b.activation](x)
+        wanted.append((x + residual[b.residual] if b.residual >= 0 else x) / 2**0.5)
+    text = source.gate(blocks, even, len(update), len(residual))
+    out = torch.empty(atoms, 10, channels, dtype=torch.float64, device=DEVICE)
+    arguments = [x.to(DEVICE) for x in (*update, *residual)]
+    convolution.launch(text, atoms, channels, *arguments, out)
+    assert relative(out.cpu(), torch.cat(wanted, dim=1)) < 1e-14
 
 
 @pytest.mark.parametrize(
     "lmax,channels,dtype,tolerance",
     [(2, 5, torch.float64, 1e-8), (1, 16, torch.float32, 2e-6), (2, 8, torch.float32, 2e-6)],
 )
-def test_network_is_plain(lmax: int, channels: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_network_is_plain(
+    wide_programs: None, lmax: int, channels: int, dtype: torch.dtype, tolerance: float
+) -> None:
     """Compiled, in either precision, against plain in double."""
     torch.manual_seed(0)
     arch = architecture(lmax, channels)
@@ -284,7 +341,7 @@ def test_network_is_plain(lmax: int, channels: int, dtype: torch.dtype, toleranc
 
 
 @pytest.mark.parametrize("name", ["benzene_angular", "tiny_cell"])
-def test_network_parity(name: str) -> None:
+def test_network_parity(wide_programs: None, name: str) -> None:
     case = Case(name)
     network = case.model.build(torch.float64).to(DEVICE)
     with torch.no_grad():
@@ -296,7 +353,7 @@ def test_network_parity(name: str) -> None:
         assert relative(getattr(out, field).cpu(), wanted) < 1e-8
 
 
-def test_stages() -> None:
+def test_stages(wide_programs: None) -> None:
     """A layer at a time, its receivers in two parts, as with several MPI ranks."""
     case = Case("benzene_angular")
     network = case.model.build(torch.float64).to(DEVICE)
@@ -349,11 +406,11 @@ def test_compiles_for_a_hopper_gpu() -> None:
     """Ahead of time, to machine code; in another process, as this one may be the interpreter's."""
     code = """
 import json, torch
-from lammps_trajcast.kernels.triton.resources import KINDS, example_table, resources
+from lammps_trajcast.kernels.triton.resources import KINDS, resources
 found = []
 for channels, dtype in ((16, torch.float64), (64, torch.float32)):
     for kind in KINDS:
-        found += [list(r) for r in resources(example_table(1, channels), kind, dtype)]
+        found += [list(r) for r in resources(kind, 1, channels, dtype)]
 print(json.dumps(found))
 """
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
@@ -367,6 +424,7 @@ print(json.dumps(found))
         "tabulated",
         "weight_gradient",
         "feature_gradient",
+        "gate",
     }
     for kind, registers, stack, _ in found:
         assert 0 < registers < 256, kind

@@ -130,6 +130,7 @@ class FusedGate(torch.nn.Module):
             gate += int(ir.l > 0)
             sources.append((update.index(ir), kind, residual.index(ir) if ir in residual else -1))
         self.sources = sources
+        self.dims: list[int] = [ir.dim for _, ir in plain.irreps_out]
 
     def forward(self, update: list[Tensor], residual: list[Tensor]) -> Tensor:
         """Return features (N, components, channels)."""

@@ -47,6 +47,35 @@ def compile_kernel(text: str) -> Any:
     return triton.jit(function, do_not_specialize=variable, do_not_specialize_on_alignment=variable)
 
 
+def launch(text: str, nodes: int, channels: int, *arguments: Any) -> None:
+    """Run the kernel that a source defines.
+
+    Args:
+        text: the source.
+        nodes: number of atoms that the programs are dealt out over; nothing happens if it is 0.
+        channels: of each.
+        arguments: those before ``num_nodes``; the first is a tensor on the device.
+
+    Raises:
+        ValueError: the tensors are not on a CUDA device.
+    """
+    if not (arguments[0].is_cuda or INTERPRETED):
+        raise ValueError(f"Triton kernels run on a CUDA device, not on {arguments[0].device}")
+    if nodes == 0:
+        return
+    width, lanes = block_shape(channels)
+    grid = (triton.cdiv(nodes, lanes // width), triton.cdiv(channels, width))
+    with torch.cuda.device_of(arguments[0]):
+        compile_kernel(text)[grid](
+            *arguments,
+            nodes,
+            CHANNELS=channels,
+            WIDTH=width,
+            LANES=lanes,
+            num_warps=lanes // 32,
+        )
+
+
 def _contiguous(*tensors: Tensor) -> list[Tensor]:
     return [tensor.contiguous() for tensor in tensors]
 
@@ -59,43 +88,33 @@ class ConvolutionKernels:
             table.num_inputs, table.num_outputs, table.num_paths, table.num_harmonics
         )
         self._families = source.families(table.entries())
-        self._sources: dict[tuple[str, int], list[str]] = {}
+        self._sources: dict[tuple[str, torch.dtype, int], list[str]] = {}
 
-    def sources(self, kind: str, itemsize: int) -> list[str]:
+    def sources(self, kind: str, dtype: torch.dtype, order: int = 0) -> list[str]:
         """Return the sources of the kernels that together do one operation.
 
         Args:
             kind: name of the function of :mod:`source` that writes them.
-            itemsize: bytes of a number, 4 or 8.
+            dtype: float32 or float64.
+            order: of the table for "tabulated", 2 (cubic) or 3 (quintic).
         """
-        if (kind, itemsize) not in self._sources:
+        if (kind, dtype, order) not in self._sources:
             if kind == "feature_gradient":
                 parts = source.split_by_order(self._families)
             else:
-                parts = source.split(self._families, source.ROWS_PER_KERNEL[itemsize])
+                parts = source.split(self._families, source.ROWS_PER_KERNEL[dtype.itemsize])
             write = getattr(source, kind)
-            self._sources[kind, itemsize] = [write(part, self.sizes) for part in parts]
-        return self._sources[kind, itemsize]
+            if kind == "tabulated":
+                write = functools.partial(write, order=order)
+            self._sources[kind, dtype, order] = [write(part, self.sizes) for part in parts]
+        return self._sources[kind, dtype, order]
 
-    def _launch(self, kind: str, like: Tensor, first_edge: Tensor, *arguments: Any) -> None:
-        if not (like.is_cuda or INTERPRETED):
-            raise ValueError(f"Triton kernels run on a CUDA device, not on {like.device}")
+    def _launch(
+        self, kind: str, like: Tensor, first_edge: Tensor, *arguments: Any, order: int = 0
+    ) -> None:
         nodes, channels = first_edge.numel() - 1, like.size(2)
-        if nodes == 0:
-            return
-        width, lanes = block_shape(channels)
-        grid = (triton.cdiv(nodes, lanes // width), triton.cdiv(channels, width))
-        for text in self.sources(kind, like.element_size()):
-            with torch.cuda.device_of(like):
-                compile_kernel(text)[grid](
-                    *arguments,
-                    first_edge,
-                    nodes,
-                    CHANNELS=channels,
-                    WIDTH=width,
-                    LANES=lanes,
-                    num_warps=lanes // 32,
-                )
+        for text in self.sources(kind, like.dtype, order):
+            launch(text, nodes, channels, *arguments, first_edge)
 
     def _result(self, features: Tensor, first_edge: Tensor) -> Tensor:
         return features.new_empty((first_edge.numel() - 1, self.sizes.outputs, features.size(2)))
@@ -128,7 +147,8 @@ class ConvolutionKernels:
 
         Args:
             features, harmonics, first_edge, senders: as for ``edge_convolution``.
-            table: (intervals + 1, 2, paths, channels), see :class:`RadialTable`.
+            table: (intervals + 1, order, paths, channels), at each node the value and order - 1
+                derivatives times powers of the spacing; order 2 (cubic) or 3 (quintic).
             positions: (E,) 0 to intervals, where in the table an edge is.
         """
         features, harmonics, table = _contiguous(features, harmonics, table)
@@ -145,6 +165,7 @@ class ConvolutionKernels:
             table.size(0) - 1,
             senders,
             out,
+            order=table.size(1),
         )
         return out
 
@@ -215,7 +236,8 @@ def tabulated_edge_convolution(
 
     Args:
         features, harmonics, first_edge, senders, table: as for ``edge_convolution``.
-        radial_table: (intervals + 1, 2, paths, channels), the nodes of a :class:`RadialTable`.
+        radial_table: (intervals + 1, order, paths, channels), at each node the value and order - 1
+            derivatives times powers of the spacing; order 2 (cubic) or 3 (quintic).
         positions: (E,) where in the table an edge is, 0 to intervals.
 
     Raises:
@@ -223,10 +245,11 @@ def tabulated_edge_convolution(
     """
     paths = path_table(table)
     check_graph(features, harmonics, senders, paths)
-    if tuple(radial_table.shape[1:]) != (2, paths.num_paths, paths.channels):
+    node = (paths.num_paths, paths.channels)
+    if radial_table.size(1) not in (2, 3) or tuple(radial_table.shape[2:]) != node:
         raise ValueError(
             f"edge convolution: the radial table has shape {tuple(radial_table.shape)}, expected "
-            f"(nodes, 2, {paths.num_paths}, {paths.channels})"
+            f"(nodes, 2 or 3, {paths.num_paths}, {paths.channels})"
         )
     if positions.shape != senders.shape:
         raise ValueError(

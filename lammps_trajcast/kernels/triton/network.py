@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedInteraction, FusedTrajCast
 from lammps_trajcast.kernels.triton import convolution  # noqa: F401  defines an operation
+from lammps_trajcast.kernels.triton.gate import TritonGate
 from lammps_trajcast.kernels.triton.radial_table import tabulate
 from lammps_trajcast.model.embedding import (
     BesselBasis,
@@ -39,13 +40,16 @@ class TabulatedInteraction(FusedInteraction):
 
     def __init__(self, plain: Interaction, radial_basis: BesselBasis) -> None:
         super().__init__(plain)
-        basis, network = copy.deepcopy(radial_basis), copy.deepcopy(plain.edge_mlp)
-        radial = torch.nn.Sequential(basis, network).to(dtype=torch.float64, device="cpu")
         weight = plain.linear_contraction.weight
         channels: int = plain.irreps_out[0].mul
+        basis, network = copy.deepcopy(radial_basis), copy.deepcopy(plain.edge_mlp)
+        radial = torch.nn.Sequential(basis, network).to(dtype=torch.float64, device="cpu")
         table = tabulate(radial, radial_basis.cutoff, channels, weight.dtype)
         self.register_buffer("radial_table", table.nodes.to(weight.device), persistent=False)
         self.first, self.spacing = table.first, table.spacing
+        self.gate = TritonGate(  # type: ignore[assignment]
+            self.gate, len(self.updates.irreps), len(self.residual.irreps)
+        )
 
     def forward(
         self,

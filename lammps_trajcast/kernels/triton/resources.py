@@ -6,6 +6,7 @@ table of registers, spilled bytes and shared memory.
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lammps_trajcast.kernels.edge_convolution import PathTable
+from lammps_trajcast.kernels.triton import source
 from lammps_trajcast.kernels.triton.convolution import (
     INTERPRETED,
     block_shape,
@@ -27,7 +29,7 @@ from lammps_trajcast.kernels.triton.convolution import (
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
 
-KINDS = ("forward", "tabulated", "weight_gradient", "feature_gradient")
+KINDS = ("forward", "tabulated", "weight_gradient", "feature_gradient", "gate")
 
 _INTEGERS = ("first_edge", "senders", "receivers", "edges")
 _NUMBERS = ("num_nodes", "intervals")
@@ -43,13 +45,14 @@ class Resources(NamedTuple):
 
 
 def resources(
-    table: PathTable, kind: str, dtype: torch.dtype, capability: int = 90
+    kind: str, lmax: int, channels: int, dtype: torch.dtype, capability: int = 90
 ) -> list[Resources]:
     """Compile the kernels of one operation for a compute capability, 90 for an H100 or H200.
 
     Args:
-        table: the tensor product.
         kind: one of ``KINDS``.
+        lmax: highest order of the features; the operation is that of a layer after the first.
+        channels: number of channels.
         dtype: float32 or float64.
         capability: ten times the compute capability.
 
@@ -58,11 +61,16 @@ def resources(
     """
     if INTERPRETED:
         raise RuntimeError("Triton compiles nothing while TRITON_INTERPRET is set: unset it")
+    if kind == "gate":
+        texts = [_gate(lmax)]
+    else:
+        order = 2 if kind == "tabulated" else 0
+        texts = kernels_of(_table(lmax, channels)).sources(kind, dtype, order)
     number = {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
-    width, lanes = block_shape(table.channels)
-    constants = {"CHANNELS": table.channels, "WIDTH": width, "LANES": lanes}
+    width, lanes = block_shape(channels)
+    constants = {"CHANNELS": channels, "WIDTH": width, "LANES": lanes}
     found = []
-    for text in kernels_of(table).sources(kind, dtype.itemsize):
+    for text in texts:
         kernel = compile_kernel(text)
         signature = dict.fromkeys(kernel.arg_names, f"*{number}")
         signature |= {name: "*i64" for name in _INTEGERS if name in signature}
@@ -76,6 +84,22 @@ def resources(
         registers, stack = _usage(compiled.asm["cubin"])
         found.append(Resources(kind, registers, stack, compiled.metadata.shared))
     return found
+
+
+@functools.cache
+def _table(lmax: int, channels: int) -> PathTable:
+    direction = o3.Irreps.spherical_harmonics(lmax)
+    features = full_feature_irreps(channels, lmax)
+    return PathTable(DepthwiseTensorProduct(features, direction, lmax).tp)
+
+
+def _gate(lmax: int) -> str:
+    """Return the source of a gate of both parities, with residuals; even scalars come second."""
+    blocks = [
+        source.GatedBlock(k, k, 2 * (k // 2) + 1, k - 2 if k > 1 else -1, "silu", 1.0)
+        for k in range(2 * lmax + 2)
+    ]
+    return source.gate(blocks, 1, len(blocks), len(blocks))
 
 
 def _usage(cubin: bytes) -> tuple[int, int]:
@@ -96,24 +120,15 @@ def _usage(cubin: bytes) -> tuple[int, int]:
     return registers, stack + local
 
 
-def example_table(lmax: int, channels: int) -> PathTable:
-    """Return the table of all layers but the first, of a network of this size."""
-    direction = o3.Irreps.spherical_harmonics(lmax)
-    return PathTable(
-        DepthwiseTensorProduct(full_feature_irreps(channels, lmax), direction, lmax).tp
-    )
-
-
 def main() -> None:
     """Print a Markdown table."""
     print("| lmax | channels | dtype | kernel | registers | stack, bytes | shared memory, bytes |")
     print("|---|---|---|---|---|---|---|")
     for lmax in (1, 2, 3):
         for channels in (16, 64):
-            table = example_table(lmax, channels)
             for dtype in (torch.float32, torch.float64):
                 for kind in KINDS:
-                    kernels = resources(table, kind, dtype)
+                    kernels = resources(kind, lmax, channels, dtype)
                     columns = [
                         ", ".join(str(getattr(kernel, name)) for kernel in kernels)
                         for name in ("registers", "stack", "shared")

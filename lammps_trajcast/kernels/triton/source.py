@@ -130,10 +130,10 @@ def _load(variable: str, base: str, row: int) -> str:
     return f"{variable}{row} = tl.load({base} + {row} * CHANNELS)"
 
 
-def _prologue(name: str, arguments: str) -> _Text:
-    """Open a kernel over nodes; ``first_edge`` says where each node's edges are."""
+def _nodes(name: str, arguments: str) -> _Text:
+    """Open a kernel whose lanes are the channels of nodes."""
     text = _Text()
-    text.add(f"def {name}({arguments}, first_edge, num_nodes,")
+    text.add(f"def {name}({arguments}, num_nodes,")
     text.add("    CHANNELS: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr):")
     text.indent = "    "
     text.add(
@@ -144,9 +144,14 @@ def _prologue(name: str, arguments: str) -> _Text:
         # Lanes beyond the last node or channel repeat that one and store nothing.
         "node = tl.minimum(node, num_nodes - 1)",
         "channel = tl.minimum(channel, CHANNELS - 1)",
-        "begin = tl.load(first_edge + node)",
-        "end = tl.load(first_edge + node + 1)",
     )
+    return text
+
+
+def _nodes_with_edges(name: str, arguments: str) -> _Text:
+    """Open a kernel over nodes; ``first_edge`` says where each node's edges are."""
+    text = _nodes(name, f"{arguments}, first_edge")
+    text.add("begin = tl.load(first_edge + node)", "end = tl.load(first_edge + node + 1)")
     return text
 
 
@@ -180,26 +185,42 @@ def _edge_weights(text: _Text, sizes: Sizes) -> None:
     text.add(f"w = weights + edge * ({sizes.paths} * CHANNELS) + channel")
 
 
-def _tabulated_weights(text: _Text, sizes: Sizes) -> None:
+def _tabulated_weights(text: _Text, sizes: Sizes, order: int) -> None:
     """Prepare to interpolate: the Hermite polynomials of this edge, and where its nodes are."""
     text.add(
         "position = tl.load(positions + edge)",
         # A distance that is not a number must not become an address.
         "cell = tl.minimum(tl.maximum(position.to(tl.int32), 0), intervals - 1)",
         "t = position - cell",
-        "h2 = t * t * (3.0 - 2.0 * t)",
-        "h0 = 1.0 - h2",
-        "h1 = t * (1.0 - t) * (1.0 - t)",
-        "h3 = t * t * (t - 1.0)",
-        f"w = weights + cell.to(tl.int64) * (2 * {sizes.paths} * CHANNELS) + channel",
+        "u = 1.0 - t",
     )
+    text.add(*(f"h{k} = {polynomial}" for k, polynomial in enumerate(_HERMITE[order])))
+    size = f"{order * sizes.paths} * CHANNELS"
+    text.add(f"w = weights + cell.to(tl.int64) * ({size}) + channel")
 
 
-def _weight(path: int, sizes: Sizes, tabulated: bool) -> list[str]:
-    if not tabulated:
+# Of the left node value, derivative, ..., then the same of the right node; u = 1 - t.
+_HERMITE = {
+    2: ("u * u * (1.0 + 2.0 * t)", "u * u * t", "t * t * (1.0 + 2.0 * u)", "-t * t * u"),
+    3: (
+        "u * u * u * (1.0 + t * (3.0 + 6.0 * t))",
+        "u * u * u * t * (1.0 + 3.0 * t)",
+        "u * u * u * t * t * 0.5",
+        "t * t * t * (1.0 + u * (3.0 + 6.0 * u))",
+        "-t * t * t * u * (1.0 + 3.0 * u)",
+        "t * t * t * u * u * 0.5",
+    ),
+}
+
+
+def _weight(path: int, sizes: Sizes, order: int) -> list[str]:
+    """Load the weight of a path, or interpolate it (``order`` > 0)."""
+    if order == 0:
         return [_load("w", "w", path)]
-    value = [f"h{k} * tl.load(w + {path + k * sizes.paths} * CHANNELS)" for k in range(4)]
-    return [f"w{path} = {value[0]} + {value[1]}", f"w{path} += {value[2]} + {value[3]}"]
+    # The derivatives of a node lie one after the other, the next node follows.
+    rows = [path + k * sizes.paths for k in range(2 * order)]
+    terms = [f"h{k} * tl.load(w + {row} * CHANNELS)" for k, row in enumerate(rows)]
+    return [f"w{path} = {terms[0]}", *(f"w{path} += {term}" for term in terms[1:])]
 
 
 def _coupling(terms: Terms) -> str:
@@ -214,23 +235,23 @@ def _entries(family: Family) -> Iterator[tuple[Terms, list[tuple[int, int, int]]
 
 def forward(part: list[Family], sizes: Sizes) -> str:
     """Return the source of ``forward``: rows of the result that ``part`` writes."""
-    text = _prologue("forward", "features, harmonics, weights, senders, out")
-    return _forward(text, part, sizes, tabulated=False)
+    text = _nodes_with_edges("forward", "features, harmonics, weights, senders, out")
+    return _forward(text, part, sizes, order=0)
 
 
-def tabulated(part: list[Family], sizes: Sizes) -> str:
+def tabulated(part: list[Family], sizes: Sizes, order: int) -> str:
     """Return the source of ``tabulated``: as ``forward``, with interpolated weights.
 
-    ``weights`` is a table (intervals + 1, 2, paths, channels) of values and of derivatives times
-    the spacing, ``positions`` (E,) the distances in units of the spacing.
+    ``weights`` is a table (intervals + 1, order, paths, channels) of values and of derivatives
+    times powers of the spacing, ``positions`` (E,) the distances in units of the spacing.
     """
-    text = _prologue(
+    text = _nodes_with_edges(
         "tabulated", "features, harmonics, weights, positions, intervals, senders, out"
     )
-    return _forward(text, part, sizes, tabulated=True)
+    return _forward(text, part, sizes, order)
 
 
-def _forward(text: _Text, part: list[Family], sizes: Sizes, tabulated: bool) -> str:
+def _forward(text: _Text, part: list[Family], sizes: Sizes, order: int) -> str:
     outputs = sorted({c for family in part for c in family.outputs()})
     text.add("zero = tl.zeros([LANES], features.dtype.element_ty)")
     for c in outputs:
@@ -238,10 +259,13 @@ def _forward(text: _Text, part: list[Family], sizes: Sizes, tabulated: bool) -> 
     _edge_loop(text)
     _load_harmonics(text, part, sizes)
     _load_features(text, part, sizes)
-    (_tabulated_weights if tabulated else _edge_weights)(text, sizes)
+    if order:
+        _tabulated_weights(text, sizes, order)
+    else:
+        _edge_weights(text, sizes)
     for family in part:
         for path, _ in family.paths:
-            text.add(*_weight(path, sizes, tabulated))
+            text.add(*_weight(path, sizes, order))
         seen: set[tuple[int, int]] = set()
         for terms, places in _entries(family):
             text.add(f"c = {_coupling(terms)}")
@@ -270,7 +294,9 @@ def _pulled_back(family: Family) -> Iterator[str]:
 
 def weight_gradient(part: list[Family], sizes: Sizes) -> str:
     """Return the source of ``weight_gradient``: for each edge the paths of ``part``."""
-    text = _prologue("weight_gradient", "grad_out, features, harmonics, senders, grad_weights")
+    text = _nodes_with_edges(
+        "weight_gradient", "grad_out, features, harmonics, senders, grad_weights"
+    )
     text.add(f"g = grad_out + node * ({sizes.outputs} * CHANNELS) + channel")
     for c in sorted({c for family in part for c in family.outputs()}):
         text.add(_load("g", "g", c))
@@ -294,7 +320,7 @@ def feature_gradient(part: list[Family], sizes: Sizes) -> str:
 
     ``first_edge`` and ``edges`` list the edges of each sender, ``receivers`` is that of each edge.
     """
-    text = _prologue(
+    text = _nodes_with_edges(
         "feature_gradient", "grad_out, harmonics, weights, edges, receivers, grad_features"
     )
     text.add("zero = tl.zeros([LANES], grad_out.dtype.element_ty)")
@@ -311,7 +337,7 @@ def feature_gradient(part: list[Family], sizes: Sizes) -> str:
     _edge_weights(text, sizes)
     for family in part:
         for path, _ in family.paths:
-            text.add(*_weight(path, sizes, tabulated=False))
+            text.add(*_weight(path, sizes, order=0))
         for c in family.outputs():
             text.add(_load("g", "g", c))
         text.add(*_pulled_back(family))
@@ -323,3 +349,63 @@ def feature_gradient(part: list[Family], sizes: Sizes) -> str:
     for a in inputs:
         text.add(f"tl.store(row + {a} * CHANNELS, x{a}, live)")
     return str(text)
+
+
+@dataclass(frozen=True)
+class GatedBlock:
+    """One irrep of the features after a gate.
+
+    Attributes:
+        update: number of its block of the update.
+        residual: number of its block of the residual, -1 if it has none.
+        dim: 2l + 1.
+        gate: number of its gate, -1 for a scalar, which is activated itself.
+        activation: of the gate or the scalar, a key of ``ACTIVATIONS``.
+        gain: factor of the activation.
+    """
+
+    update: int
+    residual: int
+    dim: int
+    gate: int
+    activation: str
+    gain: float
+
+
+ACTIVATIONS = {
+    "silu": "x / (1.0 + tl.exp(-x))",
+    "tanh": "2.0 / (1.0 + tl.exp(-2.0 * x)) - 1.0",
+    "relu": "tl.maximum(x, 0.0)",
+    "sigmoid": "1.0 / (1.0 + tl.exp(-x))",
+}
+
+
+def gate(blocks: list[GatedBlock], even: int, num_updates: int, num_residuals: int) -> str:
+    """Return the source of ``gate``: gated update plus residual, over root 2.
+
+    Args:
+        blocks: in the order of the result.
+        even: number of the update's block of even scalars, (N, 1, channels and then gates).
+        num_updates, num_residuals: number of blocks, (N, 2l+1, channels) each.
+    """
+    updates = [f"u{k}" for k in range(num_updates)]
+    residuals = [f"r{k}" for k in range(num_residuals)]
+    text = _nodes("gate", ", ".join([*updates, *residuals, "out"]))
+    gates = sum(block.gate >= 0 for block in blocks)
+    row = 0
+    for block in blocks:
+        columns = f"({1 + gates} * CHANNELS)" if block.update == even else "CHANNELS"
+        if block.gate >= 0:
+            place = f"node * ({1 + gates} * CHANNELS) + {1 + block.gate} * CHANNELS + channel"
+            text.add(f"x = tl.load(u{even} + {place})")
+        else:
+            text.add(f"x = tl.load(u{block.update} + node * {columns} + channel)")
+        text.add(f"factor = ({ACTIVATIONS[block.activation]}) * {block.gain / 2**0.5!r}")
+        for a in range(block.dim):
+            place = f"(node * {block.dim} + {a}) * CHANNELS + channel"
+            value = f"factor * tl.load(u{block.update} + {place})" if block.gate >= 0 else "factor"
+            if block.residual >= 0:
+                value += f" + {0.5**0.5!r} * tl.load(r{block.residual} + {place})"
+            text.add(f"tl.store(out + (node * TOTAL + {row}) * CHANNELS + channel, {value}, live)")
+            row += 1
+    return str(text).replace("TOTAL", str(row))
