@@ -1,5 +1,7 @@
 """The runtime without LAMMPS: the predictor, and the bridge on the structures that C++ fills."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,14 @@ def test_predictor_refuses(arguments, remedy, model_file) -> None:
     model = ModelFile.load(model_file("quartz_l2"))
     with pytest.raises(PredictorError, match=remedy):
         Predictor(model, **{"elements": ["Si", "O"], **arguments})
+
+
+def test_fused_kernels_on_a_gpu_without_triton(model_file, monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setitem(sys.modules, "triton", None)  # as if it were not installed
+    with pytest.raises(PredictorError, match="'kernels plain' or 'device cpu'"):
+        Predictor(ModelFile.load(model_file("quartz_l2")), ["Si", "O"], device="cuda")
 
 
 class Caller:

@@ -1,6 +1,7 @@
 """One time step of a trained network, NumPy in and NumPy out: what the LAMMPS fix runs."""
 
 import copy
+import importlib.util
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -143,8 +144,8 @@ class Predictor:
             place: this process among the MPI ranks of the run; None if it is alone.
 
         Raises:
-            PredictorError: for an element that the model does not know, a device that is not there,
-                or an unknown word.
+            PredictorError: for an element that the model does not know, a device that is not there
+                or lacks the software, or an unknown word.
         """
         data = model.metadata
         unknown = [element for element in elements if element not in data.species]
@@ -164,6 +165,12 @@ class Predictor:
         self.masses = np.array([data.masses[i] for i in index])
         self.conserves_angular_momentum = data.architecture.conserve_ang_mom
         self.device = find_device(device, place.node_rank if place else 0)
+        on_triton = kernels == "fused" and self.device.type == "cuda"
+        if on_triton and importlib.util.find_spec("triton") is None:
+            raise PredictorError(
+                "kernels fused: on a GPU they need Triton, which is not installed: write 'kernels "
+                "plain' or 'device cpu', or run 'pip install triton'"
+            )
         self.shares_device = (
             self.device.type == "cuda"
             and place is not None
