@@ -216,6 +216,7 @@ def lmp(tmp_path: Path):
         environment: dict[str, str] | None = None,
         command: list[str] | None = None,
         options: list[str] | None = None,
+        timeout: float = 600.0,
     ) -> Run:
         if system is not None:
             system.write_data(tmp_path / "system.data", units)
@@ -229,7 +230,7 @@ def lmp(tmp_path: Path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=timeout,
         )
         return Run(finished.returncode, finished.stdout, tmp_path)
 

@@ -128,7 +128,7 @@ def run_cases(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=3600,
     )
     assert finished.returncode == 0, finished.stdout
     return {name: read_dump(directory / f"{name.replace(' ', '_')}.dump") for name in names}
@@ -256,7 +256,8 @@ def test_only_the_rows_that_are_needed(ranks, lmp, model_file, tmp_path) -> None
 def test_momentum_across_ranks(steps, lmp, model_file) -> None:
     system = load_case("moving_com")
     wanted = (system.atom_masses[:, None] * system.velocities).sum(axis=0)
-    run = lmp(system.script(model_file("moving_com"), steps), system, ranks=2)
+    script = system.script(model_file("moving_com"), steps).replace("thermo 1\n", "thermo 100\n")
+    run = lmp(script, system, ranks=2, timeout=3600.0)
     assert run.returncode == 0, run.output
     terms = system.atom_masses[:, None] * run.final()[1]
     assert np.abs(terms.sum(axis=0) - wanted).max() < 1e-12 * np.abs(terms).sum()
