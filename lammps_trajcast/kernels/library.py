@@ -10,7 +10,7 @@ from typing import Any
 import cffi
 
 LIBRARY_NAME = "libtrajcast_kernels.so"
-_HEADER_NAME = "edge_convolution.h"
+_HEADERS = ("edge_convolution.h", "network.h")
 _BEGIN, _END = "/* -- cffi reads from here -- */", "/* -- to here -- */"
 
 ffi = cffi.FFI()
@@ -32,6 +32,7 @@ def _installed(name: str) -> Path:
 @functools.cache
 def load_library() -> Any:
     """Return the cffi library handle of the kernels; raise ImportError if they are not built."""
-    header = _installed(_HEADER_NAME).read_text()
-    ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
+    for name in _HEADERS:
+        header = _installed(name).read_text()
+        ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
     return ffi.dlopen(str(_installed(LIBRARY_NAME)))

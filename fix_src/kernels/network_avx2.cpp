@@ -1,0 +1,2 @@
+#define TRAJCAST_INSTRUCTIONS avx2
+#include "network_impl.h"
