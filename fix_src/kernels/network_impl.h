@@ -121,10 +121,22 @@ template <typename T> struct Place {
   int64_t stride[2]; // to the next row
 };
 
+// Ask for memory that will be read soon; it need not be there.
+template <int BYTES> TRAJCAST_INLINE void prefetch(const void *from) {
+  unroll<BYTES / 64>([&](auto k) __attribute__((always_inline)) {
+    __builtin_prefetch(static_cast<const char *>(from) + 64 * k);
+  });
+}
+
 template <typename T, int N>
 TRAJCAST_INLINE void interpolate(const Tile<T> &tile, int e, int64_t at, Block<T> (&w)[N]) {
   constexpr int order = kOrder<T>;
+  constexpr int size = N * order * kLanes;
   const T *below = tile.table[e] + at, *above = below + tile.next;
+  // Edges meet the table in random order, so the processor does not see what comes next: the same
+  // for the next paths.
+  prefetch<size * sizeof(T)>(below + size);
+  prefetch<size * sizeof(T)>(above + size);
   unroll<N>([&](auto p) __attribute__((always_inline)) {
     w[p] = tile.basis[0][e] * Block<T>::load(below + p * order * kLanes);
     unroll<order>([&](auto k) __attribute__((always_inline)) {
@@ -811,6 +823,9 @@ private:
         hermite<T>(fractions[e], &tile.basis[0][e], kLanes);
         tile.table[e] = values + static_cast<int64_t>(nodes[e]) * table.node_size;
         tile.features[e] = features + step.senders[start + e] * feature_width;
+        prefetch<2 * kOrder<T> * kLanes * sizeof(T)>(tile.table[e]);
+        prefetch<2 * kOrder<T> * kLanes * sizeof(T)>(tile.table[e] + tile.next);
+        prefetch<4 * kLanes * sizeof(T)>(tile.features[e]);
       }
       layer.message.sum(tile, work.entries.data(), 0, lanes, work.pooled.data(), size, k, block,
                         blocks, start == first);

@@ -56,7 +56,8 @@ template <typename T> TRAJCAST_INLINE Vector<T> load_vector(const T *from) {
   std::memcpy(&v, from, sizeof(v)); // an unaligned load
   return v;
 }
-template <typename T> TRAJCAST_INLINE Vector<T> splat(T x) { return Vector<T>{} + x; }
+// Not x + 0, which is another number for -0 and so costs an addition.
+template <typename T> TRAJCAST_INLINE Vector<T> splat(T x) { return x - Vector<T>{}; }
 
 template <typename T> struct Block {
   Vector<T> v[kVectors<T>];

@@ -34,6 +34,7 @@ MAX_ORDER = 3
 """Largest rotation order that the kernels were compiled for."""
 
 _ACTIVATIONS = {"silu": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
+_EVEN, _READ_OUT = o3.Irrep(0, 1), o3.Irrep(1, -1)
 _INSTRUCTIONS = {"best": 0, "portable": 1, "avx2": 2}
 
 
@@ -118,8 +119,11 @@ class _Builder:
         self._species = range(arch.num_chem_elements)
 
         plains: list[Interaction] = list(network.interactions)  # type: ignore[arg-type]
+        # The read-out reads one irrep, so most of the last layer's work would be thrown away.
+        wanted = [[ir for _, ir in plain.irreps_out] for plain in plains]
+        wanted[-1] = [_READ_OUT]
         messages = self._message_tables(plains)
-        layers = [self._layer(*pair) for pair in zip(plains, messages, strict=True)]
+        layers = [self._layer(*each) for each in zip(plains, messages, wanted, strict=True)]
         self.layers = self._array("trajcast_layer[]", layers)
         self.ends = self._struct("trajcast_ends *", self._ends())
 
@@ -145,26 +149,41 @@ class _Builder:
             t if t.num_nodes == most else table(k, most - 1) for k, t in enumerate(tables)
         ]
 
-    def _table(self, table: HermiteTable, permutation: NDArray[np.int64]) -> dict[str, Any]:
-        """The C structure; functions are paths in the order of the products."""
+    def _table(
+        self, table: HermiteTable, permutation: NDArray[np.int64], factor: NDArray[np.float64]
+    ) -> dict[str, Any]:
+        """The C structure of some of a table's paths, in this order and times these factors."""
         sets, nodes, order, size = table.values.shape
         channels = self._arch.num_hidden_channels
         values = table.values.reshape(sets, nodes, order, size // channels, channels)
+        values = values[:, :, :, permutation] * factor[:, None]
         return {
             "num_sets": sets,
             "num_nodes": nodes,
             "order": order,
             "first": table.first,
             "spacing": table.spacing,
-            "values": self._doubles(values[:, :, :, permutation].transpose(0, 1, 3, 2, 4)),
+            "values": self._doubles(values.transpose(0, 1, 3, 2, 4)),
         }
 
     # ---- layers ----
 
-    def _layer(self, plain: Interaction, messages: HermiteTable) -> dict[str, Any]:
-        rows_of = _first_rows
-        inputs, contracted = plain.dtp_edge.tp.irreps_in1, plain.linear_contraction.irreps_out
-        scale = 1.0 / plain.avg_num_neighbors
+    def _layer(
+        self, plain: Interaction, messages: HermiteTable, wanted: list[o3.Irrep]
+    ) -> dict[str, Any]:
+        """One layer, as far as the irreps that are wanted of its result need it."""
+        gates = [ir for _, ir in plain.irreps_out if ir.l > 0]
+        updated = [_EVEN, *(ir for ir in wanted if ir != _EVEN)]
+        contracted = _inputs(plain.dtp_vel, updated)
+        # Columns of the update for the even scalars: themselves, then a gate for each l > 0.
+        columns = [0] if _EVEN in wanted else []
+        columns += [1 + k for k, ir in enumerate(gates) if ir in wanted]
+        update_rows = {_EVEN: 0}
+        rows_update = len(columns)
+        for ir in updated[1:]:
+            update_rows[ir] = rows_update
+            rows_update += ir.dim
+
         embedding = self._network.embedding
         speeds = tabulate(
             [velocity_function(embedding, plain.vel_mlp, s) for s in self._species],
@@ -173,19 +192,30 @@ class _Builder:
             self._order,
             self._tolerance,
         )
+        inputs = [ir for _, ir in plain.dtp_edge.tp.irreps_in1]
         message = self._product_layer(
-            plain.dtp_edge, plain.linear_contraction, rows_of(contracted), messages, scale
+            plain.dtp_edge,
+            plain.linear_contraction,
+            _first_rows(inputs),
+            _first_rows(contracted),
+            messages,
+            scale=1.0 / plain.avg_num_neighbors,
         )
-        update_rows = rows_of(plain.linear_updates.irreps_out, self._arch.num_hidden_channels)
         velocity = self._product_layer(
-            plain.dtp_vel, plain.linear_updates, update_rows, speeds, 1.0
+            plain.dtp_vel,
+            plain.linear_updates,
+            _first_rows(contracted),
+            update_rows,
+            speeds,
+            even_columns=columns,
         )
-        gated = self._gated(plain, update_rows)
+        gate_rows = {ir: columns.index(1 + gates.index(ir)) for ir in wanted if ir.l > 0}
+        gated = self._gated(plain, wanted, update_rows, gate_rows)
         return {
             "rows_in": _num_rows(inputs),
             "rows_contracted": _num_rows(contracted),
-            "rows_update": plain.linear_updates.irreps_out.dim // self._arch.num_hidden_channels,
-            "rows_out": _num_rows(plain.irreps_out),
+            "rows_update": rows_update,
+            "rows_out": _num_rows(wanted),
             "message": message,
             "velocity": velocity,
             "num_gated": len(gated),
@@ -196,10 +226,17 @@ class _Builder:
         self,
         product: DepthwiseTensorProduct,
         linear: o3.Linear,
-        output: dict[o3.Irrep, int],
+        input_rows: dict[o3.Irrep, int],
+        output_rows: dict[o3.Irrep, int],
         table: HermiteTable,
-        scale: float,
+        scale: float = 1.0,
+        even_columns: list[int] | None = None,
     ) -> dict[str, Any]:
+        """A product from the irreps of ``input_rows`` to those of ``output_rows``, and its map.
+
+        Args:
+            even_columns: which sets of channels of the map's even scalars to keep.
+        """
         tp = product.tp
         channels = self._arch.num_hidden_channels
         irreps_out: list[o3.Irrep] = [ir for _, ir in tp.irreps_out]
@@ -207,21 +244,34 @@ class _Builder:
         multiplicity = {ir: mul for mul, ir in linear.irreps_out}
 
         groups, weights, at = [], [], 0
+        used: list[o3.Irrep] = []
         for ir in kinds:
-            count, columns = irreps_out.count(ir), multiplicity[ir] // channels
+            count, columns = irreps_out.count(ir), multiplicity.get(ir, 0) // channels
             size = count * channels * columns * channels
             block = linear.weight.detach().double()[at : at + size]
-            weights.append(block * (scale / math.sqrt(count * channels)))
-            groups.append(
-                {"l": ir.l, "num_paths": count, "columns": columns, "output": output[ir]}
-            )
             at += size
+            if ir not in output_rows:
+                continue
+            block = block.view(count * channels, columns, channels)
+            if ir == _EVEN and even_columns is not None:
+                block = block[:, even_columns]
+            used.append(ir)
+            weights.append(block.reshape(-1) * (scale / math.sqrt(count * channels)))
+            groups.append(
+                {
+                    "l": ir.l,
+                    "num_paths": count,
+                    "columns": block.size(1),
+                    "output": output_rows[ir],
+                }
+            )
 
-        input_rows = _first_rows(tp.irreps_in1)
         products = []
         for number, path in enumerate(tp.instructions):
             ir_in, ir_edge = tp.irreps_in1[path.i_in1].ir, tp.irreps_in2[path.i_in2].ir
             ir_out = irreps_out[path.i_out]
+            if ir_out not in used:
+                continue
             # Paths of equal orders side by side: the kernels work on both parities together.
             key = (ir_in.l, ir_edge.l, ir_out.l, number)
             place = {
@@ -229,50 +279,44 @@ class _Builder:
                 "l_edge": ir_edge.l,
                 "l_out": ir_out.l,
                 "input": input_rows[ir_in],
-                "group": kinds.index(ir_out),
+                "group": used.index(ir_out),
                 "path": irreps_out[: path.i_out].count(ir_out),
             }
             products.append((key, place, path.path_weight))
         products.sort(key=lambda entry: entry[0])
         permutation = np.array([key[3] for key, _, _ in products])
         # The normalisation of a path goes into the table of its weights.
-        factor = np.empty(len(products))
-        factor[permutation] = [weight for _, _, weight in products]
-        scaled = HermiteTable(
-            table.first, table.spacing, table.values * np.repeat(factor, channels)
-        )
+        factor = np.array([weight for _, _, weight in products])
         return {
             "num_products": len(products),
             "num_groups": len(groups),
             "products": self._array("trajcast_product[]", [place for _, place, _ in products]),
             "groups": self._array("trajcast_group[]", groups),
             "weights": self._doubles(torch.cat(weights).numpy()),
-            "table": self._table(scaled, permutation),
+            "table": self._table(table, permutation, factor),
         }
 
     def _gated(
-        self, plain: Interaction, update_rows: dict[o3.Irrep, int]
+        self,
+        plain: Interaction,
+        wanted: list[o3.Irrep],
+        update_rows: dict[o3.Irrep, int],
+        gate_rows: dict[o3.Irrep, int],
     ) -> list[dict[str, Any]]:
         channels, species = self._arch.num_hidden_channels, len(self._species)
         names = self._arch.nl_gate_kwargs
-        scalar_acts = dict(
-            zip(
-                (ir.p for _, ir in plain.gate.irreps_scalars),
-                plain.gate.act_scalars.acts,
-                strict=True,
-            )
-        )
+        parities = (ir.p for _, ir in plain.gate.irreps_scalars)
+        scalar_acts = dict(zip(parities, plain.gate.act_scalars.acts, strict=True))
         product = plain.tp_resnet
         residual_irreps = [ir for _, ir in product.irreps_in1 if ir in plain.irreps_out]
         size = channels * species * channels
         residual = product.weight.detach().double() / math.sqrt(channels * species)
 
-        input_rows, output_rows = _first_rows(product.irreps_in1), _first_rows(plain.irreps_out)
-        even_row, gate = update_rows[o3.Irrep(0, 1)], 0
+        input_rows = _first_rows([ir for _, ir in product.irreps_in1])
+        output_rows = _first_rows(wanted)
         gated = []
-        for _, ir in plain.irreps_out:
+        for ir in wanted:
             if ir.l > 0:
-                gate += 1
                 name, act = names.activation_gates.e, plain.gate.act_gates.acts[0]
             else:
                 scalars = names.activation_scalars
@@ -281,8 +325,7 @@ class _Builder:
                 "l": ir.l,
                 "output": output_rows[ir],
                 "update": update_rows[ir],
-                # The gates follow the even scalars.
-                "gate": even_row + gate if ir.l > 0 else -1,
+                "gate": gate_rows.get(ir, -1),
                 "residual": -1,
                 "activation": _ACTIVATIONS[name],
                 "scale": _gain(act, name),
@@ -319,9 +362,9 @@ class _Builder:
             "lmax": lmax,
             "channels": channels,
             "num_species": len(self._species),
-            "scalars": self._table(scalars, np.arange(1)),
+            "scalars": self._table(scalars, np.arange(1), np.ones(1)),
             "directions": self._doubles(directions.numpy()),
-            "vectors": _first_rows(read_out.compression.irreps_in)[o3.Irrep(1, -1)],
+            "vectors": 0,
             "read_out": self._doubles(combined.numpy()),
         }
 
@@ -343,17 +386,19 @@ class _Builder:
         return struct
 
 
-def _num_rows(irreps: o3.Irreps) -> int:
-    return sum(ir.dim for _, ir in irreps)
+def _num_rows(irreps: list[o3.Irrep]) -> int:
+    return sum(ir.dim for ir in irreps)
 
 
-def _first_rows(irreps: o3.Irreps, channels: int | None = None) -> dict[o3.Irrep, int]:
-    """The first row of each irrep; one of several times ``channels`` copies has so many sets."""
-    rows, at = {}, 0
-    for mul, ir in irreps:
-        rows[ir] = at
-        at += ir.dim * (mul // channels if channels else 1)
-    return rows
+def _first_rows(irreps: list[o3.Irrep]) -> dict[o3.Irrep, int]:
+    return {ir: _num_rows(irreps[:k]) for k, ir in enumerate(irreps)}
+
+
+def _inputs(product: DepthwiseTensorProduct, wanted: list[o3.Irrep]) -> list[o3.Irrep]:
+    """The input irreps from which some path leads to an irrep that is wanted."""
+    tp = product.tp
+    used = {tp.irreps_in1[p.i_in1].ir for p in tp.instructions if tp.irreps_out[p.i_out].ir in wanted}
+    return [ir for _, ir in tp.irreps_in1 if ir in used]
 
 
 def _gain(act: torch.nn.Module, name: str) -> float:
