@@ -1,5 +1,7 @@
 """The network a layer at a time against the whole network, for any receivers and any split."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,9 @@ class Atoms:
 
     def __init__(self, name: str, path) -> None:
         system = load_case(name)
-        self.network = ModelFile.load(path).build(dtype=torch.float64)
+        model = ModelFile.load(path)
+        self.network = model.build(dtype=torch.float64)
+        self.architecture = model.metadata.architecture
         graph = build_graph(system.positions, system.cell, system.pbc, system.cutoff)
         self.species = torch.tensor(system.types - 1)
         self.velocities = torch.tensor(system.velocities)
@@ -30,6 +34,16 @@ class Atoms:
             self.target = self.network.predict(
                 self.species, self.velocities, self.vectors, self.receivers, self.senders
             )
+
+    def stages(self, kernels: str) -> Stages:
+        return make_stages(
+            copy.deepcopy(self.network),
+            self.architecture,
+            torch.float64,
+            torch.device("cpu"),
+            kernels,
+            tolerance=1e-12,
+        )
 
     def first_edge(self) -> torch.Tensor:
         degrees = torch.bincount(self.receivers, minlength=len(self.species))
@@ -50,7 +64,7 @@ def run_layers(stages: Stages, num_nodes: int, parts: list[torch.Tensor | None])
 @pytest.mark.parametrize("name", PARITY_CASES)
 def test_layer_after_layer_is_the_network(name, kernels, model_file) -> None:
     atoms = Atoms(name, model_file(name))
-    stages = make_stages(atoms.network, kernels)
+    stages = atoms.stages(kernels)
     count = len(atoms.species)
     shuffled = torch.from_numpy(np.random.default_rng(3).permutation(count))
     nobody = torch.empty(0, dtype=torch.int64)
@@ -75,7 +89,7 @@ def test_two_ranks_by_hand(kernels, model_file) -> None:
     own = [torch.arange(half), torch.arange(half, count)]
     ranks = []
     for mine, others in (own, own[::-1]):
-        stages = make_stages(atoms.network, kernels)
+        stages = atoms.stages(kernels)
         nodes = torch.cat([mine, others])
         number = torch.argsort(nodes)
         edges = torch.isin(atoms.receivers, mine)
@@ -107,7 +121,7 @@ def test_two_ranks_by_hand(kernels, model_file) -> None:
 
 def test_other_rows_are_left_alone(kernels, model_file) -> None:
     atoms = Atoms("quartz_l2", model_file("quartz_l2"))
-    stages = make_stages(atoms.network, kernels)
+    stages = atoms.stages(kernels)
     some = torch.tensor([5, 2])
     with torch.inference_mode():
         stages.prepare(

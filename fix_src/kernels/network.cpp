@@ -9,10 +9,9 @@ trajcast_network *trajcast_network_create(const trajcast_ends *ends, const trajc
 #ifdef TRAJCAST_X86
     __builtin_cpu_init();
     const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
-                            __builtin_cpu_supports("avx512dq") &&
-                            __builtin_cpu_supports("avx512vl") &&
-                            __builtin_cpu_supports("avx512bw");
+    const bool has_avx512 =
+        has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
     if (instructions == 0 && has_avx512)
       return trajcast::avx512::create(*ends, layers, num_layers, is_double).release();
     if (instructions != 1 && has_avx2)

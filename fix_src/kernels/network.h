@@ -43,9 +43,9 @@ typedef struct {
    Hermite polynomials of degree 2 * order - 1. Below the first node and beyond the last they keep
    the value that they have there. */
 typedef struct {
-  int32_t num_sets;     /* 1, or the number of species */
-  int32_t num_nodes;    /* at least 2 */
-  int32_t order;        /* 2 or 3: value and so many less one derivatives are given */
+  int32_t num_sets;  /* 1, or the number of species */
+  int32_t num_nodes; /* at least 2 */
+  int32_t order;     /* 2 or 3: value and so many less one derivatives are given */
   double first, spacing;
   const double *values; /* (num_sets, num_nodes, functions, order, channels); the k-th derivative
                            multiplied by spacing^k */
@@ -62,11 +62,11 @@ typedef struct {
 
 /* What becomes of an irrep of the update. */
 typedef struct {
-  int32_t l;        /* order */
-  int32_t output;   /* its first row in the new features */
-  int32_t update;   /* its first row in the update */
-  int32_t gate;     /* row of the update that gates it, or -1: an activation function instead */
-  int32_t residual; /* its first row in the old features, or -1 */
+  int32_t l;          /* order */
+  int32_t output;     /* its first row in the new features */
+  int32_t update;     /* its first row in the update */
+  int32_t gate;       /* row of the update that gates it, or -1: an activation function instead */
+  int32_t residual;   /* its first row in the old features, or -1 */
   int32_t activation; /* of it or of its gate: 0 silu, 1 tanh, 2 relu, 3 sigmoid */
   double scale;       /* factor after that activation function */
   const double *residual_weights; /* (num_species, channels, channels); may be null */

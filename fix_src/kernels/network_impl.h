@@ -175,8 +175,8 @@ void product(const Tile<T> &tile, const T *entries, int first, int last, const P
       unroll<N>([&](auto p) __attribute__((always_inline)) {
         const T *h = tile.features[e] + place.input[p];
         Block<T> part[order_rows(L3)];
-        unroll<order_rows(L3)>(
-            [&](auto c) __attribute__((always_inline)) { part[c] = Block<T>::zero(); });
+        unroll<order_rows(L3)>([&](auto c)
+                                   __attribute__((always_inline)) { part[c] = Block<T>::zero(); });
         unroll<E::Terms::size>([&](auto t) __attribute__((always_inline)) {
           constexpr int i = t;
           if constexpr (E::begins_entry(i)) {
@@ -193,8 +193,7 @@ void product(const Tile<T> &tile, const T *entries, int first, int last, const P
         constexpr int a = row;
         Block<T> weighted[N];
         unroll<N>([&](auto p) __attribute__((always_inline)) {
-          weighted[p] =
-              weight[p] * Block<T>::load(tile.features[e] + place.input[p] + a * kLanes);
+          weighted[p] = weight[p] * Block<T>::load(tile.features[e] + place.input[p] + a * kLanes);
         });
         unroll<E::Terms::size>([&](auto t) __attribute__((always_inline)) {
           constexpr int i = t;
@@ -270,7 +269,8 @@ TRAJCAST_INLINE void multiply(const T *a, const T *b, int64_t depth,
     });
     unroll<ROWS>([&](auto m) __attribute__((always_inline)) {
       const T factor = base[m / 3][m % 3 * depth];
-      unroll<PANELS>([&](auto n) __attribute__((always_inline)) { sums[m][n].add(factor, column[n]); });
+      unroll<PANELS>([&](auto n)
+                         __attribute__((always_inline)) { sums[m][n].add(factor, column[n]); });
     });
     unroll<bases>([&](auto j) __attribute__((always_inline)) { ++base[j]; });
   }
@@ -291,10 +291,11 @@ template <typename T>
 void matrix_product(const T *a, int64_t rows, int64_t depth, const T *b, int panels, T *out,
                     const Destination &to) {
   constexpr int tile = kTileRows<T>;
-  const auto store = [&](int64_t row, int panel, const Block<T> &sum) __attribute__((always_inline)) {
-    sum.store(out + row / to.run * to.atom + row % to.run * kLanes +
-              panel / to.blocks * to.column + panel % to.blocks * to.panel);
-  };
+  const auto store = [&](int64_t row, int panel, const Block<T> &sum)
+                         __attribute__((always_inline)) {
+                           sum.store(out + row / to.run * to.atom + row % to.run * kLanes +
+                                     panel / to.blocks * to.column + panel % to.blocks * to.panel);
+                         };
   for (int64_t row = 0; row < rows; row += tile) {
     const int64_t count = std::min<int64_t>(tile, rows - row);
     int panel = 0;
@@ -365,8 +366,7 @@ template <typename T> struct Table {
           for (int k = 0; k < kOrder<T>; ++k)
             for (int u = 0; u < channels; ++u)
               values.data()[set * set_size + u / kLanes * block_size + node * node_size +
-                            (f * kOrder<T> + k) * kLanes + u % kLanes] =
-                  static_cast<T>(*from++);
+                            (f * kOrder<T> + k) * kLanes + u % kLanes] = static_cast<T>(*from++);
   }
 
   TRAJCAST_INLINE Position find(double x) const {
@@ -449,9 +449,9 @@ template <typename T> struct Pair {
 
 // A group and its map.
 template <typename T> struct Map {
-  int rows;         // of the irrep
-  int64_t depth;    // inputs of the map
-  int64_t offset;   // values of the groups before, an atom
+  int rows;       // of the irrep
+  int64_t depth;  // inputs of the map
+  int64_t offset; // values of the groups before, an atom
   int panels;
   int64_t output;   // first row of the result
   Array<T> weights; // (panel, depth, 16)
@@ -541,10 +541,10 @@ template <typename T> struct ProductLayer {
   void map(const T *pooled_of_all, int64_t atoms, int64_t count, T *out, int64_t rows,
            int blocks) const {
     for (const Map<T> &map : maps)
-      matrix_product<T>(pooled_of_all + map.offset * atoms, count * map.rows, map.depth,
-                        map.weights.data(), map.panels, out + map.output * kLanes,
-                        {map.rows, rows * blocks * kLanes, rows * kLanes,
-                         int64_t(map.rows) * kLanes, blocks});
+      matrix_product<T>(
+          pooled_of_all + map.offset * atoms, count * map.rows, map.depth, map.weights.data(),
+          map.panels, out + map.output * kLanes,
+          {map.rows, rows * blocks * kLanes, rows * kLanes, int64_t(map.rows) * kLanes, blocks});
   }
 
   int64_t bytes() const {
@@ -574,13 +574,18 @@ template <typename T> struct Layer {
         message(given.message, channels, blocks), velocity(given.velocity, channels, blocks) {
     for (int k = 0; k < given.num_gated; ++k) {
       const trajcast_gated &g = given.gated[k];
-      gated.push_back({order_rows(g.l), g.output, g.update, g.gate, g.residual,
-                       static_cast<Activation>(g.activation), static_cast<T>(g.scale), {}});
+      gated.push_back({order_rows(g.l),
+                       g.output,
+                       g.update,
+                       g.gate,
+                       g.residual,
+                       static_cast<Activation>(g.activation),
+                       static_cast<T>(g.scale),
+                       {}});
       if (g.residual >= 0)
         for (int s = 0; s < num_species; ++s)
-          gated.back().residual_weights.push_back(
-              pack<T>(g.residual_weights + int64_t(s) * channels * channels, 1, 1, channels,
-                      blocks));
+          gated.back().residual_weights.push_back(pack<T>(
+              g.residual_weights + int64_t(s) * channels * channels, 1, 1, channels, blocks));
     }
   }
 
@@ -613,8 +618,7 @@ public:
             static_cast<T>(ends.directions[l * channels + u]);
     for (int u = 0; u < channels; ++u)
       for (int k = 0; k < 2; ++k)
-        read_out_weights.data()[k * blocks * kLanes + u] =
-            static_cast<T>(ends.read_out[2 * u + k]);
+        read_out_weights.data()[k * blocks * kLanes + u] = static_cast<T>(ends.read_out[2 * u + k]);
     layers.reserve(num_layers);
     for (int k = 0; k < num_layers; ++k)
       layers.emplace_back(given[k], num_species, channels, blocks);
@@ -803,8 +807,7 @@ private:
   void message(const Layer<T> &layer, const trajcast_step &step, int64_t atom, int block,
                Workspace<T> &work, int64_t size, int64_t k) const {
     const T *edges = static_cast<const T *>(step.edges);
-    const T *features =
-        static_cast<const T *>(step.features) + block * layer.rows_in * kLanes;
+    const T *features = static_cast<const T *>(step.features) + block * layer.rows_in * kLanes;
     const int64_t feature_width = layer.rows_in * blocks * kLanes;
     const Table<T> &table = layer.message.table;
     const T *values = table.values.data() + block * table.block_size;
@@ -847,15 +850,15 @@ private:
       const Position at = table.find(normalize(x, y, z));
       harmonics<T>(lmax, T(x), T(y), T(z), work.harmonics.data() + e, kLanes);
       hermite<T>(T(at.fraction), &tile.basis[0][e], kLanes);
-      values[e] = table.values.data() + step.species[atom] * table.set_size +
-                  at.node * table.node_size;
+      values[e] =
+          table.values.data() + step.species[atom] * table.set_size + at.node * table.node_size;
     }
     layer.velocity.couple(work.harmonics.data(), kLanes, work.entries.data());
     for (int block = 0; block < blocks; ++block)
       for (int64_t e = 0; e < count; ++e) {
         tile.table[e] = values[e] + block * table.block_size;
-        tile.features[e] = work.contracted.data() + ((begin + e) * blocks + block) *
-                                                        layer.rows_contracted * kLanes;
+        tile.features[e] = work.contracted.data() +
+                           ((begin + e) * blocks + block) * layer.rows_contracted * kLanes;
         layer.velocity.sum(tile, work.entries.data(), e, e + 1, work.pooled.data(), size, begin + e,
                            block, blocks, true);
       }
@@ -902,8 +905,7 @@ private:
     for (int64_t k = 0; k < count; ++k)
       for (int block = 0; block < blocks; ++block) {
         const int64_t atom = work.by_species[k];
-        const T *update =
-            work.update.data() + (atom * blocks + block) * layer.rows_update * kLanes;
+        const T *update = work.update.data() + (atom * blocks + block) * layer.rows_update * kLanes;
         const T *residual = work.residual.data() + (k * blocks + block) * layer.rows_out * kLanes;
         T *out = static_cast<T *>(step.out) + work.atoms[atom] * layer.rows_out * lines +
                  block * layer.rows_out * kLanes;

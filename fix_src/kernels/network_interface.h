@@ -26,9 +26,8 @@ namespace trajcast {
 
 #define TRAJCAST_DECLARE_CREATE(name)                                                              \
   namespace name {                                                                                 \
-  std::unique_ptr<trajcast_network> create(const trajcast_ends &ends,                              \
-                                           const trajcast_layer *layers, int num_layers,           \
-                                           bool is_double);                                        \
+  std::unique_ptr<trajcast_network>                                                                \
+  create(const trajcast_ends &ends, const trajcast_layer *layers, int num_layers, bool is_double); \
   }
 TRAJCAST_DECLARE_CREATE(portable)
 #ifdef TRAJCAST_X86

@@ -39,7 +39,7 @@ template <> struct VectorOf<double> {
 template <typename T> using Vector = typename VectorOf<T>::Values;
 
 // Registers that a block fills.
-template <typename T> constexpr int kVectors = kLanes *int(sizeof(T)) / kVectorBytes;
+template <typename T> constexpr int kVectors = kLanes * int(sizeof(T)) / kVectorBytes;
 
 // Call f(0), f(1), ... f(N - 1) with constants: arrays indexed by them end up in registers, which
 // unrolled loops do not grant.
@@ -119,8 +119,9 @@ template <typename T> TRAJCAST_INLINE Vector<T> exponential(Vector<T> x) {
   const Vector<T> n = shifted - magic;
   const Vector<T> y = (x - n * ln2_high) - n * ln2_low;
   Vector<T> sum = splat(T(1));
-  unroll<degree>(
-      [&](auto k) __attribute__((always_inline)) { sum = sum * y * (T(1) / T(degree - k)) + T(1); });
+  unroll<degree>([&](auto k) __attribute__((always_inline)) {
+    sum = sum * y * (T(1) / T(degree - k)) + T(1);
+  });
   Integers bits, power;
   std::memcpy(&bits, &sum, sizeof(bits));
   std::memcpy(&power, &shifted, sizeof(power));

@@ -16,6 +16,7 @@ from torch import Tensor
 from lammps_trajcast.kernels.edge_convolution import _pointer
 from lammps_trajcast.kernels.library import ffi, load_library
 from lammps_trajcast.kernels.tables import (
+    FEWEST,
     ORDER,
     SHORTEST,
     TOLERANCE,
@@ -27,13 +28,13 @@ from lammps_trajcast.kernels.tables import (
     velocity_function,
 )
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.interaction import DepthwiseTensorProduct, Interaction
+from lammps_trajcast.model.interaction import ACTIVATIONS, DepthwiseTensorProduct, Interaction
 from lammps_trajcast.model.network import TrajCast
 
 MAX_ORDER = 3
 """Largest rotation order that the kernels were compiled for."""
 
-_ACTIVATIONS = {"silu": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
+_ACTIVATION_NUMBERS = {"silu": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
 _EVEN, _READ_OUT = o3.Irrep(0, 1), o3.Irrep(1, -1)
 _INSTRUCTIONS = {"best": 0, "portable": 1, "avx2": 2}
 
@@ -136,18 +137,19 @@ class _Builder:
             for layer in plains
         ]
 
-        def table(k: int, intervals: int | None = None) -> HermiteTable:
-            cutoff = self._arch.edge_cutoff
-            first = min(SHORTEST, 0.5 * cutoff)
-            return tabulate(
-                [functions[k]], first, cutoff, self._order, self._tolerance, intervals
-            )
-
-        tables = [table(k) for k in range(len(functions))]
-        most = max(t.num_nodes for t in tables)
-        return [
-            t if t.num_nodes == most else table(k, most - 1) for k, t in enumerate(tables)
-        ]
+        cutoff = self._arch.edge_cutoff
+        first = min(SHORTEST, 0.5 * cutoff)
+        tables: list[HermiteTable] = []
+        intervals = FEWEST
+        while len(tables) < len(functions):
+            function = functions[len(tables)]
+            table = tabulate([function], first, cutoff, self._order, self._tolerance, intervals)
+            if tables and table.num_nodes > tables[0].num_nodes:
+                tables.clear()  # those before need as many
+            else:
+                tables.append(table)
+            intervals = table.num_nodes - 1
+        return tables
 
     def _table(
         self, table: HermiteTable, permutation: NDArray[np.int64], factor: NDArray[np.float64]
@@ -327,7 +329,7 @@ class _Builder:
                 "update": update_rows[ir],
                 "gate": gate_rows.get(ir, -1),
                 "residual": -1,
-                "activation": _ACTIVATIONS[name],
+                "activation": _ACTIVATION_NUMBERS[name],
                 "scale": _gain(act, name),
                 "residual_weights": ffi.NULL,
             }
@@ -397,20 +399,16 @@ def _first_rows(irreps: list[o3.Irrep]) -> dict[o3.Irrep, int]:
 def _inputs(product: DepthwiseTensorProduct, wanted: list[o3.Irrep]) -> list[o3.Irrep]:
     """The input irreps from which some path leads to an irrep that is wanted."""
     tp = product.tp
-    used = {tp.irreps_in1[p.i_in1].ir for p in tp.instructions if tp.irreps_out[p.i_out].ir in wanted}
+    used = {
+        tp.irreps_in1[p.i_in1].ir for p in tp.instructions if tp.irreps_out[p.i_out].ir in wanted
+    }
     return [ir for _, ir in tp.irreps_in1 if ir in used]
 
 
 def _gain(act: torch.nn.Module, name: str) -> float:
     """The factor by which e3nn normalises an activation function."""
-    functions = {
-        "silu": torch.nn.functional.silu,
-        "tanh": torch.tanh,
-        "relu": torch.relu,
-        "sigmoid": torch.sigmoid,
-    }
     one = torch.ones(1, dtype=torch.float64)
-    return float(act(one) / functions[name](one))
+    return float(act(one) / ACTIVATIONS[name](one))
 
 
 # ---- operations ------------------------------------------------------------------------------
@@ -495,7 +493,8 @@ def _layer(
     senders = _check("senders", senders, torch.int64, None)
     species = _check("species", species, torch.int64, None)
     velocities = _check("velocities", velocities, net.dtype, species.size(0), 3)
-    if _check("out", out, net.dtype, None, net.widths[layer + 1]) is not out:
+    _check("out", out, net.dtype, None, net.widths[layer + 1])
+    if not out.is_contiguous():
         raise ValueError("network kernels: out is not contiguous")
     if min(species.size(0), features.size(0), out.size(0)) < own:
         raise ValueError(f"network kernels: fewer rows than the {own} receivers")
@@ -518,9 +517,7 @@ def _layer(
             "out": _void(out),
         },
     )
-    failed = load_library().trajcast_network_layer(
-        net.handle, layer, step, torch.get_num_threads()
-    )
+    failed = load_library().trajcast_network_layer(net.handle, layer, step, torch.get_num_threads())
     if failed:
         raise MemoryError("network kernels: no memory for a block of atoms")
 
@@ -556,7 +553,59 @@ class PredictionNetwork(torch.nn.Module):
         self.widths: list[int] = kernels.widths
 
     @torch.jit.export
-    def predict(
+    def edges(self, edge_vectors: Tensor) -> Tensor:
+        """Return edge data for :meth:`layer` from edge vectors (E, 3) float64 in Angstrom."""
+        return torch.ops.lammps_trajcast.network_edges(self.number, edge_vectors)
+
+    @torch.jit.export
+    def first(self, species: Tensor, velocities: Tensor) -> Tensor:
+        """Return the first features (N, widths[0]) of species (N,) and velocities (N, 3)."""
+        return torch.ops.lammps_trajcast.network_first(self.number, species, velocities)
+
+    @torch.jit.export
+    def layer(
+        self,
+        k: int,
+        features: Tensor,
+        edges: Tensor,
+        first_edge: Tensor,
+        senders: Tensor,
+        species: Tensor,
+        velocities: Tensor,
+        receivers: Tensor | None,
+        out: Tensor,
+    ) -> None:
+        """Write the features after layer k into the receivers' rows of ``out``.
+
+        Args:
+            k: number of the layer.
+            features: (N, widths[k]) contiguous, atoms that receive first.
+            edges: of all E edges, which are sorted by receiver.
+            first_edge: (R + 1,) int64, edges of atom i are first_edge[i] to first_edge[i + 1] - 1.
+            senders: (E,) int64, smaller than N.
+            species, velocities: of at least the R atoms.
+            receivers: (any,) int64, smaller than R; None: all R.
+            out: (at least R, widths[k + 1]) contiguous.
+        """
+        torch.ops.lammps_trajcast.network_layer(
+            self.number,
+            k,
+            features,
+            edges,
+            first_edge,
+            senders,
+            species,
+            velocities,
+            receivers,
+            out,
+        )
+
+    @torch.jit.export
+    def read_out(self, features: Tensor, count: int) -> Tensor:
+        """Return raw targets (count, 6) of the first atoms from their last features."""
+        return torch.ops.lammps_trajcast.network_read_out(self.number, features, count)
+
+    def forward(
         self,
         species: Tensor,
         velocities: Tensor,
@@ -569,35 +618,12 @@ class PredictionNetwork(torch.nn.Module):
         Edge vectors are in double precision and edges sorted by receiver.
         """
         count = species.size(0)
-        first_edge = torch.searchsorted(
-            receivers, torch.arange(count + 1, dtype=torch.int64, device=receivers.device)
-        )
-        edges = torch.ops.lammps_trajcast.network_edges(self.number, edge_vectors)
-        features = torch.ops.lammps_trajcast.network_first(self.number, species, velocities)
+        atoms = torch.arange(count + 1, dtype=torch.int64)
+        first_edge = torch.searchsorted(receivers, atoms)
+        edges = self.edges(edge_vectors)
+        features = self.first(species, velocities)
         for k, width in enumerate(self.widths[1:]):
             out = torch.empty((count, width), dtype=features.dtype)
-            torch.ops.lammps_trajcast.network_layer(
-                self.number,
-                k,
-                features,
-                edges,
-                first_edge,
-                senders,
-                species,
-                velocities,
-                None,
-                out,
-            )
+            self.layer(k, features, edges, first_edge, senders, species, velocities, None, out)
             features = out
-        return torch.ops.lammps_trajcast.network_read_out(self.number, features, count)
-
-    def forward(
-        self,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        receivers: Tensor,
-        senders: Tensor,
-    ) -> Tensor:
-        """As :meth:`predict`."""
-        return self.predict(species, velocities, edge_vectors, receivers, senders)
+        return self.read_out(features, count)

@@ -19,10 +19,7 @@ from torch import Tensor
 
 from lammps_trajcast.model.embedding import BesselBasis, NodeEmbeddingLayer
 
-Function = Callable[[Tensor], Tensor]
-"""Maps abscissas (K,) to values (K, F), in double precision and differentiably."""
-
-TOLERANCE = {torch.float32: 5e-7, torch.float64: 1e-10}
+TOLERANCE = {torch.float32: 5e-7, torch.float64: 1e-11}
 """Largest error of a table of each precision, relative to its largest value."""
 
 ORDER = {torch.float32: 2, torch.float64: 3}
@@ -31,11 +28,31 @@ ORDER = {torch.float32: 2, torch.float64: 3}
 SHORTEST = 0.1
 """Distances below this, in Angstrom, count as this: the basis has a pole just below zero."""
 
-_FEWEST, _MOST = 32, 1 << 16  # intervals
+FEWEST = 64
+"""Intervals of the coarsest table."""
+
+_MOST = 1 << 16
 
 
 class TableError(ValueError):
     """A function is too rough for a table of bearable size."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A network's weights as functions of one variable: few functions, linearly combined.
+
+    Attributes:
+        inner: maps abscissas (K,) to (K, H), in double precision and differentiably.
+        outer: (H, F).
+    """
+
+    inner: Callable[[Tensor], Tensor]
+    outer: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map abscissas (K,) to values (K, F)."""
+        return self.inner(x) @ self.outer
 
 
 @dataclass(frozen=True)
@@ -61,10 +78,14 @@ class HermiteTable:
         """Interpolate at abscissas (K,): (sets, K, F); constant beyond the ends."""
         t = np.clip((x - self.first) / self.spacing, 0.0, self.num_nodes - 1)
         node = np.minimum(t.astype(np.int64), self.num_nodes - 2)
-        basis = hermite_basis(t - node, self.values.shape[2])
-        below, above = self.values[:, node], self.values[:, node + 1]
-        corners = np.concatenate([below, above], axis=2)
-        return np.asarray(np.einsum("kb,skbf->skf", basis, corners))
+        order = self.values.shape[2]
+        basis = hermite_basis(t - node, order)[:, :, None]
+        corners = [
+            basis[:, end * order + k] * self.values[:, node + end, k]
+            for end in range(2)
+            for k in range(order)
+        ]
+        return np.asarray(sum(corners))
 
 
 def hermite_basis(s: NDArray[np.float64], order: int) -> NDArray[np.float64]:
@@ -83,10 +104,10 @@ def hermite_basis(s: NDArray[np.float64], order: int) -> NDArray[np.float64]:
     return np.asarray(powers @ np.linalg.inv(conditions))
 
 
-def _derivatives(function: Function, x: Tensor, order: int) -> Tensor:
-    """Return value and derivatives (K, order, F) of a function at x (K,)."""
+def _derivatives(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
+    """Return value and derivatives (K, order, H) of a function at x (K,)."""
 
-    def derivative(f: Function) -> Function:
+    def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda y: torch.func.jvp(f, (y,), (torch.ones_like(y),))[1]
 
     found = [function]
@@ -102,7 +123,7 @@ def tabulate(
     last: float,
     order: int,
     tolerance: float,
-    intervals: int | None = None,
+    fewest: int = FEWEST,
 ) -> HermiteTable:
     """Return a table of functions on [first, last], one set for each.
 
@@ -112,25 +133,27 @@ def tabulate(
         order: 2 (cubic) or 3 (quintic).
         tolerance: largest error between nodes, relative to the largest value of all; sets the
             number of intervals.
-        intervals: take so many instead, whatever the error.
+        fewest: number of intervals to begin with.
 
     Raises:
         TableError: too many intervals would be needed.
     """
-    number = intervals or _FEWEST
+    number = fewest
+    outer = torch.stack([f.outer for f in functions])
     while True:
         nodes = torch.linspace(first, last, number + 1, dtype=torch.float64)
         spacing = (last - first) / number
         scale = spacing ** torch.arange(order, dtype=torch.float64)
-        values = torch.stack([_derivatives(f, nodes, order) for f in functions])
-        values = values * scale[:, None]
-        table = HermiteTable(first, spacing, values.numpy())
-        error = 0.0 if intervals is not None else table_error(table, functions)
+        inner = torch.stack([_derivatives(f.inner, nodes, order) for f in functions])
+        inner = inner * scale[:, None]
+        # Interpolation is linear too, so it is the few inner functions that are judged.
+        error = _error(HermiteTable(first, spacing, inner.numpy()), functions)
         if error <= tolerance:
-            return table
+            values = inner @ outer.unsqueeze(1)
+            return HermiteTable(first, spacing, values.numpy())
         # The error falls with the 2 * order-th power of the spacing, once that is small enough.
-        growth = min(1.05 * (error / tolerance) ** (0.5 / order), 8.0)
-        number = math.ceil(number * max(growth, 1.05))
+        growth = min(1.1 * (error / tolerance) ** (0.5 / order), 8.0)
+        number = math.ceil(number * growth)
         if number > _MOST:
             raise TableError(
                 f"the path weights vary too fast for a table with {_MOST} intervals: "
@@ -138,40 +161,39 @@ def tabulate(
             )
 
 
-@torch.no_grad()
-def table_error(table: HermiteTable, functions: list[Function]) -> float:
-    """Return the largest error between nodes, relative to the largest value of all sets."""
-    starts = table.first + table.spacing * np.arange(table.num_nodes - 1)
-    error = 0.0
-    for fraction in (0.27, 0.5, 0.73):
-        x = starts + fraction * table.spacing
-        exact = np.stack([f(torch.from_numpy(x)).numpy() for f in functions])
-        error = max(error, float(np.abs(table.evaluate(x) - exact).max(initial=0.0)))
-    largest = float(np.abs(table.values[:, :, 0]).max(initial=0.0))
+def _error(inner: HermiteTable, functions: list[Function]) -> float:
+    """Return the largest error between nodes, relative to the largest value of all functions."""
+    starts = inner.first + inner.spacing * np.arange(inner.num_nodes - 1)
+    error = largest = 0.0
+    for fraction in (0.3, 0.5):
+        x = np.asarray(starts + fraction * inner.spacing, dtype=np.float64)
+        for function, found in zip(functions, inner.evaluate(x), strict=True):
+            exact = function.inner(torch.from_numpy(x))
+            wrong = (torch.from_numpy(found) - exact) @ function.outer
+            error = max(error, float(wrong.abs().max()))
+            largest = max(largest, float((exact @ function.outer).abs().max()))
     return error / largest if largest > 0.0 else error
 
 
-def _perceptron(net: nn.FullyConnectedNet) -> Function:
-    """Return e3nn's perceptron as a plain function, which derivatives pass through."""
-    steps: list[tuple[Tensor, float]] = []
-    for layer in net:
-        weight = layer.weight.detach().double()
-        if layer.act is None:
-            weight = weight / math.sqrt(layer.h_in * layer.var_in / layer.var_out)
-            steps.append((weight, 0.0))
-        else:
-            one = torch.ones(1, dtype=torch.float64)
-            gain = float(layer.act(one) / torch.nn.functional.silu(one))
-            steps.append((weight / math.sqrt(layer.h_in * layer.var_in), gain * layer.var_out**0.5))
+def _perceptron(net: nn.FullyConnectedNet, embedding: Callable[[Tensor], Tensor]) -> Function:
+    """Return e3nn's perceptron of an embedding; derivatives pass through its hidden layers."""
+    *layers, last = net
+    one = torch.ones(1, dtype=torch.float64)
+    hidden: list[tuple[Tensor, float]] = []
+    for layer in layers:
+        gain = float(layer.act(one) / torch.nn.functional.silu(one)) * math.sqrt(layer.var_out)
+        weight = layer.weight.detach().double() / math.sqrt(layer.h_in * layer.var_in)
+        hidden.append((weight, gain))
 
-    def run(x: Tensor) -> Tensor:
-        for weight, gain in steps:
+    def inner(x: Tensor) -> Tensor:
+        x = embedding(x)
+        for weight, gain in hidden:
             x = x @ weight
-            if gain:
-                x = x * torch.sigmoid(x) * gain
+            x = x * torch.sigmoid(x) * gain
         return x
 
-    return run
+    outer = last.weight.detach().double() / math.sqrt(last.h_in * last.var_in / last.var_out)
+    return Function(inner, outer)
 
 
 def message_function(basis: BesselBasis, net: nn.FullyConnectedNet) -> Function:
@@ -181,9 +203,8 @@ def message_function(basis: BesselBasis, net: nn.FullyConnectedNet) -> Function:
     """
     roots = basis.bessel_roots.detach().double()
     cutoff, p = basis.cutoff, basis.exponent
-    perceptron = _perceptron(net)
 
-    def run(r: Tensor) -> Tensor:
+    def embedding(r: Tensor) -> Tensor:
         x = r / cutoff
         envelope = (
             1.0
@@ -192,9 +213,9 @@ def message_function(basis: BesselBasis, net: nn.FullyConnectedNet) -> Function:
             - p * (p + 1.0) / 2.0 * x ** (p + 2.0)
         )
         waves = torch.sin(x.unsqueeze(-1) * roots) / (r.unsqueeze(-1) + 1e-5)
-        return perceptron(waves * (2.0 / cutoff) * envelope.unsqueeze(-1))
+        return waves * (2.0 / cutoff) * envelope.unsqueeze(-1)
 
-    return run
+    return _perceptron(net, embedding)
 
 
 def fastest(embedding: NodeEmbeddingLayer) -> float:
@@ -203,7 +224,7 @@ def fastest(embedding: NodeEmbeddingLayer) -> float:
     return float(embedding.centres[-1]) + 6.0 * embedding.spacing
 
 
-def _speed_embedding(embedding: NodeEmbeddingLayer, species: int) -> Function:
+def _speed_embedding(embedding: NodeEmbeddingLayer, species: int) -> Callable[[Tensor], Tensor]:
     centres = embedding.centres.double()
     size = centres.numel()
     weight = embedding.element_tp.weight.detach().double().view(size, embedding.num_species, size)
@@ -221,8 +242,7 @@ def velocity_function(
     embedding: NodeEmbeddingLayer, net: nn.FullyConnectedNet, species: int
 ) -> Function:
     """Return the path weights of the velocity product as a function of the speed."""
-    speed, perceptron = _speed_embedding(embedding, species), _perceptron(net)
-    return lambda x: perceptron(speed(x))
+    return _perceptron(net, _speed_embedding(embedding, species))
 
 
 def scalar_function(embedding: NodeEmbeddingLayer, species: int) -> Function:
@@ -232,5 +252,9 @@ def scalar_function(embedding: NodeEmbeddingLayer, species: int) -> Function:
     inputs = embedding.linear.irreps_in[0].mul
     weight = embedding.linear.weight.detach().double()[: inputs * channels]
     weight = weight.view(inputs, channels) / math.sqrt(inputs)
-    own, rest = weight[species], weight[embedding.num_species :]
-    return lambda x: speed(x) @ rest + own
+    own, rest = weight[species : species + 1], weight[embedding.num_species :]
+
+    def inner(x: Tensor) -> Tensor:
+        return torch.cat([torch.ones_like(x).unsqueeze(-1), speed(x)], dim=1)
+
+    return Function(inner, torch.cat([own, rest]))

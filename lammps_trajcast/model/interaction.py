@@ -1,6 +1,7 @@
 """The interaction block: message, pooling, velocity conditioning, gated update, residual."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from e3nn import nn, o3
@@ -10,7 +11,7 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.irreps import depthwise_instructions, full_feature_irreps, occurring
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,
     "tanh": torch.tanh,
     "relu": torch.relu,

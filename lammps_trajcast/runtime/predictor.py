@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.network import quick_construction
@@ -186,8 +187,10 @@ class Predictor:
         with quick_construction() if fused else nullcontext():
             network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
-        network = network.to(dtype=self.dtype, device=self.device).eval()
-        self._stages = make_stages(network, kernels)
+        try:
+            self._stages = make_stages(network, data.architecture, self.dtype, self.device, kernels)
+        except TableError as error:
+            raise PredictorError(str(error)) from error
         self._buffers = [torch.empty(0, dtype=self.dtype, device=self.device) for _ in range(2)]
         self.halo = MpiHalo(place.communicator, self.device) if place else Halo()
         self.fingerprint = model.fingerprint()

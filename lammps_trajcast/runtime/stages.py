@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.kernels.network import MAX_ORDER, NetworkKernels, PredictionNetwork
+from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.network import TrajCast, compile_network
 
@@ -193,7 +195,10 @@ class PlainStages(_ModuleStages):
 
 
 class FusedStages(_ModuleStages):
-    """The network on fused kernels; a row of features is (components, channels)."""
+    """The network on the convolutions of training or of a GPU, for any rotation order.
+
+    A row of features is (components, channels).
+    """
 
     def __init__(self, network: FusedTrajCast, plain: TrajCast) -> None:
         super().__init__(network, plain)
@@ -215,20 +220,81 @@ class FusedStages(_ModuleStages):
         return self._network.read_out(self._components(own))
 
 
-def make_stages(network: TrajCast, kernels: str) -> Stages:
-    """Return the stages of a network, which stays in its precision and on its device.
+class KernelStages(Stages):
+    """The network on the CPU kernels for prediction, path weights from tables."""
+
+    def __init__(self, kernels: NetworkKernels) -> None:
+        self._kernels = kernels  # the compiled module knows it by number only
+        self._network = compile_network(PredictionNetwork(kernels))
+        self.widths = tuple(kernels.widths)
+        self.dtype, self.device = kernels.dtype, torch.device("cpu")
+
+    def prepare(
+        self,
+        species: Tensor,
+        velocities: Tensor,
+        edge_vectors: Tensor,
+        first_edge: Tensor,
+        senders: Tensor,
+    ) -> None:
+        self._species, self._velocities = species, velocities.to(self.dtype)
+        self._edges = self._network.edges(edge_vectors)
+        self._first_edge, self._senders = first_edge, senders
+
+    def initial_features(self) -> Tensor:
+        features: Tensor = self._network.first(self._species, self._velocities)
+        return features
+
+    def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
+        self._network.layer(
+            k,
+            features,
+            self._edges,
+            self._first_edge,
+            self._senders,
+            self._species,
+            self._velocities,
+            receivers,
+            out,
+        )
+
+    def read_out(self, features: Tensor) -> Tensor:
+        targets: Tensor = self._network.read_out(features, self._first_edge.size(0) - 1)
+        return targets
+
+
+def make_stages(
+    network: TrajCast,
+    arch: Architecture,
+    dtype: torch.dtype,
+    device: torch.device,
+    kernels: str,
+    tolerance: float | None = None,
+) -> Stages:
+    """Return the stages of a network.
 
     Args:
-        network: with weights, in evaluation mode.
+        network: with weights, in double precision; converted in place.
+        arch: its hyperparameters.
+        dtype: precision of the stages, float32 or float64.
+        device: where they run.
         kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a CUDA device,
             "plain" for e3nn's operations throughout.
+        tolerance: largest error of the tabulated path weights of "fused", relative to the largest
+            weight, on a CPU; None: what suits the precision.
 
     Raises:
+        TableError: the path weights vary too fast for "fused".
+        MemoryError: there is no room for the tables of "fused".
         ImportError: the Triton kernels are wanted and Triton is not installed.
     """
+    network = network.eval()
+    if kernels == "fused" and device.type == "cpu" and arch.max_rotation_order <= MAX_ORDER:
+        return KernelStages(NetworkKernels(network, arch, dtype, tolerance))
+    network = network.to(dtype=dtype, device=device)
     if kernels == "plain":
         return PlainStages(network)
-    if network.embedding.linear.weight.device.type == "cpu":
+    if device.type == "cpu":
         return FusedStages(FusedTrajCast(network), network)
     # Triton comes with CUDA builds of torch; it need not be there on a machine without a GPU.
     from lammps_trajcast.kernels.triton.network import TabulatedTrajCast
