@@ -109,6 +109,8 @@ template <typename T> struct Tile {
   const T *features[kLanes]; // of the sender
   const T *table[kLanes];    // values at the node below
   int64_t next;              // from there to the node above
+  int64_t features_block;    // from features to those of the next block of channels
+  int64_t table_block;       // and from the table's values
   T basis[2 * kOrder<T>][kLanes];
 };
 
@@ -128,80 +130,97 @@ template <int BYTES> TRAJCAST_INLINE void prefetch(const void *from) {
   });
 }
 
-template <typename T, int N>
-TRAJCAST_INLINE void interpolate(const Tile<T> &tile, int e, int64_t at, Block<T> (&w)[N]) {
+// Weights of N paths and B blocks of channels, [path * B + block].
+template <typename T, int N, int B>
+TRAJCAST_INLINE void interpolate(const Tile<T> &tile, int e, int64_t at, Block<T> (&w)[N * B]) {
   constexpr int order = kOrder<T>;
   constexpr int size = N * order * kLanes;
-  const T *below = tile.table[e] + at, *above = below + tile.next;
-  // Edges meet the table in random order, so the processor does not see what comes next: the same
-  // for the next paths.
-  prefetch<size * sizeof(T)>(below + size);
-  prefetch<size * sizeof(T)>(above + size);
-  unroll<N>([&](auto p) __attribute__((always_inline)) {
-    w[p] = tile.basis[0][e] * Block<T>::load(below + p * order * kLanes);
-    unroll<order>([&](auto k) __attribute__((always_inline)) {
-      constexpr int derivative = k;
-      if constexpr (derivative > 0)
-        w[p].add(tile.basis[k][e], Block<T>::load(below + (p * order + k) * kLanes));
-      w[p].add(tile.basis[order + k][e], Block<T>::load(above + (p * order + k) * kLanes));
+  unroll<B>([&](auto b) __attribute__((always_inline)) {
+    const T *below = tile.table[e] + at + b * tile.table_block, *above = below + tile.next;
+    // Edges meet the table in random order, so the processor does not see what comes next: the
+    // same for the next paths.
+    prefetch<size * sizeof(T)>(below + size);
+    prefetch<size * sizeof(T)>(above + size);
+    unroll<N>([&](auto p) __attribute__((always_inline)) {
+      constexpr int q = p * B + b;
+      w[q] = tile.basis[0][e] * Block<T>::load(below + p * order * kLanes);
+      unroll<order>([&](auto k) __attribute__((always_inline)) {
+        constexpr int derivative = k;
+        if constexpr (derivative > 0)
+          w[q].add(tile.basis[k][e], Block<T>::load(below + (p * order + k) * kLanes));
+        w[q].add(tile.basis[order + k][e], Block<T>::load(above + (p * order + k) * kLanes));
+      });
     });
   });
 }
 
-// Add the messages of edges first ... last - 1 to the results, or begin them.
-template <typename T, int L1, int L2, int L3, int N>
+// Whether the sums of N paths and B blocks of channels fit into the registers.
+template <typename T, int L1, int L3, int N, int B>
+constexpr bool kFits = N * B * kVectors<T> * (order_rows(L3) * (L3 < L1 ? 2 : 1) + 2) < kRegisters;
+
+// Add the messages of edges first ... last - 1 to the results, or begin them: N paths, B blocks
+// of channels.
+template <typename T, int L1, int L2, int L3, int N, int B>
 void product(const Tile<T> &tile, const T *entries, int first, int last, const Place<T> &place,
              bool begin) {
   using E = Entries<L1, L2, L3>;
-  Block<T> sum[N][order_rows(L3)];
-  unroll<N>([&](auto p) __attribute__((always_inline)) {
+  constexpr int Q = N * B;
+  const auto row_of_result = [&](int q, int c) __attribute__((always_inline)) {
+    return place.out[q / B] + c * place.stride[q / B] + q % B * kLanes;
+  };
+  Block<T> sum[Q][order_rows(L3)];
+  unroll<Q>([&](auto q) __attribute__((always_inline)) {
     unroll<order_rows(L3)>([&](auto c) __attribute__((always_inline)) {
-      sum[p][c] = begin ? Block<T>::zero() : Block<T>::load(place.out[p] + c * place.stride[p]);
+      sum[q][c] = begin ? Block<T>::zero() : Block<T>::load(row_of_result(q, c));
     });
   });
 
   for (int e = first; e < last; ++e) {
-    Block<T> weight[N];
-    interpolate<T, N>(tile, e, place.weight, weight);
+    const auto input = [&](int q, int a) __attribute__((always_inline)) {
+      return Block<T>::load(tile.features[e] + place.input[q / B] + q % B * tile.features_block +
+                            a * kLanes);
+    };
+    Block<T> weight[Q];
+    interpolate<T, N, B>(tile, e, place.weight, weight);
     if constexpr (L2 == 0) { // the identity
-      unroll<N>([&](auto p) __attribute__((always_inline)) {
-        const Block<T> w = T(E::Terms::terms[0].value) * weight[p];
-        const T *h = tile.features[e] + place.input[p];
-        unroll<order_rows(L3)>([&](auto c) __attribute__((always_inline)) {
-          sum[p][c].add(w, Block<T>::load(h + c * kLanes));
-        });
+      unroll<Q>([&](auto q) __attribute__((always_inline)) {
+        const Block<T> w = T(E::Terms::terms[0].value) * weight[q];
+        unroll<order_rows(L3)>(
+            [&](auto c) __attribute__((always_inline)) { sum[q][c].add(w, input(q, c)); });
       });
     } else if constexpr (L3 < L1) { // fewer rows go out than in: the weight comes last
-      unroll<N>([&](auto p) __attribute__((always_inline)) {
-        const T *h = tile.features[e] + place.input[p];
-        Block<T> part[order_rows(L3)];
-        unroll<order_rows(L3)>([&](auto c)
-                                   __attribute__((always_inline)) { part[c] = Block<T>::zero(); });
-        unroll<E::Terms::size>([&](auto t) __attribute__((always_inline)) {
-          constexpr int i = t;
-          if constexpr (E::begins_entry(i)) {
-            constexpr Term term = E::Terms::terms[i];
-            part[term.c].add(entries[E::entry(i) * kLanes + e],
-                             Block<T>::load(h + term.a * kLanes));
-          }
-        });
+      Block<T> part[Q][order_rows(L3)];
+      unroll<Q>([&](auto q) __attribute__((always_inline)) {
         unroll<order_rows(L3)>(
-            [&](auto c) __attribute__((always_inline)) { sum[p][c].add(weight[p], part[c]); });
+            [&](auto c) __attribute__((always_inline)) { part[q][c] = Block<T>::zero(); });
+      });
+      unroll<E::Terms::size>([&](auto t) __attribute__((always_inline)) {
+        constexpr int i = t;
+        if constexpr (E::begins_entry(i)) {
+          constexpr Term term = E::Terms::terms[i];
+          const T entry = entries[E::entry(i) * kLanes + e];
+          unroll<Q>([&](auto q) __attribute__((always_inline)) {
+            part[q][term.c].add(entry, input(q, term.a));
+          });
+        }
+      });
+      unroll<Q>([&](auto q) __attribute__((always_inline)) {
+        unroll<order_rows(L3)>(
+            [&](auto c) __attribute__((always_inline)) { sum[q][c].add(weight[q], part[q][c]); });
       });
     } else {
       unroll<order_rows(L1)>([&](auto row) __attribute__((always_inline)) {
         constexpr int a = row;
-        Block<T> weighted[N];
-        unroll<N>([&](auto p) __attribute__((always_inline)) {
-          weighted[p] = weight[p] * Block<T>::load(tile.features[e] + place.input[p] + a * kLanes);
-        });
+        Block<T> weighted[Q];
+        unroll<Q>([&](auto q)
+                      __attribute__((always_inline)) { weighted[q] = weight[q] * input(q, a); });
         unroll<E::Terms::size>([&](auto t) __attribute__((always_inline)) {
           constexpr int i = t;
           constexpr Term term = E::Terms::terms[i];
           if constexpr (term.a == a && E::begins_entry(i)) {
             const T entry = entries[E::entry(i) * kLanes + e];
-            unroll<N>([&](auto p) __attribute__((always_inline)) {
-              sum[p][term.c].add(entry, weighted[p]);
+            unroll<Q>([&](auto q) __attribute__((always_inline)) {
+              sum[q][term.c].add(entry, weighted[q]);
             });
           }
         });
@@ -209,10 +228,9 @@ void product(const Tile<T> &tile, const T *entries, int first, int last, const P
     }
   }
 
-  unroll<N>([&](auto p) __attribute__((always_inline)) {
-    unroll<order_rows(L3)>([&](auto c) __attribute__((always_inline)) {
-      sum[p][c].store(place.out[p] + c * place.stride[p]);
-    });
+  unroll<Q>([&](auto q) __attribute__((always_inline)) {
+    unroll<order_rows(L3)>(
+        [&](auto c) __attribute__((always_inline)) { sum[q][c].store(row_of_result(q, c)); });
   });
 }
 
@@ -222,8 +240,9 @@ template <typename T> struct Functions {
   using Product = void (*)(const Tile<T> &, const T *, int, int, const Place<T> &, bool);
 
   Couple couple = nullptr;
-  Product one = nullptr;
-  Product two = nullptr; // where there are registers for it
+  // For one or two paths and blocks of channels, [paths - 1][blocks - 1]; null where there are not
+  // enough registers.
+  Product product[2][2] = {};
   int entries = 0;
 
   Functions(int l1, int l2, int l3) {
@@ -233,9 +252,14 @@ template <typename T> struct Functions {
       if constexpr (Coupling<k1, k2, k3>::size > 0)
         if (l1 == k1 && l2 == k2 && l3 == k3) {
           couple = trajcast::TRAJCAST_INSTRUCTIONS::couple<T, k1, k2, k3>;
-          one = product<T, k1, k2, k3, 1>;
-          if constexpr (kVectors<T> == 1)
-            two = product<T, k1, k2, k3, 2>;
+          unroll<2>([&](auto paths) {
+            unroll<2>([&](auto blocks) {
+              constexpr int N = paths + 1, B = blocks + 1;
+              if constexpr (N * B == 1 || kFits<T, k1, k3, N, B>)
+                product[N - 1][B - 1] =
+                    trajcast::TRAJCAST_INSTRUCTIONS::product<T, k1, k2, k3, N, B>;
+            });
+          });
           entries = Entries<k1, k2, k3>::size;
         }
     });
@@ -439,7 +463,7 @@ TRAJCAST_INLINE double normalize(double &x, double &y, double &z) {
 
 // Paths of equal orders, worked on together.
 template <typename T> struct Pair {
-  typename Functions<T>::Product run;
+  typename Functions<T>::Product run[2]; // for one or two blocks of channels
   int count;
   int64_t entries; // where those of its coupling are
   int64_t input[2];
@@ -481,7 +505,6 @@ template <typename T> struct ProductLayer {
     }
 
     // Two paths can be one pair if their orders are equal and they follow one another.
-    constexpr int most = kVectors<T> == 1 ? 2 : 1;
     for (int p = 0; p < given.num_products; ++p) {
       const trajcast_product &path = given.products[p];
       const auto same = [&](int q) {
@@ -491,9 +514,9 @@ template <typename T> struct ProductLayer {
       };
       const Functions<T> functions(path.l_in, path.l_edge, path.l_out);
       if (p > 0 && same(p - 1)) {
-        if (pairs.back().count < most) {
+        if (pairs.back().count == 1 && functions.product[1][0]) {
           Pair<T> &pair = pairs.back();
-          pair.run = functions.two;
+          std::copy_n(functions.product[1], 2, pair.run);
           pair.input[1] = int64_t(path.input) * kLanes;
           pair.group[1] = path.group;
           pair.path[1] = path.path;
@@ -504,7 +527,7 @@ template <typename T> struct ProductLayer {
         couplers.push_back({functions.couple, num_entries});
         num_entries += int64_t(functions.entries) * kLanes;
       }
-      pairs.push_back({functions.one,
+      pairs.push_back({{functions.product[0][0], functions.product[0][1]},
                        1,
                        couplers.back().entries,
                        {int64_t(path.input) * kLanes, 0},
@@ -520,9 +543,10 @@ template <typename T> struct ProductLayer {
       coupler.run(harmonics, stride, entries + coupler.entries);
   }
 
-  // Add edges first ... last - 1 of the tile to the sums of atom `atom` of `atoms`.
+  // Add edges first ... last - 1 of the tile to the sums of atom `atom` of `atoms`: one or two
+  // blocks of channels, the first of them `block`.
   void sum(const Tile<T> &tile, const T *entries, int first, int last, T *pooled_of_all,
-           int64_t atoms, int64_t atom, int block, int blocks, bool begin) const {
+           int64_t atoms, int64_t atom, int block, int together, int blocks, bool begin) const {
     for (const Pair<T> &pair : pairs) {
       Place<T> place;
       place.weight = pair.weight;
@@ -533,7 +557,17 @@ template <typename T> struct ProductLayer {
         place.out[k] = pooled_of_all + map.offset * atoms + atom * map.rows * map.depth +
                        (pair.path[k] * blocks + block) * kLanes;
       }
-      pair.run(tile, entries + pair.entries, first, last, place, begin);
+      if (pair.run[together - 1]) {
+        pair.run[together - 1](tile, entries + pair.entries, first, last, place, begin);
+        continue;
+      }
+      pair.run[0](tile, entries + pair.entries, first, last, place, begin);
+      place.weight += tile.table_block;
+      for (int k = 0; k < pair.count; ++k) {
+        place.input[k] += tile.features_block;
+        place.out[k] += kLanes;
+      }
+      pair.run[0](tile, entries + pair.entries, first, last, place, begin);
     }
   }
 
@@ -788,7 +822,7 @@ private:
       work.atoms[k - begin] = step.receivers ? step.receivers[k] : k;
     const int64_t count = end - begin;
 
-    for (int block = 0; block < blocks; ++block)
+    for (int block = 0; block < blocks; block += 2)
       for (int64_t k = 0; k < count; ++k)
         message(layer, step, work.atoms[k], block, work, size, k);
     layer.message.map(work.pooled.data(), size, count, work.contracted.data(),
@@ -803,7 +837,7 @@ private:
     gate(layer, step, work);
   }
 
-  // Sum of the messages to an atom, the k-th of the block; one block of channels.
+  // Sum of the messages to an atom, the k-th of the block; two blocks of channels, if there are.
   void message(const Layer<T> &layer, const trajcast_step &step, int64_t atom, int block,
                Workspace<T> &work, int64_t size, int64_t k) const {
     const T *edges = static_cast<const T *>(step.edges);
@@ -813,8 +847,11 @@ private:
     const T *values = table.values.data() + block * table.block_size;
     const int64_t first = step.first_edge[atom], last = step.first_edge[atom + 1];
 
+    const int together = std::min(2, blocks - block);
     Tile<T> tile;
     tile.next = table.node_size;
+    tile.table_block = table.block_size;
+    tile.features_block = layer.rows_in * kLanes;
     // An atom without neighbours has one empty tile, which sets its sums to zero.
     for (int64_t start = first; start < last || start == first; start += kLanes) {
       const int lanes = static_cast<int>(std::min<int64_t>(kLanes, last - start));
@@ -831,7 +868,7 @@ private:
         prefetch<4 * kLanes * sizeof(T)>(tile.features[e]);
       }
       layer.message.sum(tile, work.entries.data(), 0, lanes, work.pooled.data(), size, k, block,
-                        blocks, start == first);
+                        together, blocks, start == first);
     }
   }
 
@@ -842,6 +879,8 @@ private:
     const Table<T> &table = layer.velocity.table;
     Tile<T> tile;
     tile.next = table.node_size;
+    tile.table_block = table.block_size;
+    tile.features_block = layer.rows_contracted * kLanes;
     const T *values[kLanes];
     for (int64_t e = 0; e < count; ++e) {
       const int64_t atom = work.atoms[begin + e];
@@ -854,13 +893,13 @@ private:
           table.values.data() + step.species[atom] * table.set_size + at.node * table.node_size;
     }
     layer.velocity.couple(work.harmonics.data(), kLanes, work.entries.data());
-    for (int block = 0; block < blocks; ++block)
+    for (int block = 0; block < blocks; block += 2)
       for (int64_t e = 0; e < count; ++e) {
         tile.table[e] = values[e] + block * table.block_size;
         tile.features[e] = work.contracted.data() +
                            ((begin + e) * blocks + block) * layer.rows_contracted * kLanes;
         layer.velocity.sum(tile, work.entries.data(), e, e + 1, work.pooled.data(), size, begin + e,
-                           block, blocks, true);
+                           block, std::min(2, blocks - block), blocks, true);
       }
   }
 
