@@ -7,9 +7,9 @@ from e3nn.util.jit import compile_mode
 from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedInteraction, FusedTrajCast
+from lammps_trajcast.kernels.tables import ORDER, SHORTEST, TOLERANCE, message_function, tabulate
 from lammps_trajcast.kernels.triton import convolution  # noqa: F401  defines an operation
 from lammps_trajcast.kernels.triton.gate import TritonGate
-from lammps_trajcast.kernels.triton.radial_table import tabulate
 from lammps_trajcast.model.embedding import (
     BesselBasis,
     EdgeEmbedding,
@@ -42,10 +42,16 @@ class TabulatedInteraction(FusedInteraction):
         super().__init__(plain)
         weight = plain.linear_contraction.weight
         channels: int = plain.irreps_out[0].mul
-        basis, network = copy.deepcopy(radial_basis), copy.deepcopy(plain.edge_mlp)
-        radial = torch.nn.Sequential(basis, network).to(dtype=torch.float64, device="cpu")
-        table = tabulate(radial, radial_basis.cutoff, channels, weight.dtype)
-        self.register_buffer("radial_table", table.nodes.to(weight.device), persistent=False)
+        basis, edge_mlp = copy.deepcopy(radial_basis).cpu(), copy.deepcopy(plain.edge_mlp).cpu()
+        table = tabulate(
+            [message_function(basis, edge_mlp)],
+            min(SHORTEST, 0.5 * basis.cutoff),
+            basis.cutoff,
+            ORDER[weight.dtype],
+            TOLERANCE[weight.dtype],
+        )
+        values = torch.from_numpy(table.values[0]).unflatten(2, (-1, channels)).to(weight)
+        self.register_buffer("radial_table", values, persistent=False)
         self.first, self.spacing = table.first, table.spacing
         self.gate = TritonGate(  # type: ignore[assignment]
             self.gate, len(self.updates.irreps), len(self.residual.irreps)

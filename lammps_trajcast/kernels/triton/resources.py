@@ -19,6 +19,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lammps_trajcast.kernels.edge_convolution import PathTable
+from lammps_trajcast.kernels.tables import ORDER
 from lammps_trajcast.kernels.triton import source
 from lammps_trajcast.kernels.triton.convolution import (
     INTERPRETED,
@@ -64,7 +65,7 @@ def resources(
     if kind == "gate":
         texts = [_gate(lmax)]
     else:
-        order = 2 if kind == "tabulated" else 0
+        order = ORDER[dtype] if kind == "tabulated" else 0
         texts = kernels_of(_table(lmax, channels)).sources(kind, dtype, order)
     number = {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
     width, lanes = block_shape(channels)
