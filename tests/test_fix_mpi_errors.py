@@ -58,11 +58,11 @@ if os.environ["PMI_RANK"] == "1":
 
 FAILURES = {
     "out of memory": (
-        "replace(stages.FusedStages, 'layer', lambda _: fail(MemoryError()))",
+        "replace(stages.KernelStages, 'layer', lambda _: fail(MemoryError()))",
         "out of memory with",
     ),
     "in the network": (
-        "replace(stages.FusedStages, 'layer', lambda _: fail(RuntimeError('sabotage')))",
+        "replace(stages.KernelStages, 'layer', lambda _: fail(RuntimeError('sabotage')))",
         "unexpected RuntimeError: sabotage",
     ),
     "in the exchange": (
@@ -70,7 +70,7 @@ FAILURES = {
         "unexpected RuntimeError: sabotage",
     ),
     "not a number": (
-        "replace(stages.FusedStages, 'read_out', lambda target: target * float('nan'))",
+        "replace(stages.KernelStages, 'read_out', lambda target: target * float('nan'))",
         "at step 3 is not a number",
     ),
 }
@@ -87,7 +87,7 @@ def test_failure_of_one_rank_in_a_step(case, sabotaged, tmp_path) -> None:
 
 
 def test_killed_rank(sabotaged, tmp_path) -> None:
-    kill = "replace(stages.FusedStages, 'layer', lambda _: os.kill(os.getpid(), 9))"
+    kill = "replace(stages.KernelStages, 'layer', lambda _: os.kill(os.getpid(), 9))"
     run = sabotaged(f"{ON_RANK_1}    {kill}\n")
     assert run.returncode != 0
     assert time.time() - float((tmp_path / "failed").read_text()) < PATIENCE
