@@ -19,9 +19,11 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <thread>
 #include <utility>
 
 using namespace LAMMPS_NS;
@@ -742,6 +744,11 @@ void FixPythonTrajcast::fail(const std::string &reason) {
 void FixPythonTrajcast::lose(const std::string &reason) {
   if (comm->nprocs == 1)
     fail(reason);
+  // The message is written, the exception leaves this function, and main() aborts: a launcher that
+  // kills at once may drop what was written last.
+  const struct Pause {
+    ~Pause() { std::this_thread::sleep_for(std::chrono::milliseconds(500)); }
+  } pause;
   error->one(FLERR, fmt::format("Fix {} python/trajcast: {}", id, reason));
 }
 
