@@ -66,7 +66,9 @@ def test_cost_model_has_the_right_limits() -> None:
 
 @pytest.mark.long
 def test_it_measures_and_writes_its_page(tmp_path) -> None:
-    sizes = mpi.Sizes(cells=(3, 3, 3), series=((2, 2, 2),), rounds=1, warm_up=1, steps=3)
+    sizes = mpi.Sizes(
+        cells=(3, 3, 3), series=((2, 2, 2),), memory_cells=(4, 4, 4), rounds=1, warm_up=1, steps=3
+    )
     shutil.copy(mpi.PAGE, tmp_path / "parallel.md")
     content = {
         "models": {"shipped": mpi.measure("shipped", sizes)},
