@@ -43,14 +43,15 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
   for (const auto &shift : shifts)
     images.push_back(cell.vector(shift));
 
+  // Room for all candidates, kept from step to step.
   first_edge.resize(first.size() + 1);
   senders.resize(candidates.size());
   vectors.resize(3 * candidates.size());
 
   const double cutoff_squared = cutoff * cutoff;
-  std::size_t edge = 0;
+  num_edges = 0;
   for (std::size_t i = 0; i < first.size(); i++) {
-    first_edge[i] = static_cast<std::int64_t>(edge);
+    first_edge[i] = num_edges;
     const double *at = positions + 3 * i;
     const std::size_t end = i + 1 < first.size() ? first[i + 1] : candidates.size();
     for (std::size_t c = first[i]; c < end; c++) {
@@ -59,19 +60,17 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
       const double x = from[0] + image[0] - at[0];
       const double y = from[1] + image[1] - at[1];
       const double z = from[2] + image[2] - at[2];
-      if (x * x + y * y + z * z >= cutoff_squared)
-        continue;
-      senders[edge] = candidates[c].sender;
-      vectors[3 * edge] = x;
-      vectors[3 * edge + 1] = y;
-      vectors[3 * edge + 2] = z;
-      edge++;
+      // Each candidate is written, and overwritten by the next if it is too far: a branch that
+      // goes either way at random would take longer.
+      senders[num_edges] = candidates[c].sender;
+      vectors[3 * num_edges] = x;
+      vectors[3 * num_edges + 1] = y;
+      vectors[3 * num_edges + 2] = z;
+      // Written so that what is no number stays, to be noticed.
+      num_edges += !(x * x + y * y + z * z >= cutoff_squared);
     }
   }
-
-  first_edge.back() = static_cast<std::int64_t>(edge);
-  senders.resize(edge);
-  vectors.resize(3 * edge);
+  first_edge.back() = num_edges;
   number_remote();
 }
 
@@ -85,9 +84,9 @@ void EdgeList::number_remote() {
     return;
 
   std::fill(number.begin(), number.end(), -1);
-  for (const std::int64_t sender : senders)
-    if (sender >= num_own)
-      number[sender - num_own] = 0;
+  for (std::int64_t e = 0; e < num_edges; e++)
+    if (senders[e] >= num_own)
+      number[senders[e] - num_own] = 0;
   for (std::size_t r = 0; r < number.size(); r++)
     if (number[r] == 0) {
       number[r] = num_own + static_cast<std::int64_t>(remote.size());

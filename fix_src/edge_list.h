@@ -39,11 +39,11 @@ public:
   // positions: (num_own + num_remote_candidates, 3), rows one after the other.
   void update(const double *positions, const Cell &cell, double cutoff);
 
-  std::int64_t size() const { return static_cast<std::int64_t>(senders.size()); }
+  std::int64_t size() const { return num_edges; }
 
   std::vector<std::int64_t> first_edge; // (num_own + 1,) first edge of each receiver
-  std::vector<std::int64_t> senders;    // (size(),) num_own + n is remote[n]
-  std::vector<double> vectors;          // (size(), 3) from receiver to sender's image
+  std::vector<std::int64_t> senders;    // (at least size(),) num_own + n is remote[n]
+  std::vector<double> vectors;          // (at least size(), 3) from receiver to sender's image
   std::vector<std::int64_t> remote;     // candidates that an edge refers to, ascending
   std::vector<std::int64_t> interior;   // receivers that see own atoms only, ascending
   std::vector<std::int64_t> boundary;   // the other receivers, ascending
@@ -56,6 +56,7 @@ private:
     int shift; // index into shifts
   };
 
+  std::int64_t num_edges = 0;
   std::vector<Candidate> candidates;
   std::vector<std::size_t> first;   // first[i]: where the candidates of receiver i begin
   std::vector<std::int64_t> number; // of each remote candidate among the nodes; -1: no edge

@@ -21,6 +21,8 @@ class Prediction(NamedTuple):
 
 
 def _per_system(values: Tensor, system: Tensor, num_systems: int) -> Tensor:
+    if num_systems == 1:
+        return values.sum(dim=0, keepdim=True)
     out = torch.zeros((num_systems, values.size(1)), dtype=values.dtype, device=values.device)
     return out.index_add(0, system, values)
 
