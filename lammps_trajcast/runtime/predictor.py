@@ -316,8 +316,11 @@ class Predictor:
         masses = torch.from_numpy(frame.masses)
         system = torch.zeros(own, dtype=torch.int64)
         sums = self._conservation.linear_sums(prediction, velocities, masses, system, 1)
-        finite = torch.isfinite(prediction.displacement) & torch.isfinite(prediction.velocity)
-        broken = torch.nonzero(~finite.all(dim=1)).flatten()
+        broken = torch.empty(0, dtype=torch.int64)
+        # The sums run over all displacements and velocities: what is no number shows in them.
+        if not torch.isfinite(sums).all():
+            finite = torch.isfinite(prediction.displacement) & torch.isfinite(prediction.velocity)
+            broken = torch.nonzero(~finite.all(dim=1)).flatten()
         positions = torch.from_numpy(frame.positions)
         return _Outcome(prediction, positions, velocities, masses, system, sums, broken)
 
