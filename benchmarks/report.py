@@ -142,7 +142,7 @@ def draw_profiles(profiles: dict[str, dict[str, float]], path: Path) -> None:
             left += 1e3 * seconds
         axis.barh(0.0, 1e3 * total - left, left=left, color="lightgrey", label="everything else")
         axis.set(xlabel=f"ms of a step, {kernels} kernels", yticks=[], xlim=(0.0, 1e3 * total))
-        axis.legend(fontsize=7, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.9))
+        axis.legend(fontsize=7, loc="center right")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
