@@ -161,6 +161,8 @@ def test_interrupt_stops_lmp(script, quartz, tmp_path) -> None:
         ),
         stdout=subprocess.PIPE,
         text=True,
+        # A shell starts what runs in the background with the signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:
