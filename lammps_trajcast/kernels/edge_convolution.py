@@ -10,7 +10,7 @@ from e3nn import o3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.kernels.library import ffi, load_library
+from lammps_trajcast.kernels.library import ffi, load_library, pointer
 
 
 class PathTable:
@@ -97,11 +97,6 @@ class PathTable:
         return [(*place, terms) for place, terms in zip(places, couplings, strict=True)]
 
 
-def _pointer(tensor: Tensor) -> Any:
-    kind = {torch.float32: "float *", torch.float64: "double *", torch.int64: "int64_t *"}
-    return ffi.cast(kind[tensor.dtype], tensor.data_ptr())
-
-
 def _graph(first_edge: Tensor, senders: Tensor, features: Tensor) -> Any:
     return ffi.new(
         "trajcast_edges *",
@@ -110,8 +105,8 @@ def _graph(first_edge: Tensor, senders: Tensor, features: Tensor) -> Any:
             "num_senders": features.size(0),
             "num_edges": senders.numel(),
             "channels": features.size(2),
-            "first_edge": _pointer(first_edge),
-            "sender": _pointer(senders),
+            "first_edge": pointer(first_edge),
+            "sender": pointer(senders),
         },
     )
 
@@ -203,10 +198,10 @@ def edge_convolution(
     _function("convolution", features.dtype)(
         paths.struct,
         _graph(first_edge, senders, features),
-        _pointer(features),
-        _pointer(harmonics),
-        _pointer(weights),
-        _pointer(out),
+        pointer(features),
+        pointer(harmonics),
+        pointer(weights),
+        pointer(out),
         torch.get_num_threads(),
     )
     return out
@@ -238,12 +233,12 @@ def _edge_convolution_backward(
     failed = _function("convolution_backward", features.dtype)(
         _tables[table].struct,
         _graph(first_edge, senders, features),
-        _pointer(features),
-        _pointer(harmonics),
-        _pointer(weights),
-        _pointer(grad_out),
-        _pointer(grad_features),
-        _pointer(grad_weights),
+        pointer(features),
+        pointer(harmonics),
+        pointer(weights),
+        pointer(grad_out),
+        pointer(grad_features),
+        pointer(grad_weights),
         torch.get_num_threads(),
     )
     if failed:

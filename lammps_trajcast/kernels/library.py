@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import cffi
+import torch
+from torch import Tensor
 
 LIBRARY_NAME = "libtrajcast_kernels.so"
 _HEADERS = ("edge_convolution.h", "network.h")
@@ -36,3 +38,9 @@ def load_library() -> Any:
         header = _installed(name).read_text()
         ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
     return ffi.dlopen(str(_installed(LIBRARY_NAME)))
+
+
+def pointer(tensor: Tensor) -> Any:
+    """Return the C pointer to a tensor's values; the tensor must outlive its use."""
+    kind = {torch.float32: "float *", torch.float64: "double *", torch.int64: "int64_t *"}
+    return ffi.cast(kind[tensor.dtype], tensor.data_ptr())

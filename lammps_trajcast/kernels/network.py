@@ -13,16 +13,15 @@ from e3nn import o3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.kernels.edge_convolution import _pointer
-from lammps_trajcast.kernels.library import ffi, load_library
+from lammps_trajcast.kernels.library import ffi, load_library, pointer
 from lammps_trajcast.kernels.tables import (
     FEWEST,
     ORDER,
-    SHORTEST,
     TOLERANCE,
     HermiteTable,
     fastest,
     message_function,
+    message_range,
     scalar_function,
     tabulate,
     velocity_function,
@@ -137,8 +136,7 @@ class _Builder:
             for layer in plains
         ]
 
-        cutoff = self._arch.edge_cutoff
-        first = min(SHORTEST, 0.5 * cutoff)
+        first, cutoff = message_range(self._arch.edge_cutoff)
         tables: list[HermiteTable] = []
         intervals = FEWEST
         while len(tables) < len(functions):
@@ -449,7 +447,7 @@ def _edges(network: int, edge_vectors: Tensor) -> Tensor:
     load_library().trajcast_network_edges(
         net.handle,
         edge_vectors.size(0),
-        _pointer(edge_vectors),
+        pointer(edge_vectors),
         stride,
         _void(edges),
         torch.get_num_threads(),
@@ -465,7 +463,7 @@ def _first(network: int, species: Tensor, velocities: Tensor) -> Tensor:
     load_library().trajcast_network_first(
         net.handle,
         species.size(0),
-        _pointer(species),
+        pointer(species),
         _void(velocities),
         _void(features),
         torch.get_num_threads(),
@@ -501,15 +499,15 @@ def _layer(
     count, chosen = own, ffi.NULL
     if receivers is not None:
         receivers = _check("receivers", receivers, torch.int64, None)
-        count, chosen = receivers.size(0), _pointer(receivers)
+        count, chosen = receivers.size(0), pointer(receivers)
     step = ffi.new(
         "trajcast_step *",
         {
             "num_receivers": count,
             "receivers": chosen,
-            "first_edge": _pointer(first_edge),
-            "senders": _pointer(senders),
-            "species": _pointer(species),
+            "first_edge": pointer(first_edge),
+            "senders": pointer(senders),
+            "species": pointer(species),
             "velocities": _void(velocities),
             "edges": _void(edges),
             "stride": edges.size(1),

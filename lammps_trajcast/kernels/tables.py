@@ -218,6 +218,11 @@ def message_function(basis: BesselBasis, net: nn.FullyConnectedNet) -> Function:
     return _perceptron(net, embedding)
 
 
+def message_range(cutoff: float) -> tuple[float, float]:
+    """Return the first and last distance of a table, in Angstrom."""
+    return min(SHORTEST, 0.5 * cutoff), cutoff
+
+
 def fastest(embedding: NodeEmbeddingLayer) -> float:
     """Return the speed beyond which the embedding of the speed is zero for good."""
     # e^-36 times a few: nothing in double precision.

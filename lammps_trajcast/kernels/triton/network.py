@@ -7,7 +7,13 @@ from e3nn.util.jit import compile_mode
 from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedInteraction, FusedTrajCast
-from lammps_trajcast.kernels.tables import ORDER, SHORTEST, TOLERANCE, message_function, tabulate
+from lammps_trajcast.kernels.tables import (
+    ORDER,
+    TOLERANCE,
+    message_function,
+    message_range,
+    tabulate,
+)
 from lammps_trajcast.kernels.triton import convolution  # noqa: F401  defines an operation
 from lammps_trajcast.kernels.triton.gate import TritonGate
 from lammps_trajcast.model.embedding import (
@@ -45,8 +51,7 @@ class TabulatedInteraction(FusedInteraction):
         basis, edge_mlp = copy.deepcopy(radial_basis).cpu(), copy.deepcopy(plain.edge_mlp).cpu()
         table = tabulate(
             [message_function(basis, edge_mlp)],
-            min(SHORTEST, 0.5 * basis.cutoff),
-            basis.cutoff,
+            *message_range(basis.cutoff),
             ORDER[weight.dtype],
             TOLERANCE[weight.dtype],
         )
