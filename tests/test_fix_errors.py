@@ -115,7 +115,7 @@ BAD_ARGUMENTS = {
     "too few elements": ("MODEL Si", "one chemical symbol for each atom type"),
     "too many elements": ("MODEL Si O O", "one chemical symbol for each atom type"),
     "unknown element": ("MODEL Si Xe", "one of Si, O"),
-    "unknown keyword": ("MODEL Si O device cpu speed fast", "'precision', 'kernels' or 'threads'"),
+    "unknown keyword": ("MODEL Si O device cpu speed fast", "device, precision, kernels"),
     "missing value": ("MODEL Si O device", "write one after it"),
     "unknown device": ("MODEL Si O device tpu", "'device auto', 'device cpu' or 'device cuda'"),
     "unknown precision": ("MODEL Si O precision half", "'precision single'"),

