@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 
 VELOCITY_UNIT = {"real": "Angstrom/fs", "metal": "Angstrom/ps"}
@@ -35,6 +36,7 @@ def describe_model(path: Path, model: ModelFile) -> str:
             f"{network.num_mp_layers} layers, {network.num_hidden_channels} channels, "
             f"l up to {network.max_rotation_order}, {weights} weights",
         ),
+        ("variant", _variant(network)),
         ("conserves", ", ".join(conserved)),
         ("rms of targets", f"{data.rms_displacement:g} Angstrom, {data.rms_velocity:g} {velocity}"),
         ("format version", f"{data.format_version}"),
@@ -45,6 +47,20 @@ def describe_model(path: Path, model: ModelFile) -> str:
     if data.provenance:
         parts += ["", "Provenance:", _table(_entries(data.provenance))]
     return "\n".join([*parts, "", input_lines(path, model)])
+
+
+def _variant(network: Architecture) -> str:
+    """What sets the network apart from the published one."""
+    differences = [
+        f"{name} {value}"
+        for name, value in (
+            ("velocity_harmonics", network.velocity_harmonics),
+            ("message_features", network.message_features),
+            ("feature_parity", network.feature_parity),
+        )
+        if value != Architecture.model_fields[name].default
+    ]
+    return ", ".join(differences) or "none, as published"
 
 
 def input_lines(path: Path, model: ModelFile) -> str:

@@ -30,11 +30,14 @@ template <typename T> struct Workspace {
   std::vector<T> harmonic; // (num_harmonics, kLanes)
   std::vector<T> coupling; // (num_entries, kLanes): sum over b of value * Y[b]
   std::vector<T> product;  // (channels)
+  std::vector<T> row;      // (num_inputs, channels): what the neighbour and the atom give together
+  std::vector<T> gradient; // the same, its gradient
 
   Workspace(const trajcast_paths &paths, int64_t channels)
       : value(paths.value, paths.value + paths.first[paths.num_entries]),
         harmonic(paths.num_harmonics * kLanes), coupling(paths.num_entries * kLanes),
-        product(channels) {}
+        product(channels), row(paths.num_inputs * channels), gradient(paths.num_inputs * channels) {
+  }
 };
 
 // Fill the couplings of up to kLanes consecutive edges.
@@ -63,10 +66,24 @@ TRAJCAST_INLINE void couple(const trajcast_paths &paths, const T *harmonics, int
   }
 }
 
+// What an edge's tensor product takes: the sender's features, plus the receiver's own share if
+// there is one.
+template <typename T>
+TRAJCAST_INLINE const T *joined(const T *sender, const T *own, int64_t receiver, int64_t size,
+                                T *__restrict__ row) {
+  if (!own)
+    return sender;
+  const T *const share = own + receiver * size;
+#pragma omp simd
+  for (int64_t k = 0; k < size; ++k)
+    row[k] = sender[k] + share[k];
+  return row;
+}
+
 template <typename T>
 TRAJCAST_INLINE void forward_range(const trajcast_paths &paths, const trajcast_edges &edges,
                                    int64_t begin, int64_t end, int64_t channels, const T *features,
-                                   const T *harmonics, const T *weights, T *out,
+                                   const T *own, const T *harmonics, const T *weights, T *out,
                                    Workspace<T> &work) {
   const int64_t in_size = paths.num_inputs * channels;
   const int64_t out_size = paths.num_outputs * channels;
@@ -82,7 +99,8 @@ TRAJCAST_INLINE void forward_range(const trajcast_paths &paths, const trajcast_e
       while (e >= edges.first_edge[i + 1])
         ++i;
       const T *__restrict__ coupling = work.coupling.data() + lane;
-      const T *__restrict__ h = features + edges.sender[e] * in_size;
+      const T *__restrict__ h =
+          joined(features + edges.sender[e] * in_size, own, i, in_size, work.row.data());
       const T *__restrict__ w = weights + e * paths.num_paths * channels;
       T *__restrict__ result = out + i * out_size;
       for (int32_t t = 0; t < paths.num_entries;) {
@@ -105,8 +123,9 @@ TRAJCAST_INLINE void forward_range(const trajcast_paths &paths, const trajcast_e
 template <typename T>
 TRAJCAST_INLINE void backward_range(const trajcast_paths &paths, const trajcast_edges &edges,
                                     int64_t begin, int64_t end, int64_t channels, const T *features,
-                                    const T *harmonics, const T *weights, const T *grad_out,
-                                    T *grad_features, T *grad_weights, Workspace<T> &work) {
+                                    const T *own, const T *harmonics, const T *weights,
+                                    const T *grad_out, T *grad_features, T *grad_own,
+                                    T *grad_weights, Workspace<T> &work) {
   const int64_t in_size = paths.num_inputs * channels;
   const int64_t out_size = paths.num_outputs * channels;
   const int64_t last = edges.first_edge[end];
@@ -122,9 +141,13 @@ TRAJCAST_INLINE void backward_range(const trajcast_paths &paths, const trajcast_
       const int64_t w_start = e * paths.num_paths * channels;
       const T *__restrict__ coupling = work.coupling.data() + lane;
       const T *__restrict__ g = grad_out + i * out_size;
-      const T *__restrict__ h = features + edges.sender[e] * in_size;
+      const T *__restrict__ h =
+          joined(features + edges.sender[e] * in_size, own, i, in_size, work.row.data());
       const T *__restrict__ w = weights + w_start;
-      T *__restrict__ gh = grad_features + edges.sender[e] * in_size;
+      T *const grad_sender = grad_features + edges.sender[e] * in_size;
+      T *__restrict__ gh = own ? work.gradient.data() : grad_sender;
+      if (own)
+        std::fill(gh, gh + in_size, T(0));
       T *__restrict__ gw = grad_weights + w_start;
       std::fill(gw, gw + paths.num_paths * channels, T(0));
       for (int32_t t = 0; t < paths.num_entries;) {
@@ -143,6 +166,13 @@ TRAJCAST_INLINE void backward_range(const trajcast_paths &paths, const trajcast_
         for (int64_t u = 0; u < channels; ++u) {
           gw[p * channels + u] += h[a * channels + u] * product[u];
           gh[a * channels + u] += w[p * channels + u] * product[u];
+        }
+      }
+      if (own) {
+        T *const grad_receiver = grad_own + i * in_size;
+        for (int64_t k = 0; k < in_size; ++k) {
+          grad_sender[k] += gh[k];
+          grad_receiver[k] += gh[k];
         }
       }
     }
@@ -165,18 +195,18 @@ TRAJCAST_INLINE void backward_range(const trajcast_paths &paths, const trajcast_
 
 #define TRAJCAST_DEFINE_RANGES(T)                                                                  \
   TRAJCAST_CLONES void forward_part(const trajcast_paths &paths, const trajcast_edges &edges,      \
-                                    int64_t begin, int64_t end, const T *features,                 \
+                                    int64_t begin, int64_t end, const T *features, const T *own,   \
                                     const T *harmonics, const T *weights, T *out,                  \
                                     Workspace<T> &work){TRAJCAST_BY_CHANNELS(                      \
-      forward_range<T>, features, harmonics, weights, out,                                         \
+      forward_range<T>, features, own, harmonics, weights, out,                                    \
       work)} TRAJCAST_CLONES void backward_part(const trajcast_paths &paths,                       \
                                                 const trajcast_edges &edges, int64_t begin,        \
-                                                int64_t end, const T *features,                    \
+                                                int64_t end, const T *features, const T *own,      \
                                                 const T *harmonics, const T *weights,              \
-                                                const T *grad_out, T *grad_features,               \
+                                                const T *grad_out, T *grad_features, T *grad_own,  \
                                                 T *grad_weights, Workspace<T> &work) {             \
-    TRAJCAST_BY_CHANNELS(backward_range<T>, features, harmonics, weights, grad_out, grad_features, \
-                         grad_weights, work)                                                       \
+    TRAJCAST_BY_CHANNELS(backward_range<T>, features, own, harmonics, weights, grad_out,           \
+                         grad_features, grad_own, grad_weights, work)                              \
   }
 
 TRAJCAST_DEFINE_RANGES(float)
@@ -188,20 +218,21 @@ int64_t part_begin(int64_t count, int part, int parts) { return count * part / p
 
 template <typename T>
 void convolution(const trajcast_paths &paths, const trajcast_edges &edges, const T *features,
-                 const T *harmonics, const T *weights, T *out, int threads) {
+                 const T *own, const T *harmonics, const T *weights, T *out, int threads) {
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
   for (int part = 0; part < threads; ++part) {
     Workspace<T> work(paths, edges.channels);
     forward_part(paths, edges, part_begin(edges.num_receivers, part, threads),
-                 part_begin(edges.num_receivers, part + 1, threads), features, harmonics, weights,
-                 out, work);
+                 part_begin(edges.num_receivers, part + 1, threads), features, own, harmonics,
+                 weights, out, work);
   }
 }
 
 template <typename T>
 int convolution_backward(const trajcast_paths &paths, const trajcast_edges &edges,
-                         const T *features, const T *harmonics, const T *weights, const T *grad_out,
-                         T *grad_features, T *grad_weights, int threads) {
+                         const T *features, const T *own, const T *harmonics, const T *weights,
+                         const T *grad_out, T *grad_features, T *grad_own, T *grad_weights,
+                         int threads) {
   // Two receivers can have one sender, so each thread sums into features of its own.
   const int64_t size = edges.num_senders * paths.num_inputs * edges.channels;
   std::vector<T> partial;
@@ -211,13 +242,15 @@ int convolution_backward(const trajcast_paths &paths, const trajcast_edges &edge
     return 1;
   }
   std::fill(grad_features, grad_features + size, T(0));
+  if (own)
+    std::fill(grad_own, grad_own + edges.num_receivers * paths.num_inputs * edges.channels, T(0));
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
   for (int part = 0; part < threads; ++part) {
     Workspace<T> work(paths, edges.channels);
-    T *own = part == 0 ? grad_features : partial.data() + size * (part - 1);
+    T *sum = part == 0 ? grad_features : partial.data() + size * (part - 1);
     backward_part(paths, edges, part_begin(edges.num_receivers, part, threads),
-                  part_begin(edges.num_receivers, part + 1, threads), features, harmonics, weights,
-                  grad_out, own, grad_weights, work);
+                  part_begin(edges.num_receivers, part + 1, threads), features, own, harmonics,
+                  weights, grad_out, sum, grad_own, grad_weights, work);
   }
   for (int part = 1; part < threads; ++part) {
     const T *other = partial.data() + size * (part - 1);
@@ -230,29 +263,31 @@ int convolution_backward(const trajcast_paths &paths, const trajcast_edges &edge
 } // namespace
 
 void trajcast_convolution_f32(const trajcast_paths *paths, const trajcast_edges *edges,
-                              const float *features, const float *harmonics, const float *weights,
-                              float *out, int threads) {
-  convolution(*paths, *edges, features, harmonics, weights, out, threads);
+                              const float *features, const float *own, const float *harmonics,
+                              const float *weights, float *out, int threads) {
+  convolution(*paths, *edges, features, own, harmonics, weights, out, threads);
 }
 
 void trajcast_convolution_f64(const trajcast_paths *paths, const trajcast_edges *edges,
-                              const double *features, const double *harmonics,
+                              const double *features, const double *own, const double *harmonics,
                               const double *weights, double *out, int threads) {
-  convolution(*paths, *edges, features, harmonics, weights, out, threads);
+  convolution(*paths, *edges, features, own, harmonics, weights, out, threads);
 }
 
 int trajcast_convolution_backward_f32(const trajcast_paths *paths, const trajcast_edges *edges,
-                                      const float *features, const float *harmonics,
-                                      const float *weights, const float *grad_out,
-                                      float *grad_features, float *grad_weights, int threads) {
-  return convolution_backward(*paths, *edges, features, harmonics, weights, grad_out, grad_features,
-                              grad_weights, threads);
+                                      const float *features, const float *own,
+                                      const float *harmonics, const float *weights,
+                                      const float *grad_out, float *grad_features, float *grad_own,
+                                      float *grad_weights, int threads) {
+  return convolution_backward(*paths, *edges, features, own, harmonics, weights, grad_out,
+                              grad_features, grad_own, grad_weights, threads);
 }
 
 int trajcast_convolution_backward_f64(const trajcast_paths *paths, const trajcast_edges *edges,
-                                      const double *features, const double *harmonics,
-                                      const double *weights, const double *grad_out,
-                                      double *grad_features, double *grad_weights, int threads) {
-  return convolution_backward(*paths, *edges, features, harmonics, weights, grad_out, grad_features,
-                              grad_weights, threads);
+                                      const double *features, const double *own,
+                                      const double *harmonics, const double *weights,
+                                      const double *grad_out, double *grad_features,
+                                      double *grad_own, double *grad_weights, int threads) {
+  return convolution_backward(*paths, *edges, features, own, harmonics, weights, grad_out,
+                              grad_features, grad_own, grad_weights, threads);
 }

@@ -5,6 +5,8 @@
      out[i, c, u] = sum over edges e = (i <- j), terms t with output row c:
                     value_t * Y[e, b_t] * weight[e, p_t, u] * features[j, a_t, u]
 
+   With features of the receivers' own, own[i, a_t, u] is added to features[j, a_t, u].
+
    A "term" is one non-zero Clebsch-Gordan coefficient of one path. Terms come grouped into
    "entries" (p, a, c): the sum over b of value * Y[b] is formed once an edge and entry. Entries
    are sorted by (p, a), so that weight[p] * features[a] is formed once for all c.
@@ -49,25 +51,28 @@ typedef struct {
 } trajcast_edges;
 
 /* out (num_receivers, num_outputs, U) from features (num_senders, num_inputs, U),
+   own (num_receivers, num_inputs, U) or null,
    harmonics (num_edges, num_harmonics), weights (num_edges, num_paths, U).
    threads: number of OpenMP threads. */
 void trajcast_convolution_f32(const trajcast_paths *paths, const trajcast_edges *edges,
-                              const float *features, const float *harmonics, const float *weights,
-                              float *out, int threads);
+                              const float *features, const float *own, const float *harmonics,
+                              const float *weights, float *out, int threads);
 void trajcast_convolution_f64(const trajcast_paths *paths, const trajcast_edges *edges,
-                              const double *features, const double *harmonics,
+                              const double *features, const double *own, const double *harmonics,
                               const double *weights, double *out, int threads);
 
-/* Gradients to features and weights (both overwritten) from grad_out
+/* Gradients to features, own (if there is one) and weights, all overwritten, from grad_out
    (num_receivers, num_outputs, U). Returns 0, or 1 if there is no memory for the partial sums. */
 int trajcast_convolution_backward_f32(const trajcast_paths *paths, const trajcast_edges *edges,
-                                      const float *features, const float *harmonics,
-                                      const float *weights, const float *grad_out,
-                                      float *grad_features, float *grad_weights, int threads);
+                                      const float *features, const float *own,
+                                      const float *harmonics, const float *weights,
+                                      const float *grad_out, float *grad_features, float *grad_own,
+                                      float *grad_weights, int threads);
 int trajcast_convolution_backward_f64(const trajcast_paths *paths, const trajcast_edges *edges,
-                                      const double *features, const double *harmonics,
-                                      const double *weights, const double *grad_out,
-                                      double *grad_features, double *grad_weights, int threads);
+                                      const double *features, const double *own,
+                                      const double *harmonics, const double *weights,
+                                      const double *grad_out, double *grad_features,
+                                      double *grad_own, double *grad_weights, int threads);
 
 /* -- to here -- */
 

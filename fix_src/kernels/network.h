@@ -79,6 +79,8 @@ typedef struct {
   trajcast_product_layer velocity; /* of contracted features; the map is the update */
   int32_t num_gated;
   const trajcast_gated *gated; /* (num_gated,) */
+  const double *own; /* (rows_in, channels): messages are made of the sender's features plus this
+                        times the receiver's; null: of the sender's alone */
 } trajcast_layer;
 
 /* First features and read-out. */
@@ -87,8 +89,10 @@ typedef struct {
   int32_t channels;
   int32_t num_species;
   trajcast_table scalars;   /* (num_species, num_nodes, 1, order, channels): of the speed */
+  double velocity_scale;    /* > 0: the harmonics of a velocity are solid ones of the velocity over
+                               this; 0: spherical ones of its direction */
   const double *directions; /* (lmax, channels): first features of orders 1, 2, ... are this times
-                               the spherical harmonics of the velocity */
+                               the harmonics of the velocity */
   int32_t vectors;          /* first row of the irrep 1o in the last features */
   const double *read_out;   /* (channels, 2) */
 } trajcast_ends;

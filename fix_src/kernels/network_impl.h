@@ -420,7 +420,7 @@ template <typename T> TRAJCAST_INLINE void hermite(T s, T *basis, int64_t stride
 }
 
 // Real spherical harmonics of orders 0 ... lmax of the direction (x, y, z), with e3nn's order of
-// rows and "component" normalisation.
+// rows and "component" normalisation; solid ones if (x, y, z) is no unit vector.
 template <typename T>
 TRAJCAST_INLINE void harmonics(int lmax, T x, T y, T z, T *out, int64_t stride) {
   out[0] = T(1);
@@ -601,11 +601,19 @@ template <typename T> struct Layer {
   int64_t rows_in, rows_contracted, rows_update, rows_out;
   ProductLayer<T> message, velocity;
   std::vector<Gated<T>> gated;
+  Array<T> own; // (blocks, rows_in, 16), or nothing
 
   Layer(const trajcast_layer &given, int num_species, int channels, int blocks)
       : rows_in(given.rows_in), rows_contracted(given.rows_contracted),
         rows_update(given.rows_update), rows_out(given.rows_out),
         message(given.message, channels, blocks), velocity(given.velocity, channels, blocks) {
+    if (given.own) {
+      own.resize(rows_in * blocks * kLanes);
+      for (int64_t row = 0; row < rows_in; ++row)
+        for (int u = 0; u < channels; ++u)
+          own.data()[(u / kLanes * rows_in + row) * kLanes + u % kLanes] =
+              static_cast<T>(given.own[row * channels + u]);
+    }
     for (int k = 0; k < given.num_gated; ++k) {
       const trajcast_gated &g = given.gated[k];
       gated.push_back({order_rows(g.l),
@@ -624,7 +632,7 @@ template <typename T> struct Layer {
   }
 
   int64_t bytes() const {
-    int64_t sum = message.bytes() + velocity.bytes();
+    int64_t sum = message.bytes() + velocity.bytes() + own.bytes();
     for (const Gated<T> &g : gated)
       for (const Array<T> &w : g.residual_weights)
         sum += w.bytes();
@@ -635,6 +643,7 @@ template <typename T> struct Layer {
 // Scratch memory of one thread.
 template <typename T> struct Workspace {
   Array<T> pooled, contracted, update, residual, rows, entries, harmonics;
+  Array<T> own, sent; // of an atom, and of a tile's senders with that: two blocks of channels
   std::vector<int64_t> atoms, by_species;
 };
 
@@ -644,6 +653,7 @@ public:
       : lmax(ends.lmax), channels(ends.channels), num_species(ends.num_species),
         blocks((ends.channels + kLanes - 1) / kLanes),
         scalars(ends.scalars, 1, ends.channels, blocks), vectors(ends.vectors),
+        inverse_scale(ends.velocity_scale > 0.0 ? 1.0 / ends.velocity_scale : 0.0),
         directions(int64_t(ends.lmax) * blocks * kLanes),
         read_out_weights(int64_t(2) * blocks * kLanes) {
     for (int l = 0; l < lmax; ++l)
@@ -700,7 +710,7 @@ public:
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < num_nodes; ++i) {
       double x = velocities[3 * i], y = velocities[3 * i + 1], z = velocities[3 * i + 2];
-      const Position at = scalars.find(normalize(x, y, z));
+      const Position at = scalars.find(speed(x, y, z));
       T direction[(kMaxOrder + 1) * (kMaxOrder + 1)], basis[2 * kOrder<T>];
       harmonics<T>(lmax, T(x), T(y), T(z), direction, 1);
       hermite<T>(T(at.fraction), basis, 1);
@@ -764,10 +774,22 @@ private:
   int lmax, channels, num_species, blocks;
   Table<T> scalars;
   int64_t vectors;
+  double inverse_scale;                  // of velocities, for solid harmonics; 0: spherical ones
   Array<T> directions, read_out_weights; // (lmax, blocks, 16) and (2, blocks, 16)
   std::vector<Layer<T>> layers;
 
   int64_t num_harmonics() const { return int64_t(lmax + 1) * (lmax + 1); }
+
+  // Speed of the velocity (x, y, z), which becomes what its harmonics are taken of.
+  double speed(double &x, double &y, double &z) const {
+    if (inverse_scale == 0.0)
+      return normalize(x, y, z);
+    const double length = std::sqrt(x * x + y * y + z * z);
+    x *= inverse_scale;
+    y *= inverse_scale;
+    z *= inverse_scale;
+    return length;
+  }
 
   // Atoms worked on together: their sums should stay in the second-level cache.
   int64_t block_size(const Layer<T> &layer, int64_t num_receivers, int threads) const {
@@ -797,6 +819,10 @@ private:
       grow(work.rows, (order_rows(kMaxOrder) * size + kTileRows<T>)*lines);
       grow(work.entries, std::max(layer.message.num_entries, layer.velocity.num_entries));
       grow(work.harmonics, num_harmonics() * kLanes);
+      if (layer.own.size()) {
+        grow(work.own, 2 * layer.rows_in * kLanes);
+        grow(work.sent, 2 * layer.rows_in * kLanes * kLanes);
+      }
       work.atoms.reserve(size);
       work.by_species.reserve(size);
     } catch (const std::bad_alloc &) {
@@ -848,6 +874,14 @@ private:
     const int64_t first = step.first_edge[atom], last = step.first_edge[atom + 1];
 
     const int together = std::min(2, blocks - block);
+    const int64_t seen = together * layer.rows_in * kLanes; // values of an atom worked on here
+    const bool joined = layer.own.size() > 0;
+    if (joined) {
+      const T *weights = layer.own.data() + block * layer.rows_in * kLanes;
+      for (int64_t v = 0; v < seen; v += kLanes)
+        (Block<T>::load(weights + v) * Block<T>::load(features + atom * feature_width + v))
+            .store(work.own.data() + v);
+    }
     Tile<T> tile;
     tile.next = table.node_size;
     tile.table_block = table.block_size;
@@ -867,6 +901,16 @@ private:
         prefetch<2 * kOrder<T> * kLanes * sizeof(T)>(tile.table[e] + tile.next);
         prefetch<4 * kLanes * sizeof(T)>(tile.features[e]);
       }
+      if (joined)
+        for (int e = 0; e < lanes; ++e) {
+          T *sent = work.sent.data() + e * seen;
+          for (int64_t v = 0; v < seen; v += kLanes) {
+            Block<T> sum = Block<T>::load(tile.features[e] + v);
+            sum.add(T(1), Block<T>::load(work.own.data() + v));
+            sum.store(sent + v);
+          }
+          tile.features[e] = sent;
+        }
       layer.message.sum(tile, work.entries.data(), 0, lanes, work.pooled.data(), size, k, block,
                         together, blocks, start == first);
     }
@@ -886,7 +930,7 @@ private:
       const int64_t atom = work.atoms[begin + e];
       const T *v = static_cast<const T *>(step.velocities) + 3 * atom;
       double x = v[0], y = v[1], z = v[2];
-      const Position at = table.find(normalize(x, y, z));
+      const Position at = table.find(speed(x, y, z));
       harmonics<T>(lmax, T(x), T(y), T(z), work.harmonics.data() + e, kLanes);
       hermite<T>(T(at.fraction), &tile.basis[0][e], kLanes);
       values[e] =

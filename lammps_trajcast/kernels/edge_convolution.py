@@ -159,6 +159,23 @@ def _check(
         )
 
 
+def _check_own(features: Tensor, first_edge: Tensor, own: Tensor | None) -> Tensor | None:
+    """Return what the receivers add to the features, contiguous."""
+    if own is None:
+        return None
+    wanted = (first_edge.numel() - 1, *features.shape[1:])
+    if tuple(own.shape) != wanted or own.dtype != features.dtype:
+        raise ValueError(
+            f"edge convolution: own features are {own.dtype} {tuple(own.shape)}, expected "
+            f"{features.dtype} {wanted}"
+        )
+    return own.contiguous()
+
+
+def _pointer_or_null(tensor: Tensor | None) -> Any:
+    return ffi.NULL if tensor is None else pointer(tensor)
+
+
 @torch.library.custom_op("lammps_trajcast::edge_convolution", mutates_args=(), device_types="cpu")
 def edge_convolution(
     features: Tensor,
@@ -167,10 +184,11 @@ def edge_convolution(
     first_edge: Tensor,
     senders: Tensor,
     table: int,
+    own: Tensor | None = None,
 ) -> Tensor:
     """Return the summed messages (num_receivers, num_outputs, channels).
 
-    Differentiable once, to features and weights; there is no gradient to the harmonics, which
+    Differentiable once, to features, own and weights; there is no gradient to the harmonics, which
     training does not need. Also callable from TorchScript, as
     ``torch.ops.lammps_trajcast.edge_convolution``.
 
@@ -182,12 +200,15 @@ def edge_convolution(
             first_edge[i + 1] - 1.
         senders: (E,) int64, smaller than N.
         table: number of the tensor product's :class:`PathTable`.
+        own: (num_receivers, num_inputs, channels), added to the features of all senders of a
+            receiver; None: nothing.
 
     Raises:
         ValueError: a shape does not fit.
     """
     paths = _tables[table]
     _check(features, harmonics, weights, senders, paths)
+    own = _check_own(features, first_edge, own)
     features, harmonics, weights = (
         features.contiguous(),
         harmonics.contiguous(),
@@ -199,6 +220,7 @@ def edge_convolution(
         paths.struct,
         _graph(first_edge, senders, features),
         pointer(features),
+        _pointer_or_null(own),
         pointer(harmonics),
         pointer(weights),
         pointer(out),
@@ -218,7 +240,9 @@ def _edge_convolution_backward(
     first_edge: Tensor,
     senders: Tensor,
     table: int,
-) -> tuple[Tensor, Tensor]:
+    own: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    own = _check_own(features, first_edge, own)
     features, harmonics, weights = (
         features.contiguous(),
         harmonics.contiguous(),
@@ -230,38 +254,49 @@ def _edge_convolution_backward(
         grad_out.contiguous(),
     )
     grad_features, grad_weights = torch.empty_like(features), torch.empty_like(weights)
+    grad_own = features.new_empty(0) if own is None else torch.empty_like(own)
     failed = _function("convolution_backward", features.dtype)(
         _tables[table].struct,
         _graph(first_edge, senders, features),
         pointer(features),
+        _pointer_or_null(own),
         pointer(harmonics),
         pointer(weights),
         pointer(grad_out),
         pointer(grad_features),
+        pointer(grad_own),
         pointer(grad_weights),
         torch.get_num_threads(),
     )
     if failed:
         raise MemoryError("edge convolution: no memory for the partial gradients")
-    return grad_features, grad_weights
+    return grad_features, grad_weights, grad_own
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
-    ctx.table = inputs[5]
+    *tensors, ctx.table, own = inputs
+    ctx.save_for_backward(*tensors, own)
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    grad_features, grad_weights = _edge_convolution_backward(
-        grad_out, *ctx.saved_tensors, ctx.table
+    *tensors, own = ctx.saved_tensors
+    grad_features, grad_weights, grad_own = _edge_convolution_backward(
+        grad_out, *tensors, ctx.table, own
     )
-    return grad_features, None, grad_weights, None, None, None
+    return grad_features, None, grad_weights, None, None, None, None if own is None else grad_own
 
 
 edge_convolution.register_autograd(_backward, setup_context=_save_for_backward)
 
 
+def _receivers(first_edge: Tensor) -> Tensor:
+    degrees = first_edge.diff()
+    return torch.arange(degrees.numel(), device=degrees.device).repeat_interleave(degrees)
+
+
 # On CUDA devices the operations are Triton kernels; Triton comes with CUDA builds of torch alone.
+# They are linear in the features, so what the receivers add is a convolution of its own, in which
+# each atom sends to itself.
 @edge_convolution.register_kernel("cuda")
 def _edge_convolution_cuda(
     features: Tensor,
@@ -270,12 +305,18 @@ def _edge_convolution_cuda(
     first_edge: Tensor,
     senders: Tensor,
     table: int,
+    own: Tensor | None = None,
 ) -> Tensor:
     from lammps_trajcast.kernels.triton.convolution import kernels_of
 
     paths = _tables[table]
     _check(features, harmonics, weights, senders, paths)
-    return kernels_of(paths).forward(features, harmonics, weights, first_edge, senders)
+    own = _check_own(features, first_edge, own)
+    run = kernels_of(paths).forward
+    out = run(features, harmonics, weights, first_edge, senders)
+    if own is not None:
+        out = out + run(own, harmonics, weights, first_edge, _receivers(first_edge))
+    return out
 
 
 @_edge_convolution_backward.register_kernel("cuda")
@@ -287,9 +328,13 @@ def _edge_convolution_backward_cuda(
     first_edge: Tensor,
     senders: Tensor,
     table: int,
-) -> tuple[Tensor, Tensor]:
+    own: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     from lammps_trajcast.kernels.triton.convolution import kernels_of
 
-    return kernels_of(_tables[table]).backward(
-        grad_out, features, harmonics, weights, first_edge, senders
-    )
+    run = kernels_of(_tables[table]).backward
+    grad_features, grad_weights = run(grad_out, features, harmonics, weights, first_edge, senders)
+    if own is None:
+        return grad_features, grad_weights, features.new_empty(0)
+    grad_own, more = run(grad_out, own, harmonics, weights, first_edge, _receivers(first_edge))
+    return grad_features, grad_weights + more, grad_own

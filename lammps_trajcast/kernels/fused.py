@@ -15,7 +15,7 @@ from torch import Tensor
 from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
-from lammps_trajcast.model.interaction import Interaction
+from lammps_trajcast.model.interaction import Interaction, OwnShare
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.readout import ReadOut
 
@@ -37,6 +37,24 @@ class ToComponents(torch.nn.Module):
             blocks.append(block.reshape(-1, self.channels, dim).transpose(1, 2))
             first += dim * self.channels
         return torch.cat(blocks, dim=1)
+
+
+class FusedOwnShare(torch.nn.Module):
+    """The receivers' share of the messages, see :class:`OwnShare`."""
+
+    row: Tensor
+
+    def __init__(self, plain: OwnShare, irreps: o3.Irreps) -> None:
+        super().__init__()
+        self.weight = plain.weight
+        self.channels: int = irreps[0].mul
+        dims = torch.tensor([ir.dim for _, ir in irreps])
+        row = torch.arange(len(irreps)).repeat_interleave(dims)
+        self.register_buffer("row", row, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (N, components, channels) to as many."""
+        return features * self.weight.view(-1, self.channels)[self.row]
 
 
 class GroupedLinear(torch.nn.Module):
@@ -160,6 +178,11 @@ class FusedInteraction(torch.nn.Module):
         self.edge_table = register_table(edge_paths)
         self.vel_table = register_table(vel_paths)
         self.avg_num_neighbors: float = plain.avg_num_neighbors
+        self.own_share = (
+            None
+            if plain.own_share is None
+            else FusedOwnShare(plain.own_share, plain.dtp_edge.tp.irreps_in1)
+        )
         self.edge_mlp, self.vel_mlp = plain.edge_mlp, plain.vel_mlp
         self.contraction = GroupedLinear(plain.linear_contraction, edge_paths)
         self.updates = GroupedLinear(plain.linear_updates, vel_paths)
@@ -190,8 +213,16 @@ class FusedInteraction(torch.nn.Module):
             first_edge,
             senders,
             self.edge_table,
+            self.own(features, first_edge.size(0) - 1),
         )
         return self.update(features, nodes, pooled)
+
+    def own(self, features: Tensor, num_receivers: int) -> Tensor | None:
+        """Return what the receivers add to the features of their neighbours, if anything."""
+        if self.own_share is None:
+            return None
+        own: Tensor = self.own_share(features[:num_receivers])
+        return own
 
     @torch.jit.export
     def update(self, features: Tensor, nodes: NodeEmbedding, pooled: Tensor) -> Tensor:
@@ -207,6 +238,7 @@ class FusedInteraction(torch.nn.Module):
             own,
             own[:count],
             self.vel_table,
+            None,
         )
         residual = self.residual(features[:count], nodes.one_hot[:count])
         return self.gate(self.updates(conditioned), residual)

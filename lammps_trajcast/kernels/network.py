@@ -220,7 +220,17 @@ class _Builder:
             "velocity": velocity,
             "num_gated": len(gated),
             "gated": self._array("trajcast_gated[]", gated),
+            "own": self._own(plain),
         }
+
+    def _own(self, plain: Interaction) -> Any:
+        """Weights (rows_in, channels) of the receiver's share of the messages."""
+        if plain.own_share is None:
+            return ffi.NULL
+        irreps = plain.dtp_edge.tp.irreps_in1
+        weight = plain.own_share.weight.detach().double().view(len(irreps), -1)
+        dims = torch.tensor([ir.dim for _, ir in irreps])
+        return self._doubles(weight.repeat_interleave(dims, dim=0).numpy())
 
     def _product_layer(
         self,
@@ -363,6 +373,7 @@ class _Builder:
             "channels": channels,
             "num_species": len(self._species),
             "scalars": self._table(scalars, np.arange(1), np.ones(1)),
+            "velocity_scale": self._arch.velocity_scale or 0.0,
             "directions": self._doubles(directions.numpy()),
             "vectors": 0,
             "read_out": self._doubles(combined.numpy()),

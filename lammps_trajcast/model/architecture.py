@@ -48,6 +48,16 @@ class Architecture(_Section):
     al., Nature Machine Intelligence 8, 764, 2026). Lengths are in Angstrom; ``vel_max`` is in the
     velocity unit of the model. The upper bounds keep a forged file from asking for more memory
     than any trained network needs.
+
+    What the published network does not have; the defaults are its:
+
+    ``velocity_harmonics``: "unit" are the spherical harmonics of the velocity's direction, "solid"
+    those times (|v| / velocity_scale)^l, polynomials of the velocity, so that what depends
+    linearly on the velocity need not be learned. ``message_features``: "sender" makes messages of
+    the sender's features; "both" adds the receiver's to them, each channel times a weight that
+    begins at -1 (0 for scalars): differences of vectors, as forces between atoms are.
+    ``feature_parity``: "both" has features of both parities of each order, "natural" of (-1)^l
+    alone, a third of the tensor products.
     """
 
     num_chem_elements: int = Field(ge=1, le=118)
@@ -66,6 +76,10 @@ class Architecture(_Section):
     conserve_ang_mom: bool = False
     net_lin_mom: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
     net_ang_mom: tuple[float, float, float] | None = None
+    velocity_harmonics: Literal["unit", "solid"] = "unit"
+    velocity_scale: float | None = Field(None, gt=0.0)
+    message_features: Literal["sender", "both"] = "sender"
+    feature_parity: Literal["both", "natural"] = "both"
 
     @model_validator(mode="before")
     @classmethod
@@ -74,6 +88,12 @@ class Architecture(_Section):
         if isinstance(value, dict):
             value = {k: v for k, v in value.items() if k != "o3_backend"}
         return value
+
+    @model_validator(mode="after")
+    def _has_scale(self) -> Architecture:
+        if (self.velocity_harmonics == "solid") != (self.velocity_scale is not None):
+            raise ValueError("velocity_scale goes with velocity_harmonics solid, and with no other")
+        return self
 
     @field_validator("net_lin_mom", "net_ang_mom", mode="before")
     @classmethod

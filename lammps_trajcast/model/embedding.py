@@ -19,7 +19,7 @@ class NodeEmbedding(NamedTuple):
 
     one_hot: Tensor  # (N, num_chem_elements)
     speed: Tensor  # (N, num_vel_rbf)
-    direction: Tensor  # (N, (lmax+1)^2) spherical harmonics of the velocity
+    direction: Tensor  # (N, (lmax+1)^2) spherical (or solid) harmonics of the velocity
     features: Tensor  # (N, irreps_features.dim) initial features
 
 
@@ -31,18 +31,22 @@ class EdgeEmbedding(NamedTuple):
 
 
 class SphericalHarmonics(torch.nn.Module):
-    """Real spherical harmonics, orders 0..lmax, of a vector's direction; component-normalised."""
+    """Real spherical harmonics, orders 0..lmax, of a vector's direction; component-normalised.
 
-    def __init__(self, lmax: int) -> None:
+    With ``scale`` those of order l are multiplied by (length / scale)^l: solid harmonics.
+    """
+
+    def __init__(self, lmax: int, scale: float | None = None) -> None:
         super().__init__()
         self.lmax = lmax
+        self.scale = 1.0 if scale is None else scale
         self.harmonics = o3.SphericalHarmonics(
-            list(range(lmax + 1)), normalize=True, normalization="component"
+            list(range(lmax + 1)), normalize=scale is None, normalization="component"
         )
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Map vectors (N, 3) to (N, (lmax+1)^2)."""
-        return self.harmonics(vectors)
+        return self.harmonics(vectors / self.scale)
 
 
 class BesselBasis(torch.nn.Module):
@@ -108,7 +112,7 @@ class NodeEmbeddingLayer(torch.nn.Module):
         scalars = o3.Irreps([(size, (0, 1))])
         species = o3.Irreps([(self.num_species, (0, 1))])
         self.element_tp = o3.FullyConnectedTensorProduct(scalars, species, scalars)
-        self.harmonics = SphericalHarmonics(lmax)
+        self.harmonics = SphericalHarmonics(lmax, arch.velocity_scale)
         direction = o3.Irreps.spherical_harmonics(lmax)
         irreps_in = (species + scalars + direction[1:]).simplify()
         self.irreps_out = o3.Irreps([(arch.num_hidden_channels, ir) for _, ir in direction])

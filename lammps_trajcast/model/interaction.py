@@ -25,9 +25,13 @@ class DepthwiseTensorProduct(torch.nn.Module):
     The weights are inputs: a network computes them from an edge length or a speed.
     """
 
-    def __init__(self, irreps_node: o3.Irreps, irreps_direction: o3.Irreps, lmax: int) -> None:
+    def __init__(
+        self, irreps_node: o3.Irreps, irreps_direction: o3.Irreps, lmax: int, natural: bool = False
+    ) -> None:
         super().__init__()
-        self.irreps_out, instructions = depthwise_instructions(irreps_node, irreps_direction, lmax)
+        self.irreps_out, instructions = depthwise_instructions(
+            irreps_node, irreps_direction, lmax, natural
+        )
         self.tp = o3.TensorProduct(
             irreps_node,
             irreps_direction,
@@ -59,6 +63,31 @@ def _gate(arch: Architecture, irreps_out: o3.Irreps) -> nn.Gate:
     )
 
 
+class OwnShare(torch.nn.Module):
+    """What a receiver adds to the features of its neighbours before messages are made of them.
+
+    Each channel of each irrep is multiplied by a weight: at first -1, so that messages are made of
+    differences, but 0 for scalars, of which the sum over neighbours says more.
+    """
+
+    channel: Tensor
+
+    def __init__(self, irreps: o3.Irreps) -> None:
+        super().__init__()
+        start = [torch.full((mul,), 0.0 if ir.l == 0 else -1.0) for mul, ir in irreps]
+        self.weight = torch.nn.Parameter(torch.cat(start))
+        firsts = [sum(mul for mul, _ in irreps[:k]) for k in range(len(irreps))]
+        channel = [
+            (first + torch.arange(mul)).repeat_interleave(ir.dim)
+            for first, (mul, ir) in zip(firsts, irreps, strict=True)
+        ]
+        self.register_buffer("channel", torch.cat(channel), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (N, irreps.dim) to as many."""
+        return features * self.weight[self.channel]
+
+
 class Interaction(torch.nn.Module):
     """One message-passing layer of TrajCast.
 
@@ -69,20 +98,22 @@ class Interaction(torch.nn.Module):
     def __init__(self, arch: Architecture, irreps_in: o3.Irreps) -> None:
         super().__init__()
         lmax, channels = arch.max_rotation_order, arch.num_hidden_channels
-        full = full_feature_irreps(channels, lmax)
+        natural = arch.feature_parity == "natural"
+        full = full_feature_irreps(channels, lmax, natural)
         direction = o3.Irreps.spherical_harmonics(lmax)
         species = o3.Irreps([(arch.num_chem_elements, (0, 1))])
         silu = torch.nn.functional.silu
         self.avg_num_neighbors = arch.avg_num_neighbors
 
-        self.dtp_edge = DepthwiseTensorProduct(irreps_in, direction, lmax)
+        self.own_share = OwnShare(irreps_in) if arch.message_features == "both" else None
+        self.dtp_edge = DepthwiseTensorProduct(irreps_in, direction, lmax, natural)
         self.edge_mlp = nn.FullyConnectedNet(
             [arch.num_edge_rbf, *arch.edge_mlp_kwargs.n_neurons, self.dtp_edge.weight_numel], silu
         )
         contracted = occurring(full, self.dtp_edge.irreps_out)
         self.linear_contraction = o3.Linear(self.dtp_edge.irreps_out, contracted)
 
-        self.dtp_vel = DepthwiseTensorProduct(contracted, direction, lmax)
+        self.dtp_vel = DepthwiseTensorProduct(contracted, direction, lmax, natural)
         self.vel_mlp = nn.FullyConnectedNet(
             [arch.num_vel_rbf, *arch.vel_mlp_kwargs.n_neurons, self.dtp_vel.weight_numel], silu
         )
@@ -111,9 +142,10 @@ class Interaction(torch.nn.Module):
             senders: (E,) int64, smaller than N.
             num_receivers: number of nodes whose features are wanted.
         """
-        messages = self.dtp_edge(
-            features.index_select(0, senders), edges.direction, self.edge_mlp(edges.length)
-        )
+        sent = features.index_select(0, senders)
+        if self.own_share is not None:
+            sent = sent + self.own_share(features[:num_receivers]).index_select(0, receivers)
+        messages = self.dtp_edge(sent, edges.direction, self.edge_mlp(edges.length))
         pooled = torch.zeros(
             (num_receivers, messages.size(1)), dtype=messages.dtype, device=messages.device
         ).index_add(0, receivers, messages)

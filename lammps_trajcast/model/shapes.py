@@ -30,7 +30,8 @@ def weight_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
         arch.num_chem_elements,
     )
     direction = o3.Irreps.spherical_harmonics(lmax)
-    full = full_feature_irreps(channels, lmax)
+    natural = arch.feature_parity == "natural"
+    full = full_feature_irreps(channels, lmax, natural)
     shapes: dict[str, tuple[int, ...]] = {
         "edge_embedding.radial_basis.bessel_roots": (arch.num_edge_rbf,),
         "embedding.element_tp.weight": (num_species * arch.num_vel_rbf**2,),
@@ -39,10 +40,12 @@ def weight_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
     irreps = o3.Irreps([(channels, ir) for _, ir in direction])
     for k in range(arch.num_mp_layers):
         prefix = f"interactions.{k}"
-        messages, paths = depthwise_instructions(irreps, direction, lmax)
+        messages, paths = depthwise_instructions(irreps, direction, lmax, natural)
         contracted = occurring(full, messages)
-        conditioned, vel_paths = depthwise_instructions(contracted, direction, lmax)
+        conditioned, vel_paths = depthwise_instructions(contracted, direction, lmax, natural)
         out = occurring(full, conditioned)
+        if arch.message_features == "both":
+            shapes[f"{prefix}.own_share.weight"] = (irreps.num_irreps,)
         num_gates = sum(mul for mul, ir in out if ir.l > 0)
         updates = (o3.Irreps([(num_gates, (0, 1))]) + out).sort().irreps.simplify()
         shapes |= _mlp_shapes(

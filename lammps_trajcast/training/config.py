@@ -39,6 +39,9 @@ class NetworkConfig(_Section):
     conserve_ang_mom: bool = False
     net_lin_mom: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
     net_ang_mom: tuple[float, float, float] | None = None
+    velocity_harmonics: Literal["unit", "solid"] = "unit"
+    message_features: Literal["sender", "both"] = "sender"
+    feature_parity: Literal["both", "natural"] = "both"
 
 
 class OptimizationConfig(_Section):

@@ -43,12 +43,14 @@ def make_architecture(
     cutoff = config.network.edge_cutoff
     frames = GraphPairs(pairs, cutoff, _spread(len(pairs), NEIGHBOUR_FRAMES))
     samples = (frames[k] for k in range(len(frames)))
+    solid = config.network.velocity_harmonics == "solid"
     counts = [len(sample.graph.receivers) / len(sample.pair.species) for sample in samples]
     return Architecture(
         num_chem_elements=len(pairs.elements),
         # The speed basis must cover what a thermostat may bring, not only what was sampled.
         vel_max=round(1.2 * statistics.max_speed, 6),
         avg_num_neighbors=round(float(np.mean(counts)), 3),
+        velocity_scale=round(statistics.rms_velocity, 6) if solid else None,
         **config.network.model_dump(),
     )
 

@@ -74,8 +74,22 @@ class TabulatedInteraction(FusedInteraction):
 
         ``edges`` is that of :class:`EdgeGeometry`.
         """
+        pooled = self.convolution(features, edges, first_edge, senders)
+        own = self.own(features, first_edge.size(0) - 1)
+        if own is not None:
+            # The kernel is linear in the features: the receivers' share as if each sent to itself.
+            degrees = first_edge[1:] - first_edge[:-1]
+            receivers = torch.arange(degrees.size(0), device=degrees.device)
+            itself = receivers.repeat_interleave(degrees)
+            pooled = pooled + self.convolution(own, edges, first_edge, itself)
+        return self.update(features, nodes, pooled)
+
+    def convolution(
+        self, features: Tensor, edges: EdgeEmbedding, first_edge: Tensor, senders: Tensor
+    ) -> Tensor:
+        """Return the summed messages (num_receivers, rows, channels)."""
         last = self.radial_table.size(0) - 1
-        pooled = torch.ops.lammps_trajcast.tabulated_edge_convolution(
+        return torch.ops.lammps_trajcast.tabulated_edge_convolution(
             features,
             edges.direction,
             self.radial_table,
@@ -84,7 +98,6 @@ class TabulatedInteraction(FusedInteraction):
             senders,
             self.edge_table,
         )
-        return self.update(features, nodes, pooled)
 
 
 @compile_mode("script")
