@@ -111,7 +111,7 @@ def test_rotations_and_reflections(name: str) -> None:
     arch = variant(name)
     plain = network(arch)
     species, velocities, vectors, receivers, senders = random_inputs(arch, torch.float64)
-    rotation = -o3.rand_matrix().double()
+    rotation = -o3.rand_matrix(dtype=torch.float64)
     with torch.no_grad():
         before = plain.predict(species, velocities, vectors, receivers, senders)
         after = plain.predict(
