@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,17 +57,22 @@ class DatasetOptions:
                 raise DatasetError(f"{option} {value:g}: must be greater than zero")
         if self.stride < 1:
             raise DatasetError(f"--stride {self.stride}: must be 1 or more")
-        if min(self.split) < 0.0 or not self.split[0] > 0.0 or abs(sum(self.split) - 1.0) > 1e-6:
-            shares = " ".join(f"{share:g}" for share in self.split)
-            raise DatasetError(
-                f"--split {shares}: write three shares that add up to 1, the first above zero, "
-                "e.g. --split 0.8 0.1 0.1"
-            )
+        check_shares(self.split)
         if self.segment_length * 1e3 < self.horizon:
             raise DatasetError(
                 f"--segment-length {self.segment_length:g} ps is shorter than --horizon "
                 f"{self.horizon:g} fs; no pair fits in: write a longer segment"
             )
+
+
+def check_shares(split: tuple[float, float, float]) -> None:
+    """Raises DatasetError if these are no shares for training, validation and test."""
+    if min(split) < 0.0 or not split[0] > 0.0 or abs(sum(split) - 1.0) > 1e-6:
+        shares = " ".join(f"{share:g}" for share in split)
+        raise DatasetError(
+            f"--split {shares}: write three shares that add up to 1, the first above zero, "
+            "e.g. --split 0.8 0.1 0.1"
+        )
 
 
 @dataclass(frozen=True)
@@ -93,42 +99,29 @@ def build_dataset(
     options.check()
     if not output.parent.is_dir():
         raise DatasetError(f"{output}: there is no directory {output.parent}; make it first")
-    partial = output.with_name(output.name + ".part")
-    try:
-        with h5py.File(partial, "w") as target:
-            target.attrs["format"] = FORMAT
-            target.attrs["format_version"] = FORMAT_VERSION
-            target.attrs["horizon"] = options.horizon
-            target.attrs["units"] = UNITS
-            target.attrs["elements"] = species.elements
-            writer = _SegmentWriter(target.create_group("segments"), options)
-            masses = _Masses(species)
-            trajectories = [
-                read_frames(path, species, options.units, options.timestep) for path in files
-            ]
-            total = sum(frames.size for frames in trajectories)
-            with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
-                for frames in trajectories:
-                    bar.set_postfix_str(frames.path.name, refresh=False)
-                    done = bar.n
-                    for frame in checked(frames, options.interval):
-                        masses.see(frames, frame)
-                        writer.add(frames, frame)
-                        bar.update(done + frames.position - bar.n)
-                    writer.end_of_trajectory(frames)
-                    bar.update(done + frames.size - bar.n)
-            target.attrs["masses"] = masses.values
-            _assign_splits(target, options)
-            summary = _summary(target)
-        os.replace(partial, output)
-    except OSError as error:
-        raise DatasetError(f"cannot write {output}: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return summary
+    with new_file(output) as target:
+        writer = _SegmentWriter(write_header(target, options.horizon, species), options)
+        masses = Masses(species)
+        trajectories = [
+            read_frames(path, species, options.units, options.timestep) for path in files
+        ]
+        total = sum(frames.size for frames in trajectories)
+        with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
+            for frames in trajectories:
+                bar.set_postfix_str(frames.path.name, refresh=False)
+                done = bar.n
+                for frame in checked(frames, options.interval):
+                    masses.see(frames, frame)
+                    writer.add(frames, frame)
+                    bar.update(done + frames.position - bar.n)
+                writer.end_of_trajectory(frames)
+                bar.update(done + frames.size - bar.n)
+        target.attrs["masses"] = masses.values
+        _assign_splits(target, options)
+        return _summary(target)
 
 
-class _Masses:
+class Masses:
     """Masses of the species: those in the files where they have any."""
 
     def __init__(self, species: Species) -> None:
@@ -195,32 +188,92 @@ class _SegmentWriter:
 
     def _write(self, frames: Frames) -> None:
         segment, self._frames = self._frames, []
-        starts = np.arange(0, max(len(segment) - (self._span or 0), 0), self._options.stride)
-        if self._span is None or len(starts) == 0:
-            return
-        pairs = np.stack([starts, starts + self._span], axis=1)
-        # Frames that no pair refers to are not stored.
-        kept, index = np.unique(pairs, return_inverse=True)
-        first = segment[0]
-        group = self._group.create_group(f"{len(self._group):06d}")
-        group.attrs["source"] = frames.path.name
-        group.attrs["first_step"] = first.step
-        group["species"] = first.species.astype(np.int64)
-        group["cell"] = first.cell
-        group["pbc"] = first.pbc
-        group["positions"] = np.stack([segment[k].positions for k in kept])
-        group["velocities"] = np.stack([segment[k].velocities for k in kept])
-        group["pairs"] = index.reshape(pairs.shape).astype(np.int64)
-        self._pairs_of_trajectory += len(pairs)
+        if self._span is not None:
+            self._pairs_of_trajectory += write_segment(
+                self._group, segment, self._span, self._options.stride, frames.path.name
+            )
+
+
+def write_segment(
+    segments: h5py.Group, frames: Sequence[Frame], span: int, stride: int, source: str
+) -> int:
+    """Write frames of one trajectory as a segment of a data set; returns the number of pairs.
+
+    Args:
+        segments: group of all segments.
+        frames: equally spaced; if they make no pair nothing is written.
+        span: number of frames in a horizon.
+        stride: every stride-th frame starts a pair.
+        source: where the frames come from.
+    """
+    starts = np.arange(0, max(len(frames) - span, 0), stride)
+    if len(starts) == 0:
+        return 0
+    pairs = np.stack([starts, starts + span], axis=1)
+    # Frames that no pair refers to are not stored.
+    kept, index = np.unique(pairs, return_inverse=True)
+    first = frames[0]
+    group = segments.create_group(f"{len(segments):06d}")
+    group.attrs["source"] = source
+    group.attrs["first_step"] = first.step
+    group["species"] = first.species.astype(np.int64)
+    group["cell"] = first.cell
+    group["pbc"] = first.pbc
+    group["positions"] = np.stack([frames[k].positions for k in kept])
+    group["velocities"] = np.stack([frames[k].velocities for k in kept])
+    group["steps"] = np.array([frames[k].step for k in kept], dtype=np.int64)
+    group["pairs"] = index.reshape(pairs.shape).astype(np.int64)
+    return len(pairs)
+
+
+def write_header(target: h5py.File, horizon: float, species: Species) -> h5py.Group:
+    """Say what a data set is of; returns the group for its segments.
+
+    horizon: fs.
+    """
+    target.attrs["format"] = FORMAT
+    target.attrs["format_version"] = FORMAT_VERSION
+    target.attrs["horizon"] = horizon
+    target.attrs["units"] = UNITS
+    target.attrs["elements"] = species.elements
+    return target.create_group("segments")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file that appears under its name only when it is complete.
+
+    Raises DatasetError if it cannot be written.
+    """
+    partial = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(partial, "w") as target:
+            yield target
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:  # HDF5 fails with the latter when it closes a file
+        reason = getattr(error, "strerror", None) or error
+        raise DatasetError(f"cannot write {path}: {reason}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _assign_splits(target: h5py.File, options: DatasetOptions) -> None:
     names = sorted(target["segments"])
-    counts = _share_out(len(names), options.split)
-    labels: NDArray[np.str_] = np.repeat(SPLITS, counts)
-    order = np.random.default_rng(options.seed).permutation(len(names))
-    for place, label in zip(order, labels, strict=True):
-        target[f"segments/{names[place]}"].attrs["split"] = str(label)
+    for name, split in zip(
+        names, draw_splits(len(names), options.split, options.seed), strict=True
+    ):
+        target[f"segments/{name}"].attrs["split"] = split
+
+
+def draw_splits(number: int, shares: tuple[float, float, float], seed: int) -> list[str]:
+    """Return the split of each of `number` segments, drawn at random.
+
+    Raises DatasetError if there are fewer segments than splits with a share.
+    """
+    labels: NDArray[np.str_] = np.repeat(SPLITS, _share_out(number, shares))
+    drawn: NDArray[np.str_] = np.empty_like(labels)
+    drawn[np.random.default_rng(seed).permutation(number)] = labels
+    return [str(label) for label in drawn]
 
 
 def _share_out(number: int, shares: tuple[float, float, float]) -> list[int]:

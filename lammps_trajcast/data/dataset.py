@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lammps_trajcast.data.layout import Split, open_dataset, segments_of
+from lammps_trajcast.data.layout import (
+    DatasetSource,
+    Shards,
+    Split,
+    dataset_files,
+    open_dataset,
+    segments_of,
+)
 
 
 class Pair(NamedTuple):
@@ -46,30 +53,34 @@ class State(NamedTuple):
 
 
 class TrajectoryPairs(Dataset[Pair]):
-    """The pairs of one split, read from the file when they are asked for.
+    """The pairs of one split, read frame by frame when they are asked for.
 
-    Every worker process of a data loader opens the file for itself.
+    Only the numbers of the pairs are kept in memory: the files may be larger than it. Every worker
+    process of a data loader opens them for itself.
 
+    files:    of the data set
     horizon:  fs
     elements: symbols, in the order of species indices
     masses:   g/mol, in the same order
 
-    Raises DatasetError if the file is no data set.
+    Raises DatasetError if a file is no data set or belongs to another one.
     """
 
-    def __init__(self, path: Path | str, split: Split) -> None:
-        self.path = Path(path)
+    def __init__(self, source: DatasetSource, split: Split) -> None:
+        self.files: list[Path] = dataset_files(source)
         self.split: Split = split
-        self._file: h5py.File | None = None
+        self._file: h5py.File | Shards | None = None
         self._opened_by = 0
-        with open_dataset(self.path) as file:
+        with open_dataset(self.files) as file:
             self.horizon = float(file.attrs["horizon"])
             self.elements = [str(element) for element in file.attrs["elements"]]
             self.masses = [float(mass) for mass in file.attrs["masses"]]
             self._segments = segments_of(file, split)
             pairs = [file[name]["pairs"][:] for name in self._segments]
         self._pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *pairs])
-        self._segment_of_pair = np.repeat(np.arange(len(pairs)), [len(p) for p in pairs])
+        counts = [len(p) for p in pairs]
+        self._segment_of_pair = np.repeat(np.arange(len(pairs)), counts)
+        self._first_pair = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -97,22 +108,42 @@ class TrajectoryPairs(Dataset[Pair]):
 
         At most `count` of them; fewer where the segment ends.
         """
-        segment = self._open()[self._segments[self._segment_of_pair[index]]]
-        before, after = (int(frame) for frame in self._pairs[index])
-        span = after - before
-        frames = range(after + span, len(segment["positions"]), span)[:count]
-        return [
-            State(
-                torch.from_numpy(segment["positions"][frame]),
-                torch.from_numpy(segment["velocities"][frame]),
-            )
-            for frame in frames
-        ]
+        return self._chain(index, count, start=1, end=0)
 
-    def _open(self) -> h5py.File:
+    def earlier_states(self, index: int, count: int) -> list[State]:
+        """The states 1, 2, ... horizons before the first of a pair.
+
+        At most `count` of them; fewer where the segment begins.
+        """
+        return self._chain(index, count, start=0, end=1)
+
+    def _chain(self, index: int, count: int, start: int, end: int) -> list[State]:
+        """Follow pairs whose column `end` is the frame that was reached in column `start`."""
+        if count < 1:
+            return []
+        number = self._segment_of_pair[index]
+        pairs = self._pairs[self._first_pair[number] : self._first_pair[number + 1]]
+        segment = self._open()[self._segments[number]]
+        frame = self._pairs[index, start]
+        states: list[State] = []
+        while len(states) < count:
+            # Pairs are in the order of their frames.
+            place = np.searchsorted(pairs[:, end], frame)
+            if place == len(pairs) or pairs[place, end] != frame:
+                break
+            frame = pairs[place, start]
+            states.append(
+                State(
+                    torch.from_numpy(segment["positions"][frame]),
+                    torch.from_numpy(segment["velocities"][frame]),
+                )
+            )
+        return states
+
+    def _open(self) -> h5py.File | Shards:
         # An open HDF5 file survives neither a fork nor pickling.
         if self._file is None or self._opened_by != os.getpid():
-            self._file = open_dataset(self.path)
+            self._file = open_dataset(self.files)
             self._opened_by = os.getpid()
         return self._file
 

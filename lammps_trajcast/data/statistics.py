@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import h5py
 import numpy as np
 import vesin
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.layout import Split, open_dataset, segments_of
+from lammps_trajcast.data.layout import DatasetSource, Split, open_dataset, segments_of
 from lammps_trajcast.data.trajectory import BOLTZMANN
 
 # Frames of a segment in which the smallest distance is looked for: it hardly changes with more.
@@ -45,7 +44,7 @@ class Statistics:
         return asdict(self)
 
 
-def dataset_statistics(path: Path | str, split: Split = "train") -> Statistics:
+def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistics:
     """Statistics of a split of a data set.
 
     Raises DatasetError if the file is no data set, ValueError if the split is empty.

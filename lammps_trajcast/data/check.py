@@ -1,0 +1,87 @@
+"""Faults of a stored data set, found before training begins: one pass over its files."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+
+from lammps_trajcast.data.layout import DatasetError, DatasetSource, describe_frame, open_dataset
+
+# Bytes of positions that are looked at together: a segment may be larger than memory.
+BLOCK = 1 << 26
+
+
+def check_dataset(source: DatasetSource) -> None:
+    """Check that every frame is whole and every pair is one horizon apart.
+
+    Raises DatasetError naming the file, the segment and the MD step.
+    """
+    with open_dataset(source) as file:
+        num_elements = len(file.attrs["elements"])
+        for name in sorted(file["segments"]):
+            segment = file["segments"][name]
+            _check_shapes(segment, num_elements)
+            _check_pairs(segment)
+            _check_finite(segment)
+
+
+def _fault(segment: h5py.Group, message: str) -> DatasetError:
+    return DatasetError(f"{segment.file.filename}, {segment.name}: {message}")
+
+
+def _check_shapes(segment: h5py.Group, num_elements: int) -> None:
+    missing = [
+        name
+        for name in ("species", "cell", "pbc", "positions", "velocities", "pairs")
+        if name not in segment
+    ]
+    if missing:
+        raise _fault(segment, f"lacks {', '.join(missing)}; make the data set anew")
+    shape, atoms = segment["positions"].shape, len(segment["species"])
+    if len(shape) != 3 or shape[1:] != (atoms, 3) or segment["velocities"].shape != shape:
+        raise _fault(
+            segment,
+            f"{atoms} species, positions {shape} and velocities {segment['velocities'].shape} "
+            "do not belong together; an atom was lost, make the data set anew",
+        )
+    species = segment["species"][:]
+    if atoms == 0 or species.min() < 0 or species.max() >= num_elements:
+        raise _fault(segment, f"species must be 0 … {num_elements - 1}; make the data set anew")
+    cell, pbc = segment["cell"][:], segment["pbc"][:]
+    if not np.isfinite(cell).all() or (pbc.all() and abs(np.linalg.det(cell)) < 1e-6):
+        raise _fault(segment, "is periodic but its cell has no volume; make the data set anew")
+
+
+def _check_pairs(segment: h5py.Group) -> None:
+    pairs, frames = segment["pairs"][:], len(segment["positions"])
+    if len(pairs) == 0:
+        return
+    if pairs.min() < 0 or pairs.max() >= frames or (pairs[:, 1] <= pairs[:, 0]).any():
+        raise _fault(segment, f"pairs refer to frames that the {frames} stored ones do not hold")
+    if "steps" not in segment:
+        return
+    steps = segment["steps"][:]
+    apart = steps[pairs[:, 1]] - steps[pairs[:, 0]]
+    values, counts = np.unique(apart, return_counts=True)
+    usual = int(values[counts.argmax()])
+    wrong = np.flatnonzero(apart != usual)
+    if len(wrong):
+        raise DatasetError(
+            f"{describe_frame(segment, int(pairs[wrong[0], 1]))}: {apart[wrong[0]]} steps after "
+            f"the state it is paired with, but other pairs are {usual} apart; a frame is missing, "
+            "make the data set anew"
+        )
+
+
+def _check_finite(segment: h5py.Group) -> None:
+    positions = segment["positions"]
+    block = max(1, BLOCK // max(1, positions[0].nbytes))
+    for first in range(0, len(positions), block):
+        for name in ("positions", "velocities"):
+            values = segment[name][first : first + block]
+            broken = np.flatnonzero(~np.isfinite(values).all(axis=(1, 2)))
+            if len(broken):
+                raise DatasetError(
+                    f"{describe_frame(segment, first + int(broken[0]))}: {name} hold a number that "
+                    "is not finite; leave this run out and make the data set anew"
+                )
