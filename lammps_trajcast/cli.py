@@ -1,4 +1,4 @@
-"""The command line: lammps-trajcast convert, info, dataset, train.
+"""The command line: lammps-trajcast convert, info, record, dataset, baseline, train.
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
@@ -42,6 +42,7 @@ LIST_OPTIONS: dict[str, Callable[[str], bool]] = {
     "--elements": _looks_like_element,
     "--species": _looks_like_element,
     "--masses": _looks_like_number,
+    "--temperatures": _looks_like_number,
 }
 
 
@@ -178,6 +179,84 @@ def dataset(
     typer.echo(_describe_statistics(statistics, "train"))
 
 
+@app.command(cls=_CommandWithLists)
+def record(
+    script: Annotated[
+        Path, typer.Argument(help="LAMMPS input that equilibrates and leaves its thermostat on.")
+    ],
+    elements: Annotated[
+        list[str], typer.Option(help="Element of LAMMPS type 1, 2, …: --elements Si O")
+    ],
+    horizon: Annotated[float, typer.Option(help="Time between the two states of a pair, fs.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Directory for the data set's files.")
+    ],
+    temperatures: Annotated[
+        list[float] | None,
+        typer.Option(help="Values of the script's variable T, K, one run each: 200 300 400"),
+    ] = None,
+    segments: Annotated[int, typer.Option(help="NVE segments for each temperature.")] = 40,
+    segment_length: Annotated[float, typer.Option(help="Length of a segment, ps.")] = 3.0,
+    decorrelate: Annotated[
+        float, typer.Option(help="ps with the script's thermostat before each segment.")
+    ] = 1.0,
+    interval: Annotated[
+        float | None,
+        typer.Option(help="fs between stored frames; default: a third of the horizon or more."),
+    ] = None,
+    segments_per_shard: Annotated[int, typer.Option(help="Segments in a file.")] = 10,
+    split: Annotated[
+        tuple[float, float, float],
+        typer.Option(help="Shares of the segments for training, validation and test."),
+    ] = (0.8, 0.1, 0.1),
+    seed: Annotated[int, typer.Option(help="Of thermostats and the splits.")] = 0,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="ID of a fix to leave on during segments; may be repeated."),
+    ] = None,
+    var: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of a variable of the script; may be repeated."),
+    ] = None,
+    lmp: Annotated[
+        str | None, typer.Option(help='Command that starts LAMMPS: "mpirun -np 4 lmp"')
+    ] = None,
+) -> None:
+    """Run a LAMMPS input and record NVE segments after it as a data set; run again to go on."""
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.data.statistics import dataset_statistics
+    from lammps_trajcast.data.trajectory import TrajectoryError
+    from lammps_trajcast.recording.record import RecordOptions
+    from lammps_trajcast.recording.record import record as run_recording
+
+    variables: dict[str, str] = {}
+    for word in var or []:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"'{word}': write NAME=VALUE", param_hint="--var")
+        variables[name] = value
+    options = RecordOptions(
+        horizon=horizon,
+        elements=elements,
+        temperatures=temperatures or (),
+        segments=segments,
+        segment_length=segment_length,
+        decorrelate=decorrelate,
+        interval=interval,
+        segments_per_shard=segments_per_shard,
+        split=split,
+        seed=seed,
+        keep=keep or (),
+        variables=variables,
+        lmp=lmp,
+    )
+    with _one_line_for(DatasetError, TrajectoryError):
+        shards = run_recording(script, output, options)
+        statistics = dataset_statistics(shards)
+    typer.echo(f"{output}: {len(shards)} files; in a training file write  dataset: {output}")
+    typer.echo(_describe_statistics(statistics, "train"))
+
+
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="What to train, on what, for how long (YAML).")],
@@ -187,12 +266,15 @@ def train(
 ) -> None:
     """Train a network and write its model file; the same command resumes after an interruption."""
     from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.model.file import ModelFileError
     from lammps_trajcast.training.config import TrainingConfig, TrainingError
     from lammps_trajcast.training.train import train as run_training
 
-    with _one_line_for(TrainingError, DatasetError):
+    with _one_line_for(TrainingError, DatasetError, ModelFileError):
         settings = TrainingConfig.load(config)
         errors = run_training(settings, fresh=fresh)
+    if errors is None:
+        return
     typer.echo(
         f"{settings.output}: on unseen segments, RMSE over rms of displacement "
         f"{errors['displacement']:.4f}, of velocity {errors['velocity']:.4f}"

@@ -1,0 +1,418 @@
+"""`lammps-trajcast record`: a LAMMPS input script becomes a data set."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from lammps_trajcast.data.build import (
+    Masses,
+    check_shares,
+    draw_splits,
+    new_file,
+    write_header,
+    write_segment,
+)
+from lammps_trajcast.data.layout import DatasetError, open_dataset
+from lammps_trajcast.data.trajectory import TIME_IN_FS, Frame, LammpsDump, Species, checked
+from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes
+from lammps_trajcast.recording.session import LammpsSession, State, lammps_command, read_state
+
+# A pair for every phase of fast vibrations without storing frames that are nearly the same.
+FRAMES_PER_HORIZON = 3
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What to record.
+
+    horizon:             fs between the two states of a pair.
+    elements:            of LAMMPS type 1, 2, …
+    temperatures:        values of the script's variable T, each with a LAMMPS of its own; none:
+                         the script as it is.
+    segments:            NVE segments for each temperature.
+    segment_length:      ps.
+    decorrelate:         ps with the script's thermostats before each segment.
+    interval:            fs between stored frames; None: a third of the horizon or more.
+    segments_per_shard:  segments in a file.
+    split:               shares of the segments for training, validation and test.
+    seed:                of the random assignment of segments to splits and of the thermostats.
+    keep:                names of fixes to leave on during segments.
+    variables:           further index variables for the script.
+    lmp:                 command that starts LAMMPS; None: the `lmp` of this environment.
+    """
+
+    horizon: float
+    elements: Sequence[str]
+    temperatures: Sequence[float] = ()
+    segments: int = 40
+    segment_length: float = 3.0
+    decorrelate: float = 1.0
+    interval: float | None = None
+    segments_per_shard: int = 10
+    split: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    seed: int = 0
+    keep: Sequence[str] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+    lmp: str | None = None
+
+    def check(self) -> None:
+        """Raises DatasetError if an option makes no sense."""
+        for name in ("horizon", "segment_length", "decorrelate", "interval"):
+            value = getattr(self, name)
+            if value is not None and not (value > 0.0 and math.isfinite(value)):
+                option = "--" + name.replace("_", "-")
+                raise DatasetError(f"{option} {value:g}: must be greater than zero")
+        for name in ("segments", "segments_per_shard"):
+            if getattr(self, name) < 1:
+                option = "--" + name.replace("_", "-")
+                raise DatasetError(f"{option} {getattr(self, name)}: must be 1 or more")
+        if any(not temperature > 0.0 for temperature in self.temperatures):
+            raise DatasetError("--temperatures: every one must be greater than zero")
+        if len(set(self.temperatures)) < len(self.temperatures):
+            raise DatasetError("--temperatures: one is named twice; raise --segments instead")
+        if self.segment_length * 1e3 < self.horizon:
+            raise DatasetError(
+                f"--segment-length {self.segment_length:g} ps is shorter than --horizon "
+                f"{self.horizon:g} fs; no pair fits in: write a longer segment"
+            )
+        if self.seed < 0:
+            raise DatasetError(f"--seed {self.seed}: must be 0 or more")
+        check_shares(self.split)
+        draw_splits(self.segments, self.split, self.seed)
+
+
+@dataclass(frozen=True)
+class _Schedule:
+    """Numbers of MD steps."""
+
+    horizon: int
+    interval: int
+    segment: int
+    decorrelate: int
+
+    @classmethod
+    def of(cls, options: RecordOptions, timestep: float) -> _Schedule:
+        """Schedule for a time step in fs; raises DatasetError if the times are no multiples."""
+        horizon = _steps("--horizon", options.horizon, timestep)
+        if options.interval is None:
+            interval = next(
+                step for step in range(1, horizon + 1)
+                if horizon % step == 0 and step * FRAMES_PER_HORIZON >= horizon
+            )  # fmt: skip
+        else:
+            interval = _steps("--interval", options.interval, timestep)
+            if horizon % interval:
+                raise DatasetError(
+                    f"--horizon {options.horizon:g} fs is no multiple of --interval "
+                    f"{options.interval:g} fs; write another interval"
+                )
+        return cls(
+            horizon=horizon,
+            interval=interval,
+            segment=interval * max(round(options.segment_length * 1e3 / timestep / interval), 1),
+            decorrelate=max(round(options.decorrelate * 1e3 / timestep), 1),
+        )
+
+
+def _steps(option: str, time: float, timestep: float) -> int:
+    steps = round(time / timestep)
+    if steps < 1 or abs(steps * timestep - time) > 1e-6 * time:
+        raise DatasetError(
+            f"{option} {time:g} fs is no multiple of the script's time step of {timestep:g} fs; "
+            "write another"
+        )
+    return steps
+
+
+def record(script: Path, output: Path, options: RecordOptions, progress: bool = True) -> list[Path]:
+    """Run a script and write NVE segments from its end on; the same call goes on if interrupted.
+
+    The script runs in the current directory, as with `lmp -in`.
+
+    Args:
+        script: LAMMPS input.
+        output: directory for the shards, made if it is not there.
+        options: what to record.
+        progress: show a progress bar.
+
+    Returns:
+        The shards, those of earlier calls included.
+
+    Raises:
+        DatasetError: LAMMPS stopped, the script is not suitable, or a shard cannot be written.
+        TrajectoryError: a segment holds a fault, e.g. a lost atom.
+    """
+    options.check()
+    if not script.is_file():
+        raise DatasetError(f"{script}: no such file")
+    species = Species.from_types(options.elements)
+    command = lammps_command(options.lmp)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"{output}: cannot be made ({error.strerror})") from None
+    runs = [
+        _Recording(script, output, options, species, temperature)
+        for temperature in (options.temperatures or (None,))
+    ]
+    for run in runs:
+        run.check_finished()
+    total = len(runs) * options.segments
+    done = sum(run.finished_segments for run in runs)
+    with tqdm(total=total, initial=done, unit="segment", disable=not progress) as bar:
+        try:
+            for run in runs:
+                run.finish(command, bar)
+        except KeyboardInterrupt:
+            finished = sum(run.finished for run in runs)
+            raise DatasetError(
+                f"interrupted; {finished} shards are finished, the same command goes on from there"
+            ) from None
+    return [shard for run in runs for shard in run.shards]
+
+
+class _Recording:
+    """The segments of one temperature, in shards of a few segments."""
+
+    def __init__(
+        self,
+        script: Path,
+        output: Path,
+        options: RecordOptions,
+        species: Species,
+        temperature: float | None,
+    ) -> None:
+        self.script = script
+        self.output = output
+        self.options = options
+        self.species = species
+        self.temperature = temperature
+        self.name = "run" if temperature is None else f"t{temperature:g}"
+        count = -(-options.segments // options.segments_per_shard)
+        self.shards = [output / f"{self.name}.{k:03d}.h5" for k in range(count)]
+        self.finished = 0
+        while self.finished < count and self.shards[self.finished].exists():
+            self.finished += 1
+        self.splits = draw_splits(options.segments, options.split, options.seed)
+
+    @property
+    def finished_segments(self) -> int:
+        """Number of segments in shards that are there already."""
+        return min(self.finished * self.options.segments_per_shard, self.options.segments)
+
+    def check_finished(self) -> None:
+        """Raises DatasetError if shards that are there were recorded in another way."""
+        for shard in self.shards[: self.finished]:
+            with open_dataset(shard) as file:
+                then = json.loads(file.attrs.get("recording", "{}"))
+            now = self._description()
+            different = [name for name in now if then.get(name) != now[name]]
+            if different:
+                name = different[0]
+                raise DatasetError(
+                    f"{shard}: was recorded with {name} {then.get(name)}, not {now[name]}; write "
+                    "another --output, or delete it"
+                )
+        if 0 < self.finished < len(self.shards) and not self._state_file(self.finished).is_file():
+            raise DatasetError(
+                f"{self._state_file(self.finished)}: is missing, where the recording would go on "
+                f"from; delete the shards {self.output / self.name}.*.h5 to begin anew"
+            )
+
+    def finish(self, command: list[str], bar: tqdm) -> None:
+        """Record the shards that are not there."""
+        if self.finished == len(self.shards):
+            return
+        variables = dict(self.options.variables)
+        if self.temperature is not None:
+            variables["T"] = f"{self.temperature:g}"
+        bar.set_postfix_str(f"{self.name}: {self.script.name}")
+        with (
+            tempfile.TemporaryDirectory(dir=self.output, prefix=f".{self.name}.") as scratch,
+            LammpsSession(command, variables, self.output / f"{self.name}.log") as lammps,
+        ):
+            echoed = lammps.run([f'include "{self.script.resolve()}"'])
+            state = read_state(lammps, echoed)
+            self._check_script(state, echoed)
+            ensemble = sort_fixes(state.fixes, list(self.options.keep))
+            schedule = _Schedule.of(self.options, state.timestep * TIME_IN_FS[state.units])
+            lammps.run(
+                [
+                    "thermo_style one",
+                    "thermo 0",
+                    *(f"undump {name}" for name in state.dumps),
+                    *ensemble.start(),
+                ]
+            )
+            if self.finished:
+                # Atoms are taken by their ID.
+                lammps.run(
+                    [
+                        f'read_dump "{self._state_file(self.finished).resolve()}" '
+                        f"{self._step_of_state()} x y z ix iy iz vx vy vz box yes replace yes"
+                    ]
+                )
+                state = read_state(lammps, [])
+            worker = _Worker(lammps, state, ensemble, schedule, Path(scratch), self._first_draw())
+            for number in range(self.finished, len(self.shards)):
+                self._record_shard(worker, number, bar)
+
+    def _check_script(self, state: State, echoed: list[str]) -> None:
+        if state.units not in TIME_IN_FS:
+            raise DatasetError(
+                f"{self.script}: has units {state.units}; write it in units metal or real"
+            )
+        if state.types != len(self.species.type_index):
+            raise DatasetError(
+                f"{self.script}: has {state.types} atom types, but --elements names "
+                f"{len(self.species.type_index)}; write one element for each type"
+            )
+        uses_temperature = any(re.search(r"\$T\b|\$\{T\}|\bv_T\b", line) for line in echoed)
+        if self.temperature is not None and not uses_temperature:
+            raise DatasetError(
+                f"{self.script}: does not use the variable T, which --temperatures sets; write $T "
+                "where its thermostat has the temperature"
+            )
+
+    def _record_shard(self, worker: _Worker, number: int, bar: tqdm) -> None:
+        first = number * self.options.segments_per_shard
+        end = min(first + self.options.segments_per_shard, self.options.segments)
+        shard = self.shards[number]
+        with new_file(shard) as target:
+            group = write_header(target, self.options.horizon, self.species)
+            masses = Masses(self.species)
+            for segment in range(first, end):
+                bar.set_postfix_str(self.name, refresh=False)
+                frames = worker.segment(segment, self.species, masses)
+                pairs = write_segment(
+                    group, frames, worker.frames_per_horizon, 1, f"{self.name} segment {segment}"
+                )
+                assert pairs > 0
+                written = group[f"{len(group) - 1:06d}"]
+                written.attrs["split"] = self.splits[segment]
+                bar.update()
+            target.attrs["masses"] = masses.values
+            target.attrs["recording"] = json.dumps(self._description())
+            # Before the shard appears: a shard without the state at its end could not be followed
+            # by other segments than its own.
+            worker.save_state(self._state_file(number + 1))
+        self.finished = number + 1
+        self._state_file(number).unlink(missing_ok=True)
+
+    def _first_draw(self) -> int:
+        """A number that tells the noise of this recording from that of others.
+
+        With the same noise, trajectories at different temperatures are scaled copies of each other.
+        """
+        return 1 + 100_000 * self.options.seed + 1009 * round(10 * (self.temperature or 0.0))
+
+    def _state_file(self, shards: int) -> Path:
+        """Where the state after so many shards is kept."""
+        return self.output / f"{self.name}.{shards:03d}.state"
+
+    def _step_of_state(self) -> int:
+        with self._state_file(self.finished).open() as file:
+            return int(file.read(200).split()[2])
+
+    def _description(self) -> dict[str, object]:
+        """What must not differ between the shards of a recording."""
+        options = self.options
+        return {
+            "script": self.script.name,
+            "elements": list(options.elements),
+            "horizon": options.horizon,
+            "interval": options.interval,
+            "segment_length": options.segment_length,
+            "decorrelate": options.decorrelate,
+            "segments_per_shard": options.segments_per_shard,
+            "seed": options.seed,
+            "keep": list(options.keep),
+            "variables": options.variables,
+        }
+
+
+class _Worker:
+    """A LAMMPS at the end of its script, which records one segment after the other."""
+
+    def __init__(
+        self,
+        lammps: LammpsSession,
+        state: State,
+        ensemble: Ensemble,
+        schedule: _Schedule,
+        scratch: Path,
+        first_draw: int,
+    ) -> None:
+        self.lammps = lammps
+        self.state = state
+        self.ensemble = ensemble
+        self.schedule = schedule
+        self.dump = scratch / "segment.dump"
+        self.first_draw = first_draw
+        self.step = state.step
+        self.frames_per_horizon = schedule.horizon // schedule.interval
+
+    def segment(self, number: int, species: Species, masses: Masses) -> list[Frame]:
+        """Draw a new start and record its segment.
+
+        Raises TrajectoryError for a fault in it, DatasetError if LAMMPS stops.
+        """
+        every = self.schedule.interval
+        # LAMMPS dumps on multiples of the interval.
+        bath = self.schedule.decorrelate + -(self.step + self.schedule.decorrelate) % every
+        self.lammps.run(
+            [
+                *self.ensemble.bath_on(self.first_draw + number),
+                f"run {bath}",
+                *self.ensemble.bath_off(),
+                *self.ensemble.nve_on(),
+                "velocity all zero linear",
+                f'dump trajcast_record all custom {every} "{self.dump.resolve()}" '
+                "id type mass xu yu zu vx vy vz",
+                "dump_modify trajcast_record sort id first yes format float %.15g",
+                f"run {self.schedule.segment}",
+                "undump trajcast_record",
+                *self.ensemble.nve_off(),
+            ]
+        )
+        self.step += bath + self.schedule.segment
+        timestep = self.state.timestep * TIME_IN_FS[self.state.units]
+        file = LammpsDump(self.dump, species, self.state.units, timestep)  # type: ignore[arg-type]
+        frames = []
+        for frame in checked(file):
+            masses.see(file, frame)
+            frames.append(frame)
+        expected = self.schedule.segment // every + 1
+        if len(frames) != expected:
+            raise DatasetError(
+                f"{self.dump}: segment {number} has {len(frames)} frames instead of {expected}; is "
+                "the disk full?"
+            )
+        return frames
+
+    def save_state(self, path: Path) -> None:
+        """Write positions and velocities for a later call to go on from.
+
+        Raises DatasetError if LAMMPS stops, OSError if the file is not whole.
+        """
+        partial = path.with_name(path.name + ".part")
+        self.lammps.run(
+            [
+                f'write_dump all custom "{partial.resolve()}" id type x y z ix iy iz vx vy vz '
+                "modify sort id format float %.17g"
+            ]
+        )
+        lines = partial.read_text().splitlines()
+        if len(lines) != 9 + int(lines[3]) or len(lines[-1].split()) != 11:
+            partial.unlink()
+            raise OSError(f"{path} is not whole; is the disk full?")
+        os.replace(partial, path)

@@ -1,0 +1,253 @@
+"""Recording: segments are NVE, starts differ, an interrupted recording goes on, mistakes say so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import ENVIRONMENT, lammps_environment, read_dump
+from typer.testing import CliRunner
+
+from lammps_trajcast.cli import app
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.layout import DatasetError, open_dataset
+from lammps_trajcast.recording import record as recording
+from lammps_trajcast.recording.ensemble import sort_fixes, with_seed
+from lammps_trajcast.recording.record import RecordOptions, _Schedule, record
+from lammps_trajcast.recording.session import Fix
+
+# A crystal of Lennard-Jones argon in a skewed cell: any pair style will do, and this one is fast.
+SYSTEM = """
+units metal
+atom_style atomic
+lattice fcc 5.3
+region box prism 0 3 0 3 0 3 0.5 0 0.2
+create_box 2 box
+create_atoms 1 box
+set type 1 type/fraction 2 0.5 12
+mass 1 39.95
+mass 2 20.18
+pair_style lj/cut 8.0
+pair_coeff * * 0.0104 3.4
+timestep 0.002
+"""
+SCRIPT = f"""{SYSTEM}
+variable T index 20
+variable seed index 815
+velocity all create $(2*v_T) 4711
+fix integrate all nve
+fix bath all langevin $T $T &
+    0.05 ${{seed}} zero yes
+fix averages all ave/time 5 2 10 c_thermo_temp file averages.dat
+dump mine all atom 7 mine.dump
+run 103
+"""
+OPTIONS = RecordOptions(
+    horizon=20.0,
+    elements=["Ar", "Ne"],
+    temperatures=[20.0, 60.0],
+    segments=4,
+    segment_length=0.2,
+    decorrelate=0.1,
+    segments_per_shard=2,
+    split=(0.5, 0.25, 0.25),
+    variables={"seed": "99"},
+)
+
+
+def changed(**changes: object) -> RecordOptions:
+    return RecordOptions(**{**OPTIONS.__dict__, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording that was interrupted in the middle of its fourth shard, and finished."""
+    directory = tmp_path_factory.mktemp("record")
+    (directory / "in.argon").write_text(SCRIPT)
+    before = recording._Worker.segment
+    calls = []
+
+    def interrupted(self, *arguments):
+        calls.append(arguments[0])
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return before(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setattr(recording._Worker, "segment", interrupted)
+        with pytest.raises(DatasetError, match="interrupted; 3 shards are finished"):
+            record(Path("in.argon"), Path("data"), OPTIONS, progress=False)
+        names = sorted(path.name for path in Path("data").iterdir())
+        assert names == [
+            *("t20.000.h5", "t20.001.h5", "t20.002.state", "t20.log"),
+            *("t60.000.h5", "t60.001.state", "t60.log"),
+        ]
+        shutil.copy("data/t60.001.state", "after_shard_0.state")
+        shards = record(Path("in.argon"), Path("data"), OPTIONS, progress=False)
+        assert calls == [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
+    assert [shard.name for shard in shards] == [f"t{t}.00{k}.h5" for t in (20, 60) for k in (0, 1)]
+    return directory
+
+
+def test_what_is_recorded(recorded: Path) -> None:
+    splits = []
+    with open_dataset(recorded / "data") as file:
+        assert file.attrs["horizon"] == 20.0
+        assert file.attrs["masses"].tolist() == [39.95, 20.18]
+        starts, temperatures = [], []
+        for segment in file["segments"].values():
+            splits.append(segment.attrs["split"])
+            # 0.2 ps in 2 fs steps, stored every 5: a divisor of 10 near a third of the horizon.
+            steps = segment["steps"][:]
+            assert len(steps) == 21 and set(np.diff(steps)) == {5} and steps[0] % 5 == 0
+            assert segment["pairs"][:].tolist() == [[k, k + 2] for k in range(19)]
+            masses = np.array([39.95, 20.18])[segment["species"][:]]
+            velocities = segment["velocities"][:]
+            momentum = np.einsum("n,fnc->fc", masses, velocities) / masses.sum()
+            assert np.abs(momentum).max() < 1e-9
+            kinetic = np.einsum("n,fnc,fnc->f", masses, velocities, velocities)
+            temperatures.append(kinetic.mean() / (3 * len(masses) * 8.31446e-7))
+            starts.append(velocities[0] / np.linalg.norm(velocities[0]))
+    assert sorted(splits[:4]) == ["test", "train", "train", "validation"] == sorted(splits[4:])
+    assert 10 < np.mean(temperatures[:4]) < 30 < 40 < np.mean(temperatures[4:]) < 80
+    # New momenta for every segment, in a crystal that forgets them in about a tenth of a ps.
+    alike = [abs(np.sum(a * b)) for k, a in enumerate(starts) for b in starts[:k]]
+    assert max(alike) < 0.5, alike
+    pairs = TrajectoryPairs(recorded / "data" / "t*.h5", "train")
+    assert len(pairs) == 4 * 19
+
+
+def test_segments_are_constant_energy(recorded: Path, tmp_path: Path) -> None:
+    """LAMMPS's own integrator, started from the first state of a pair, arrives at the second."""
+    with open_dataset(recorded / "data/t60.001.h5") as file:
+        segment = file["segments/000001"]
+        x, v = segment["positions"][3], segment["velocities"][3] * 1e3
+        x_after, v_after = segment["positions"][5], segment["velocities"][5]
+    rows = [f"{k + 1} {' '.join(map(repr, map(float, (*x[k], *v[k]))))}" for k in range(len(x))]
+    bounds = ["0 19.61", "0 16.96", "0 15.9"]
+    tilts = ["2.65", "0", "1.06"]
+    (tmp_path / "start.dump").write_text(
+        f"ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n{len(x)}\n"
+        "ITEM: BOX BOUNDS xy xz yz pp pp pp\n"
+        + "\n".join(f"{b} {t}" for b, t in zip(bounds, tilts, strict=True))
+        + "\nITEM: ATOMS id xu yu zu vx vy vz\n"
+        + "\n".join(rows)
+        + "\n"
+    )
+    (tmp_path / "in.nve").write_text(
+        f"{SYSTEM}\nread_dump start.dump 0 x y z vx vy vz wrapped no box no replace yes\n"
+        "fix 1 all nve\nrun 10\n"
+        "write_dump all custom end.dump id xu yu zu vx vy vz modify sort id format float %.15g\n"
+    )
+    subprocess.run(
+        [str(ENVIRONMENT / "bin/lmp"), "-in", "in.nve", "-log", "none"],
+        cwd=tmp_path, env=lammps_environment(), check=True, capture_output=True, timeout=300,
+    )  # fmt: skip
+    positions, velocities = read_dump(tmp_path / "end.dump")
+    moved = positions - x
+    edges = np.array([[15.9, 0, 0], [2.65, 15.9, 0], [0, 1.06, 15.9]])
+    moved -= np.round(moved @ np.linalg.inv(edges)) @ edges
+    np.testing.assert_allclose(moved, x_after - x, atol=1e-9)
+    np.testing.assert_allclose(velocities * 1e-3, v_after, atol=1e-10)
+
+
+def test_recording_goes_on_where_it_was(recorded: Path) -> None:
+    """The state that the second call began with is the end of the last finished segment."""
+    with h5py.File(recorded / "data/t60.000.h5") as file:
+        segment = file["segments/000001"]
+        last, step = segment["velocities"][-1], int(segment["steps"][-1])
+    text = (recorded / "after_shard_0.state").read_text().splitlines()
+    assert int(text[1]) == step
+    state = np.array([[float(word) for word in line.split()] for line in text[9:]])
+    np.testing.assert_allclose(state[:, 8:11] * 1e-3, last, rtol=1e-9)
+    assert f't60.001.state" {step} x y z' in (recorded / "data/t60.log").read_text()
+    # The script's own output was taken off: one dump every 7 steps until step 103.
+    assert (recorded / "mine.dump").read_text().count("ITEM: TIMESTEP") == 15
+
+
+def test_finished_recording_is_left_alone(recorded: Path, monkeypatch) -> None:
+    monkeypatch.chdir(recorded)
+    before = {path: path.stat().st_mtime_ns for path in Path("data").iterdir()}
+    words = ["record", "in.argon", "--elements", "Ar", "Ne", "--horizon", "20", "-o", "data"]
+    words += ["--temperatures", "20", "60", "--segments", "4", "--segment-length", "0.2"]
+    words += ["--decorrelate", "0.1", "--segments-per-shard", "2", "--split", "0.5", "0.25", "0.25"]
+    result = CliRunner().invoke(app, [*words, "--var", "seed=99"])
+    assert result.exit_code == 0, result.stderr
+    assert "4 files" in result.stdout and "temperature" in result.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in Path("data").iterdir()}
+    other = CliRunner().invoke(app, [*words, "--var", "seed=99", "--interval", "20"])
+    assert other.exit_code == 1
+    assert "was recorded with interval None, not 20" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "message"),
+    [
+        (SCRIPT + "unfix bath\n", {}, "leaves no thermostat on"),
+        (SCRIPT + "fix push all addforce 0 0 1\n", {}, r"write --keep push to leave it on"),
+        (SCRIPT.replace("$T $T", "20 20").replace("(2*v_T)", "(40)"), {}, "not use the variable T"),
+        (SCRIPT, {"elements": ["Ar"]}, "has 2 atom types, but --elements names 1"),
+        (SCRIPT, {"horizon": 15.0}, "no multiple of the script's time step of 2 fs"),
+        (SCRIPT + "quit\n", {}, "must not 'quit'"),
+        (SCRIPT + "nonsense\n", {}, r"LAMMPS stopped: ERROR: Unknown command"),
+        ("units metal\n", {}, "LAMMPS has no simulation box"),
+        (SCRIPT, {"lmp": "no-such-lmp"}, "--lmp no-such-lmp: no such program"),
+        (SCRIPT, {"segments": 2}, "2 segment.s. for 3 splits"),
+        (SCRIPT, {"keep": ["other"]}, "--keep other: the script leaves no fix of that name"),
+    ],
+)
+def test_mistakes(tmp_path: Path, monkeypatch, script: str, changes, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.argon").write_text(script)
+    with pytest.raises(DatasetError, match=message) as error:
+        record(Path("in.argon"), Path("data"), changed(**changes), progress=False)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("data/*.h5*"))
+
+
+def fix(command: str) -> Fix:
+    words = command.split()
+    return Fix(name=words[1], style=words[3], group=words[2], commands=[command])
+
+
+def test_fixes_are_sorted() -> None:
+    fixes = [
+        fix("fix 1 all nvt/omp temp 300 300 0.1"),
+        fix("fix q all qeq/reaxff 1 0 10 1e-6 reaxff"),
+        fix("fix 2 all shake 1e-4 20 0 b 1"),
+        fix("fix out all ave/time 1 1 1 c_1"),
+        fix("fix hold all spring/self 10"),
+    ]
+    ensemble = sort_fixes(fixes, ["hold"])
+    assert ensemble.start() == ["unfix out", "unfix 2", "unfix 1"]
+    assert ensemble.bath_on(3) == [fixes[0].commands[0], fixes[2].commands[0]]
+    assert ensemble.bath_off() == ["unfix 2", "unfix 1"]
+    assert ensemble.nve_on() == ["fix trajcast_record_nve all nve", fixes[2].commands[0]]
+    assert ensemble.nve_off() == ["unfix 2", "unfix trajcast_record_nve"]
+    with pytest.raises(DatasetError, match="no integrator on for all atoms"):
+        sort_fixes([fix("fix 1 mobile nvt temp 300 300 0.1")], [])
+
+
+@pytest.mark.parametrize(
+    "command", ["fix 1 all langevin 300 300 0.1 9 zero yes", "fix 1 all temp/csvr 300 300 0.1 9"]
+)
+def test_every_segment_has_its_own_noise(command: str) -> None:
+    seeds = {re.sub(r"^(\S+ ){7}(\d+).*", r"\2", with_seed(command, k)) for k in range(50)}
+    assert len(seeds) == 50 and all(0 < int(seed) <= 900_000_000 for seed in seeds)
+    assert with_seed(command, 0) == command
+    assert with_seed("fix 1 all nvt temp 300 300 0.1", 3) == "fix 1 all nvt temp 300 300 0.1"
+
+
+@pytest.mark.parametrize(
+    ("horizon", "timestep", "interval"), [(30, 1, 10), (10, 1, 5), (7, 1, 7), (7, 0.25, 3.5)]
+)
+def test_frames_per_horizon(horizon: float, timestep: float, interval: float) -> None:
+    schedule = _Schedule.of(RecordOptions(horizon=horizon, elements=["H"]), timestep)
+    assert schedule.interval * timestep == interval
+    assert schedule.segment % schedule.interval == 0
