@@ -7,15 +7,61 @@ from typing import Any
 
 import yaml
 
+# Where an entry stands: the keys, and the places in lists, that lead to it.
+Location = tuple[str | int, ...]
+
 
 def read_yaml(path: Path, failure: type[Exception]) -> Any:
     """Return the content of a YAML file.
 
     Raises ``failure``, with one line that names the file, if it cannot be read or is no YAML.
     """
+    return read_yaml_with_lines(path, failure)[0]
+
+
+def read_yaml_with_lines(path: Path, failure: type[Exception]) -> tuple[Any, dict[Location, int]]:
+    """Return the content of a YAML file and the line, from 1, of every key and list entry.
+
+    Raises ``failure``, with one line that names the file, if it cannot be read or is no YAML.
+    """
     try:
-        return yaml.safe_load(path.read_text())
+        loader = yaml.SafeLoader(path.read_text())
+        try:
+            node = loader.get_single_node()
+            content = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except OSError as error:
         raise failure(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise failure(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    lines: dict[Location, int] = {}
+    try:
+        if node is not None:
+            _collect_lines(node, (), lines, frozenset())
+    except yaml.MarkedYAMLError as error:
+        assert error.problem_mark is not None
+        raise failure(f"{path}, line {error.problem_mark.line + 1}: {error.problem}") from None
+    return content, lines
+
+
+def _collect_lines(
+    node: yaml.Node, place: Location, lines: dict[Location, int], above: frozenset[int]
+) -> None:
+    if id(node) in above:  # an anchor that holds itself
+        return
+    above |= {id(node)}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if (*place, key.value) in lines:
+                first = lines[(*place, key.value)]
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key.value} was given on line {first} already; leave one of them out",
+                    problem_mark=key.start_mark,
+                )
+            lines[(*place, key.value)] = key.start_mark.line + 1
+            _collect_lines(value, (*place, key.value), lines, above)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, entry in enumerate(node.value):
+            lines[(*place, number)] = entry.start_mark.line + 1
+            _collect_lines(entry, (*place, number), lines, above)

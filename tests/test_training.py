@@ -1,6 +1,7 @@
 """Training learns, resumes to the same weights after a kill, and names what is wrong."""
 
 import csv
+import resource
 import signal
 import subprocess
 import sys
@@ -14,10 +15,20 @@ import torch
 import yaml
 
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.training.batches import EpochSampler, GraphPairs, collate
+from lammps_trajcast.runtime.graph import build_graph
+from lammps_trajcast.training.batches import (
+    Augmentation,
+    Draw,
+    EpochSampler,
+    GraphPairs,
+    Share,
+    ShareSampler,
+    collate,
+)
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
+from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.module import TrainingModule, learning_rate_factor
-from lammps_trajcast.training.train import make_architecture, train
+from lammps_trajcast.training.train import _training_indices, make_architecture, train
 
 HORIZON = 10.0  # fs
 
@@ -201,9 +212,10 @@ def test_batches_do_not_mix_frames(dataset: Path) -> None:
 def test_sampler_passes_over_everything() -> None:
     """Each pass sees every pair once; epochs continue where the last ended."""
     seen: list[int] = []
-    sampler = EpochSampler(size=7, samples=4, seed=1, position=lambda: len(seen))
+    sampler = EpochSampler(7, 2, 1, epoch=lambda: (len(seen) // 2, len(seen) // 2 + 2))
     for _ in range(7):
-        seen += list(sampler)
+        assert len(sampler) == 4
+        seen += [draw.pair for draw in sampler]
     assert [sorted(seen[7 * k : 7 * k + 7]) for k in range(4)] == [list(range(7))] * 4
     assert seen[:7] != seen[7:14]
 
@@ -298,3 +310,223 @@ def test_training_refuses_another_start(tmp_path: Path, trained: Path, dataset: 
         train(config.model_copy(update=start), progress=False)
     with pytest.raises(TrainingError, match="no such model file"):
         train(config.model_copy(update={"start_from": tmp_path / "no"}), progress=False)
+
+
+# ---- options -------------------------------------------------------------------------------------
+def test_options_resume_to_the_same_weights(tmp_path: Path, dataset: Path) -> None:
+    """Reversal, noise, few pairs, a short last epoch: a resumed run repeats what was drawn."""
+    path = write_config(
+        *(tmp_path, dataset),
+        **{"steps": 7, "epoch_steps": 5, "time_reversal": True, "input_noise": 0.1},
+        **{"training_pairs": 9, "pushforward_steps": 1, "early_stopping": 5},
+    )
+    path.write_text(path.read_text() + "tensorboard: true\n")
+    config = TrainingConfig.load(path)
+    train(config, progress=False)
+    names = [f.name for f in sorted(config.directory.glob("step*.ckpt"))]
+    assert names == ["step00000005.ckpt", "step00000007.ckpt"]
+    # The last, shorter epoch was validated too.
+    assert len(validation_errors(tmp_path)) == 2
+    assert logged_to_tensorboard(config.directory / "tensorboard") >= {4, 6}
+    first = ModelFile.load(config.output)
+    (config.directory / names[1]).unlink()
+    (config.directory / "best.ckpt").unlink()
+    config.output.unlink()
+    train(config, progress=False)
+    second = ModelFile.load(config.output)
+    assert second.metadata.provenance["step"] == first.metadata.provenance["step"]
+    for name, weights in first.state_dict.items():
+        torch.testing.assert_close(second.state_dict[name], weights, rtol=1e-12, atol=1e-12)
+
+
+def logged_to_tensorboard(directory: Path) -> set[int]:
+    """Steps at which the velocity error was logged, read from the event files record by record."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    steps = set()
+    for path in directory.glob("events*"):
+        content = path.read_bytes()
+        while content:
+            size = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + size])
+            tags = [value.tag for value in event.summary.value]
+            steps |= {event.step} if "validation_velocity_error" in tags else set()
+            content = content[16 + size :]
+    return steps
+
+
+def test_early_stopping(tmp_path: Path, dataset: Path) -> None:
+    """Steps that change nothing bring no better validation: two epochs, and no more next time."""
+    config = TrainingConfig.load(
+        write_config(
+            *(tmp_path, dataset),
+            **{"learning_rate": 1e-30, "final_learning_rate": 0.0, "steps": 20, "epoch_steps": 2},
+            early_stopping=1,
+        )
+    )
+    for _ in range(2):
+        train(config, progress=False)
+        assert (config.directory / "step00000004.ckpt").is_file()
+        assert not list(config.directory.glob("step00000006.ckpt"))
+
+
+def test_full_disk_loses_nothing(tmp_path: Path, dataset: Path) -> None:
+    """A limit on the size of files stands for a disk that has no room for a checkpoint."""
+    config = TrainingConfig.load(write_config(tmp_path, dataset, steps=4, epoch_steps=2))
+    train(config.model_copy(update={"optimization": shorter(config, 2)}), progress=False)
+    checkpoint = config.directory / "step00000002.ckpt"
+    before = checkpoint.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(TrainingError, match="File too large; the checkpoints there are whole"):
+            train(config, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert checkpoint.read_bytes() == before
+    assert not list(config.directory.glob("*.part"))
+    train(config, progress=False)
+    assert (config.directory / "step00000004.ckpt").is_file()
+
+
+def shorter(config: TrainingConfig, steps: int) -> OptimizationConfig:
+    return config.optimization.model_copy(update={"steps": steps})
+
+
+def test_time_reversal_builds_the_graph_of_the_reversed_pair(dataset: Path) -> None:
+    """A reversed pair leads back to where it came from, and its later states lie further back."""
+    from lammps_trajcast.data.dataset import TrajectoryPairs
+
+    pairs = TrajectoryPairs(dataset, "train")
+    change = Augmentation(seed=5, time_reversal=True)
+    frames = GraphPairs(pairs, 3.0, num_later=2, augmentation=change)
+    reversed_draws = 0
+    for number in range(40):
+        index = number % len(pairs)
+        plain, drawn = frames[index], frames[Draw(index, number)]
+        if torch.equal(plain.pair.positions, drawn.pair.positions):
+            continue
+        reversed_draws += 1
+        pair = drawn.pair
+        end = pair.positions + pair.displacement
+        torch.testing.assert_close(end, plain.pair.positions)
+        # The gas flies freely, backwards too.
+        torch.testing.assert_close(pair.displacement, HORIZON * pair.velocities)
+        torch.testing.assert_close(pair.velocity_after, -plain.pair.velocities)
+        for k, state in enumerate(drawn.later, 1):
+            torch.testing.assert_close(state.positions, end + k * pair.displacement)
+            torch.testing.assert_close(state.velocities, pair.velocity_after)
+        assert len(drawn.later) == min(2, index % 8)
+        other = build_graph(plain.pair.positions + plain.pair.displacement, *pair[3:5], 3.0)
+        torch.testing.assert_close(drawn.graph.edge_vectors, other.edge_vectors)
+    assert 10 < reversed_draws < 30
+
+
+def test_input_noise_moves_the_start_only(dataset: Path) -> None:
+    from lammps_trajcast.data.dataset import TrajectoryPairs
+
+    pairs = TrajectoryPairs(dataset, "train")
+    change = Augmentation(seed=1, position_noise=0.01, velocity_noise=0.002)
+    frames = GraphPairs(pairs, 3.0, augmentation=change)
+    moved, pushed = [], []
+    for number in range(200):
+        plain, noisy = pairs[number % 32], frames[Draw(number % 32, number)].pair
+        share = plain.masses / plain.masses.sum()
+        moved.append((noisy.positions - plain.positions).ravel())
+        pushed.append((noisy.velocities - plain.velocities).ravel())
+        for kicked in (noisy.positions - plain.positions, noisy.velocities - plain.velocities):
+            torch.testing.assert_close(share @ kicked, torch.zeros(3, dtype=torch.float64))
+        torch.testing.assert_close(
+            noisy.positions + noisy.displacement, plain.positions + plain.displacement
+        )
+        assert torch.equal(noisy.velocity_after, plain.velocity_after)
+    # Without the motion of the centre of mass a little less than asked for.
+    assert 0.8 < float(torch.cat(moved).std()) / 0.01 < 1.0
+    assert 0.8 < float(torch.cat(pushed).std()) / 0.002 < 1.0
+    assert torch.equal(frames[Draw(3, 7)].pair.positions, frames[Draw(3, 7)].pair.positions)
+    assert not torch.equal(frames[Draw(3, 7)].pair.positions, frames[Draw(3, 8)].pair.positions)
+
+
+def test_processes_share_every_mini_batch() -> None:
+    """Two processes together draw what one draws, in mini-batches of half the size."""
+    whole = list(EpochSampler(7, 4, 1, epoch=lambda: (3, 8)))
+    parts = [
+        list(EpochSampler(7, 4, 1, lambda: (3, 8), share=lambda rank=rank: Share(rank, 2)))
+        for rank in range(2)
+    ]
+    for step in range(5):
+        joint = [draw for part in parts for draw in part[2 * step : 2 * step + 2]]
+        assert joint == whole[4 * step : 4 * step + 4]
+    dealt = [list(ShareSampler(7, lambda rank=rank: Share(rank, 3))) for rank in range(3)]
+    assert sorted(sum(dealt, [])) == list(range(7))
+
+
+def test_few_pairs_are_among_the_more(dataset: Path, tmp_path: Path) -> None:
+    few, more = (
+        _training_indices(
+            32, TrainingConfig.load(write_config(tmp_path, dataset, training_pairs=n))
+        )
+        for n in (5, 20)
+    )
+    assert few is not None and more is not None
+    assert len(set(few)) == 5 and few == more[:5] and max(more) < 32
+    config = TrainingConfig.load(write_config(tmp_path, dataset, training_pairs=33))
+    with pytest.raises(TrainingError, match="training_pairs: 33, but the data set has 32 pairs"):
+        train(config, progress=False)
+
+
+def test_devices_that_do_not_fit(dataset: Path, tmp_path: Path) -> None:
+    config = TrainingConfig.load(write_config(tmp_path, dataset))
+    with pytest.raises(TrainingError, match="3 frames cannot be shared equally by 2 devices"):
+        train(config.model_copy(update={"devices": 2}), progress=False)
+
+
+@pytest.mark.long
+def test_two_processes_train_what_one_does(tmp_path: Path, dataset: Path) -> None:
+    """Frames of different sizes, shared out to two processes: the same weights."""
+    for name, devices in (("one", 1), ("two", 2)):
+        path = write_config(tmp_path / name, dataset, steps=6, epoch_steps=3, batch_size=4)
+        path.write_text(path.read_text() + f"devices: {devices}\n")
+        program = [str(Path(sys.executable).parent / "lammps-trajcast"), "train", str(path)]
+        done = subprocess.run(program, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("on unseen segments") == 1
+    same_weights(tmp_path / "one", tmp_path / "two", 1e-9)
+    one, two = (validation_errors(tmp_path / name) for name in ("one", "two"))
+    np.testing.assert_allclose(one, two, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "old,new,message",
+    [
+        ("steps: 40", "steps: -5", "line 13: optimization.steps: Input should be greater than 0"),
+        ("batch_size:", "batchsize:", "line 9: optimization.batchsize: no such key; did you mean "
+                                      "batch_size"),
+        ("edge_cutoff: 3.0", "", "line 3: network.edge_cutoff: Field required"),
+        ("output: model", "output: absent/model", "there is no directory"),
+        ("seed: 3", "seed: 3\nseed: 4", "seed was given on line"),
+        ("dataset: ", "dataset: no", "line 1: dataset: .* no such file"),
+        ("seed: 3", "start_from: no.safetensors", "start_from: .* no such model file"),
+    ],
+)  # fmt: skip
+def test_mistakes_name_their_line(
+    tmp_path: Path, dataset: Path, old: str, new: str, message: str
+) -> None:
+    path = write_config(tmp_path, dataset)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(TrainingError, match=message) as error:
+        TrainingConfig.load(path)
+    assert "line" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_cut_off_log_is_joined(tmp_path: Path) -> None:
+    """A row that a kill has cut off is dropped, and rows that a resumed run writes again."""
+    for start, rows in ((0, ["9,0.5", "19,0.4", "29,0."]), (20, ["29,0.3"])):
+        directory = tmp_path / f"logs/from_step_{start:08d}"
+        directory.mkdir(parents=True)
+        end = "" if start == 0 else "\n"
+        (directory / "metrics.csv").write_text("\n".join(["step,x", *rows]) + end)
+    join_logs(tmp_path / "logs", tmp_path / "metrics.csv")
+    assert (tmp_path / "metrics.csv").read_text().split() == ["step,x", "9,0.5", "19,0.4", "29,0.3"]

@@ -37,6 +37,8 @@ class ParameterAveraging(pl.Callback):
         """Begin with the weights as they are, unless a checkpoint brought an average."""
         if not self._mean:
             self._mean = {k: p.detach().clone() for k, p in pl_module.named_parameters()}
+        # A checkpoint is read into main memory, whatever the device.
+        self._mean = {name: mean.to(pl_module.device) for name, mean in self._mean.items()}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -51,17 +53,15 @@ class Batch(NamedTuple):
             cutoff: Angstrom.
         """
         counts = torch.bincount(self.system, minlength=self.num_systems).tolist()
-        graphs = [
-            build_graph(x, cell, pbc, cutoff)
-            for x, cell, pbc in zip(positions.split(counts), self.cells, self.pbc, strict=True)
-        ]
+        frames = zip(positions.cpu().split(counts), self.cells.cpu(), self.pbc.cpu(), strict=True)
+        edges = _join([build_graph(x, cell, pbc, cutoff) for x, cell, pbc in frames], counts)
         return self._replace(
             positions=positions,
             velocities=velocities,
             displacement=self.later[0].positions - positions,
             velocity_after=self.later[0].velocities,
             later=self.later[1:],
-            **_join(graphs, counts),
+            **{name: value.to(positions.device) for name, value in edges.items()},
         )
 
 
@@ -84,6 +84,63 @@ class Sample(NamedTuple):
     later: list[State]
 
 
+class Draw(NamedTuple):
+    """One pair of a mini-batch."""
+
+    pair: int
+    number: int  # how many pairs the run has drawn before, which decides the random changes to it
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes to pairs that training draws.
+
+    seed:            together with the number of the draw it decides the changes.
+    time_reversal:   run every second pair, at random, backwards.
+    position_noise:  standard deviation of the noise on positions, Angstrom.
+    velocity_noise:  standard deviation of the noise on velocities, Angstrom/fs.
+    """
+
+    seed: int
+    time_reversal: bool = False
+    position_noise: float = 0.0
+    velocity_noise: float = 0.0
+
+
+def reversed_in_time(pair: Pair) -> Pair:
+    """Return the pair run backwards: from (x', -v') to (x, -v)."""
+    return pair._replace(
+        positions=pair.positions + pair.displacement,
+        velocities=-pair.velocity_after,
+        displacement=-pair.displacement,
+        velocity_after=-pair.velocities,
+    )
+
+
+def with_noise(
+    pair: Pair, position_noise: float, velocity_noise: float, random: np.random.Generator
+) -> Pair:
+    """Return the pair with Gaussian noise on its first state; where it leads to stays the same.
+
+    The noise moves neither the centre of mass nor the total momentum.
+
+    Args:
+        pair: of N atoms.
+        position_noise: standard deviation, Angstrom.
+        velocity_noise: standard deviation, Angstrom/fs.
+        random: where the noise is drawn from.
+    """
+    share = pair.masses / pair.masses.sum()
+    noise = torch.from_numpy(random.normal(size=(2, *pair.positions.shape)))
+    noise = noise - torch.einsum("n,knc->kc", share, noise)[:, None, :]
+    moved = position_noise * noise[0]
+    return pair._replace(
+        positions=pair.positions + moved,
+        velocities=pair.velocities + velocity_noise * noise[1],
+        displacement=pair.displacement - moved,
+    )
+
+
 class GraphPairs(Dataset[Sample]):
     """Pairs of states with the graph of the first.
 
@@ -92,6 +149,8 @@ class GraphPairs(Dataset[Sample]):
         cutoff: Angstrom.
         indices: which pairs; default all.
         num_later: how many states after a pair to read as well.
+        augmentation: random changes to pairs that are asked for by a :class:`Draw`; those asked
+            for by their index are left as they are.
     """
 
     def __init__(
@@ -100,20 +159,41 @@ class GraphPairs(Dataset[Sample]):
         cutoff: float,
         indices: list[int] | None = None,
         num_later: int = 0,
+        augmentation: Augmentation | None = None,
     ) -> None:
         self.pairs = pairs
         self.cutoff = cutoff
         self.indices = indices if indices is not None else list(range(len(pairs)))
         self.num_later = num_later
+        self.augmentation = augmentation
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Sample:
-        number = self.indices[index]
-        pair = self.pairs[number]
+    def __getitem__(self, item: int | Draw) -> Sample:
+        if isinstance(item, Draw):
+            pair, later = self._drawn(item)
+        else:
+            number = self.indices[item]
+            pair, later = self.pairs[number], self.pairs.later_states(number, self.num_later)
         graph = build_graph(pair.positions, pair.cell, pair.pbc, self.cutoff)
-        return Sample(pair, graph, self.pairs.later_states(number, self.num_later))
+        return Sample(pair, graph, later)
+
+    def _drawn(self, draw: Draw) -> tuple[Pair, list[State]]:
+        number = self.indices[draw.pair]
+        pair, change = self.pairs[number], self.augmentation
+        if change is None:
+            return pair, self.pairs.later_states(number, self.num_later)
+        random = np.random.default_rng([change.seed, draw.number])
+        if change.time_reversal and random.random() < 0.5:
+            pair = reversed_in_time(pair)
+            before = self.pairs.earlier_states(number, self.num_later)
+            later = [State(state.positions, -state.velocities) for state in before]
+        else:
+            later = self.pairs.later_states(number, self.num_later)
+        if change.position_noise or change.velocity_noise:
+            pair = with_noise(pair, change.position_noise, change.velocity_noise, random)
+        return pair, later
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -142,35 +222,76 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
-class EpochSampler(Sampler[int]):
-    """A fixed number of samples per epoch, cut from an endless sequence of shuffled passes.
+@dataclass(frozen=True)
+class Share:
+    """Which part of every mini-batch this process takes: part `rank` of `size`."""
 
-    Which samples an epoch sees depends on the seed and on how many came before it only, so a run
-    that is resumed sees what the uninterrupted run would have seen.
+    rank: int = 0
+    size: int = 1
+
+
+class EpochSampler(Sampler[Draw]):
+    """The pairs of one epoch, cut from an endless sequence of shuffled passes over all pairs.
+
+    Which pairs an epoch sees depends on the seed and on how many steps came before it only, so a
+    run that is resumed sees what the uninterrupted run would have seen; and several processes see
+    together what a single one would.
 
     Args:
-        size: number of samples to choose from.
-        samples: number of samples of an epoch.
+        size: number of pairs to choose from.
+        batch_size: pairs in a mini-batch, of all processes together.
         seed: of the shuffling.
-        position: returns the number of samples that earlier epochs have used. Asked when an epoch
-            begins; the training library's own count of epochs is not the same after a resume.
+        epoch: returns the first step of the epoch that begins now, and the step after its last.
+            Asked anew each time: the training library's own count is not the same after a resume.
+        share: returns the part of this process.
     """
 
-    def __init__(self, size: int, samples: int, seed: int, position: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        epoch: Callable[[], tuple[int, int]],
+        share: Callable[[], Share] = Share,
+    ) -> None:
         self.size = size
-        self.samples = samples
+        self.batch_size = batch_size
         self.seed = seed
-        self.position = position
+        self.epoch = epoch
+        self.share = share
 
     def __len__(self) -> int:
-        return self.samples
+        first, end = self.epoch()
+        return (end - first) * (self.batch_size // self.share().size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        first, end = self.epoch()
+        share = self.share()
+        part = self.batch_size // share.size
+        order: list[int] = []
+        shuffled_pass = -1
+        for step in range(first, end):
+            begin = step * self.batch_size + share.rank * part
+            for number in range(begin, begin + part):
+                passes, offset = divmod(number, self.size)
+                if passes != shuffled_pass:
+                    generator = torch.Generator().manual_seed(self.seed * 1_000_003 + passes)
+                    order = torch.randperm(self.size, generator=generator).tolist()
+                    shuffled_pass = passes
+                yield Draw(order[offset], number)
+
+
+class ShareSampler(Sampler[int]):
+    """The items 0 … size - 1 in order, dealt out to the processes one by one."""
+
+    def __init__(self, size: int, share: Callable[[], Share] = Share) -> None:
+        self.size = size
+        self.share = share
+
+    def __len__(self) -> int:
+        share = self.share()
+        return len(range(share.rank, self.size, share.size))
 
     def __iter__(self) -> Iterator[int]:
-        begin = self.position()
-        order: list[int] = []
-        for position in range(begin, begin + self.samples):
-            shuffled, offset = divmod(position, self.size)
-            if offset == 0 or not order:
-                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + shuffled)
-                order = torch.randperm(self.size, generator=generator).tolist()
-            yield order[offset]
+        share = self.share()
+        return iter(range(share.rank, self.size, share.size))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lammps_trajcast.data.layout import DatasetError, dataset_files
 from lammps_trajcast.model.architecture import MLP, GateActivations
-from lammps_trajcast.yaml_file import read_yaml
+from lammps_trajcast.yaml_file import Location, read_yaml_with_lines
 
 
 class TrainingError(Exception):
@@ -55,6 +57,13 @@ class OptimizationConfig(_Section):
     trajectory, k drawn evenly from 0 ... K, and the network learns to come back to the true state
     one horizon later (the "pushforward trick" of Brandstetter, Worrall and Welling, ICLR 2022):
     it learns to damp its own errors instead of amplifying them.
+
+    ``early_stopping`` ends the training after so many validations in a row without a better one.
+    With ``time_reversal`` every second pair, at random, is run backwards: from (x', -v') to
+    (x, -v), as true to the equations of motion as the pair itself. ``input_noise`` is the standard
+    deviation of Gaussian noise on the input, in units of the rms displacement for positions and of
+    the rms velocity for velocities; the target stays the true later state. ``training_pairs`` takes
+    that many pairs, drawn with the seed, instead of all; fewer pairs are among the more.
     """
 
     steps: int = Field(gt=0)
@@ -68,23 +77,37 @@ class OptimizationConfig(_Section):
     validation_pairs: int = Field(128, gt=0)
     pushforward_steps: int = Field(0, ge=0, le=100)
     velocity_weight: float = Field(1.0, gt=0.0)
+    early_stopping: int | None = Field(None, ge=1)
+    time_reversal: bool = False
+    input_noise: float = Field(0.0, ge=0.0, lt=1.0)
+    training_pairs: int | None = Field(None, ge=1)
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
 
 
 class TrainingConfig(_Section):
     """Everything that decides the result of a training run.
 
-    Paths are relative to the YAML file. ``directory`` takes checkpoints, logs and the learning
-    curve; ``output`` is the model file with the best weights. ``start_from`` is a model file whose
+    Paths are relative to the YAML file. ``dataset`` is a file, a directory of .h5 files, a pattern
+    with * in it, or a list of these. ``directory`` takes checkpoints, logs and the learning curve;
+    ``output`` is the model file with the best weights. ``start_from`` is a model file whose
     weights, architecture and scales training begins with.
+
+    ``devices`` processes, each with a device of the kind ``accelerator``, share every mini-batch.
     """
 
-    dataset: Path
+    dataset: Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]
     output: Path
     directory: Path
     seed: int = 0
     start_from: Path | None = None
     precision: Literal["single", "double"] = "single"
     kernels: Literal["fused", "plain"] = "fused"
+    accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
+    devices: int = Field(1, ge=1)
+    tensorboard: bool = False
     network: NetworkConfig
     optimization: OptimizationConfig
 
@@ -92,24 +115,71 @@ class TrainingConfig(_Section):
     def load(cls, path: Path | str) -> TrainingConfig:
         """Read and check a YAML file.
 
-        Raises TrainingError naming the file, the key and what is wrong with it.
+        Raises TrainingError naming the file, the line, the key and what is wrong with it.
         """
         path = Path(path)
-        content = read_yaml(path, TrainingError)
+        content, lines = read_yaml_with_lines(path, TrainingError)
         if not isinstance(content, dict):
             raise TrainingError(f"{path}: must be a mapping with the keys dataset, output, …")
         try:
             config = cls(**content)
         except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
-            )
-            raise TrainingError(f"{path}: {problems}") from None
+            problems = "; ".join(_describe_problem(dict(e), lines) for e in error.errors())
+            raise TrainingError(f"{path}, {problems}") from None
         except TypeError as error:
             raise TrainingError(f"{path}: keys must be names ({error})") from None
         here = path.resolve().parent
-        paths = ("dataset", "output", "directory", "start_from")
-        given = {name: getattr(config, name) for name in paths}
-        return config.model_copy(
-            update={name: path and here / path for name, path in given.items()}
+        config = config.model_copy(
+            update={
+                "dataset": tuple(here / entry for entry in config.dataset),
+                "output": here / config.output,
+                "directory": here / config.directory,
+                "start_from": config.start_from and here / config.start_from,
+            }
         )
+        problem = config._missing_file()
+        if problem is not None:
+            key, message = problem
+            raise TrainingError(f"{path}, line {lines[(key,)]}: {key}: {message}")
+        return config
+
+    def _missing_file(self) -> tuple[str, str] | None:
+        """The first key whose file is not there, and what to say about it."""
+        try:
+            for file in dataset_files(self.dataset):
+                if not file.is_file():
+                    return (
+                        "dataset",
+                        f"{file}: no such file; make it with 'lammps-trajcast dataset'",
+                    )
+        except DatasetError as error:
+            return "dataset", str(error)
+        if self.start_from is not None and not self.start_from.is_file():
+            return "start_from", f"{self.start_from}: no such model file"
+        if not self.output.parent.is_dir():
+            return "output", f"there is no directory {self.output.parent}; make it first"
+        return None
+
+
+def _describe_problem(problem: dict[str, Any], lines: dict[Location, int]) -> str:
+    """Return 'line 3: optimization.steps: what is wrong'."""
+    place: Location = problem["loc"]
+    message = problem["msg"]
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), _names_beside(place), n=1)
+        message = "no such key" + (f"; did you mean {near[0]}?" if near else "")
+    known = place
+    while known and known not in lines:  # a key that is missing has no line, its section does
+        known = known[:-1]
+    where = f"line {lines[known]}: " if known else ""
+    return f"{where}{'.'.join(map(str, place))}: {message}"
+
+
+def _names_beside(place: Location) -> list[str]:
+    """The keys that the section of an unknown key has."""
+    section: Any = TrainingConfig
+    for key in place[:-1]:
+        section = section.model_fields[key].annotation
+        if not hasattr(section, "model_fields"):
+            return []
+    return list(section.model_fields)

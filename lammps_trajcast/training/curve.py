@@ -18,8 +18,9 @@ def join_logs(logs: Path, table: Path) -> None:
     starts = [int(part.parent.name.removeprefix("from_step_")) for part in parts]
     rows: list[dict[str, str]] = []
     for part, end in zip(parts, [*starts[1:], None], strict=True):
-        with part.open() as file:
-            rows += [row for row in csv.DictReader(file) if end is None or int(row["step"]) < end]
+        # A line that a kill or a full disk has cut off has no end.
+        lines = [line for line in part.read_text().splitlines(keepends=True) if line[-1] == "\n"]
+        rows += [row for row in csv.DictReader(lines) if end is None or int(row["step"]) < end]
     names = list(dict.fromkeys(name for row in rows for name in row))
     with table.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)

@@ -68,8 +68,8 @@ def export_model(
             "configuration": config.model_dump(
                 mode="json", exclude={"dataset", "output", "directory", "start_from"}
             ),
-            "dataset": config.dataset.name,
-            "dataset_sha256": _digest(config.dataset),
+            "dataset": " ".join(file.name for file in pairs.files),
+            "dataset_sha256": " ".join(map(_digest, pairs.files)),
             "step": int(checkpoint["global_step"]),
             "test_error_displacement": errors["displacement"],
             "test_error_velocity": errors["velocity"],

@@ -101,8 +101,24 @@ class TrainingModule(pl.LightningModule):
         batch = self.pushed_forward(batch, int(steps))
         displacement, velocity = self.errors(batch)
         loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=batch.num_systems)
+        loss = self._weight_among_processes(len(batch.species)) * loss
+        self.log(
+            "train_loss",
+            loss,
+            on_step=False,
+            on_epoch=True,
+            batch_size=batch.num_systems,
+            sync_dist=True,
+        )
         return loss
+
+    def _weight_among_processes(self, num_atoms: int) -> float:
+        """Return what makes the mean over processes the mean over the atoms of all of them."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        atoms = torch.tensor(float(num_atoms), device=self.device)
+        total = self.trainer.strategy.reduce(atoms.clone(), reduce_op="sum")
+        return float(atoms * self.trainer.world_size / total)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log errors of one step; the weights are the averaged ones.
@@ -111,16 +127,16 @@ class TrainingModule(pl.LightningModule):
         the mean of that and of one step from the end of the network's own trajectory.
         """
         displacement, velocity = self.errors(batch)
-        size = batch.num_systems
-        self.log("_displacement", displacement.mean(), batch_size=size)
-        self.log("_velocity", velocity.mean(), batch_size=size)
         loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
+        means = {"_displacement": displacement.mean(), "_velocity": velocity.mean()}
         if self.options.pushforward_steps:
             late = self.errors(self.pushed_forward(batch, self.options.pushforward_steps))
             late_loss = late[0].mean() + self.options.velocity_weight * late[1].mean()
-            self.log("validation_pushforward_loss", late_loss, batch_size=size)
+            means["validation_pushforward_loss"] = late_loss
             loss = 0.5 * (loss + late_loss)
-        self.log("validation_loss", loss, batch_size=size, prog_bar=True)
+        atoms = len(batch.species)
+        self.log_dict(means, batch_size=atoms, sync_dist=True)
+        self.log("validation_loss", loss, batch_size=atoms, sync_dist=True, prog_bar=True)
 
     def on_validation_epoch_end(self) -> None:
         """Turn mean squares into RMSE over rms."""

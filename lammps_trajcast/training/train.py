@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader, Sampler
 
+from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import Statistics, dataset_statistics
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.training.averaging import ParameterAveraging
-from lammps_trajcast.training.batches import Batch, EpochSampler, GraphPairs, collate
+from lammps_trajcast.training.batches import (
+    Augmentation,
+    Batch,
+    EpochSampler,
+    GraphPairs,
+    Share,
+    ShareSampler,
+    collate,
+)
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
 from lammps_trajcast.training.module import TrainingModule
+from lammps_trajcast.training.saving import WholeCheckpoints
 
 # Frames over which the mean number of neighbours is taken; it hardly varies.
 NEIGHBOUR_FRAMES = 20
@@ -80,19 +91,25 @@ def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
     return start
 
 
-def _checkpoint_to_resume(directory: Path) -> tuple[Path | None, int]:
-    """Return the newest whole checkpoint and its step, or None and 0.
+class _Checkpoint(NamedTuple):
+    path: Path
+    content: dict[str, Any]
 
-    A kill while writing leaves a broken one behind.
+
+def _checkpoint_to_resume(directory: Path) -> _Checkpoint | None:
+    """Return the newest whole checkpoint, if there is one.
+
+    A kill while writing may have left a broken one behind.
     """
     for path in sorted(directory.glob("step*.ckpt"), key=lambda p: p.stat().st_mtime)[::-1]:
         try:
-            step = torch.load(path, map_location="cpu", weights_only=False)["global_step"]
+            content = torch.load(path, map_location="cpu", weights_only=False)
+            content["global_step"]
         except Exception:
             logging.getLogger(__name__).warning("%s is not whole, left out", path)
             continue
-        return path, int(step)
-    return None, 0
+        return _Checkpoint(path, content)
+    return None
 
 
 class _LearningCurve(pl.Callback):
@@ -102,7 +119,7 @@ class _LearningCurve(pl.Callback):
         self.directory = directory
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or not trainer.is_global_zero:
             return
         from lammps_trajcast.training.curve import draw_learning_curve, join_logs
 
@@ -116,7 +133,9 @@ class _LearningCurve(pl.Callback):
         self.on_validation_end(trainer, pl_module)
 
 
-def _loader(pairs: GraphPairs, batch_size: int, sampler: EpochSampler | None) -> DataLoader[Any]:
+def _loader(
+    pairs: GraphPairs, batch_size: int, sampler: Sampler[Any] | None = None
+) -> DataLoader[Any]:
     return DataLoader(pairs, batch_size=batch_size, sampler=sampler, collate_fn=collate)
 
 
@@ -125,7 +144,7 @@ def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -
     error, square = np.zeros(2), np.zeros(2)
     scale = np.square(module.rms_targets)
     with torch.no_grad():
-        for batch in _loader(pairs, batch_size, None):
+        for batch in _loader(pairs, batch_size):
             assert isinstance(batch, Batch)
             displacement, velocity = module.errors(batch)
             error += scale * [float(displacement.double().sum()), float(velocity.double().sum())]
@@ -134,7 +153,72 @@ def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -
     return {"displacement": float(relative[0]), "velocity": float(relative[1]), "pairs": len(pairs)}
 
 
-def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) -> dict[str, float]:
+def _training_indices(number: int, config: TrainingConfig) -> list[int] | None:
+    """Return which of the pairs are trained on: a random part of them, or None for all."""
+    wanted = config.optimization.training_pairs
+    if wanted is None:
+        return None
+    if wanted > number:
+        raise TrainingError(
+            f"optimization.training_pairs: {wanted}, but the data set has {number} pairs for "
+            "training; write at most that, or record more"
+        )
+    return np.random.default_rng(config.seed).permutation(number)[:wanted].tolist()
+
+
+def _started_by_another() -> bool:
+    """Whether this process only helps the first one, which prepares and writes all files."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def _check_devices(config: TrainingConfig, validation_pairs: int) -> None:
+    """Raises TrainingError if mini-batches cannot be shared out or the hardware is not there."""
+    if config.optimization.batch_size % config.devices:
+        raise TrainingError(
+            f"optimization.batch_size: {config.optimization.batch_size} frames cannot be shared "
+            f"equally by {config.devices} devices; write a multiple of {config.devices}"
+        )
+    if validation_pairs < config.devices:
+        raise TrainingError(
+            f"devices: {config.devices}, but only {validation_pairs} pairs to validate on; write "
+            "fewer devices"
+        )
+    found = torch.cuda.device_count()
+    if config.accelerator == "gpu" and found < config.devices:
+        raise TrainingError(
+            f"accelerator: gpu with devices: {config.devices}, but this machine has {found} that "
+            "torch can use; write accelerator: cpu, or fewer devices"
+        )
+
+
+def _stopped_early(checkpoint: dict[str, Any]) -> bool:
+    """Whether the run that wrote this checkpoint ended because nothing got better."""
+    return any(
+        name.startswith("EarlyStopping") and state["wait_count"] >= state["patience"]
+        for name, state in checkpoint["callbacks"].items()
+    )
+
+
+def _loggers(config: TrainingConfig, first_step: int) -> list[Logger]:
+    # One log for each start: the logger empties the file that it is given.
+    start = f"from_step_{first_step:08d}"
+    loggers: list[Logger] = [CSVLogger(config.directory, LOGS, version=start)]
+    if config.tensorboard:
+        try:
+            board = TensorBoardLogger(
+                config.directory, "tensorboard", version="", purge_step=first_step
+            )
+        except ModuleNotFoundError:
+            raise TrainingError(
+                "tensorboard: true needs TensorBoard; pip install tensorboard, or leave it out"
+            ) from None
+        loggers.append(board)
+    return loggers
+
+
+def train(
+    config: TrainingConfig, fresh: bool = False, progress: bool = True
+) -> dict[str, float] | None:
     """Train a network and write its model file; resume if the directory holds a checkpoint.
 
     Args:
@@ -143,21 +227,24 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
         progress: show a progress bar.
 
     Returns:
-        RMSE over rms of displacement and velocity on the test split.
+        RMSE over rms of displacement and velocity on the test split; None in processes that only
+        help the first one.
 
     Raises:
-        TrainingError: the data set does not fit.
-        DatasetError: the data set cannot be read.
+        TrainingError: the data set does not fit, or the disk is full.
+        DatasetError: the data set cannot be read or holds a faulty frame.
     """
     options = config.optimization
     pl.seed_everything(config.seed, verbose=False)
+    if not _started_by_another():
+        check_dataset(config.dataset)
     splits = {
         name: TrajectoryPairs(config.dataset, name) for name in ("train", "validation", "test")
     }  # type: ignore[arg-type]
     for name, split in splits.items():
         if not len(split):
             raise TrainingError(
-                f"{config.dataset}: the split '{name}' is empty; make the data set of more segments"
+                f"{split.files[0]}: the split '{name}' is empty; make the data set of more segments"
             )
     statistics = dataset_statistics(config.dataset, "train")
     architecture = make_architecture(config, splits["train"], statistics)
@@ -171,17 +258,65 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
         module.network.load_state_dict(start.state_dict, strict=False)
 
     cutoff = architecture.edge_cutoff
-    training = GraphPairs(splits["train"], cutoff, num_later=options.pushforward_steps)
+    training = GraphPairs(
+        splits["train"],
+        cutoff,
+        _training_indices(len(splits["train"]), config),
+        num_later=options.pushforward_steps,
+        augmentation=Augmentation(
+            config.seed,
+            options.time_reversal,
+            options.input_noise * rms[0],
+            options.input_noise * rms[1],
+        ),
+    )
     validation = GraphPairs(
         splits["validation"],
         cutoff,
         _spread(len(splits["validation"]), options.validation_pairs),
         num_later=options.pushforward_steps,
     )
+    _check_devices(config, len(validation))
+    try:
+        checkpoint = _fit(config, module, training, validation, fresh, progress)
+    except OSError as error:
+        raise TrainingError(
+            f"{config.directory}: {error.strerror or error}; the checkpoints there are whole: make "
+            "room or mend the disk, and the same command goes on from the newest"
+        ) from None
+    if checkpoint is None:
+        return None
+    module.load_state_dict(ParameterAveraging.from_checkpoint(checkpoint), strict=False)
+    test = GraphPairs(splits["test"], cutoff, _spread(len(splits["test"]), TEST_PAIRS))
+    errors = measure_errors(module, test, options.batch_size)
+
+    from lammps_trajcast.training.export import export_model
+
+    export_model(
+        config, module.network, architecture, rms, splits["train"], statistics, errors, checkpoint
+    )
+    return errors
+
+
+def _fit(
+    config: TrainingConfig,
+    module: TrainingModule,
+    training: GraphPairs,
+    validation: GraphPairs,
+    fresh: bool,
+    progress: bool,
+) -> dict[str, Any] | None:
+    """Optimise the weights; returns the best checkpoint, or None in all processes but the first."""
+    options = config.optimization
     config.directory.mkdir(parents=True, exist_ok=True)
-    resume, resumed_at = (None, 0) if fresh else _checkpoint_to_resume(config.directory)
-    if resume is None:
-        shutil.rmtree(config.directory / LOGS, ignore_errors=True)
+    resume = None if fresh else _checkpoint_to_resume(config.directory)
+    resumed_at = 0 if resume is None else int(resume.content["global_step"])
+    last_step = options.steps
+    if resume is not None and _stopped_early(resume.content):
+        last_step = min(last_step, resumed_at)
+    if resume is None and not _started_by_another():
+        for name in (LOGS, "tensorboard"):
+            shutil.rmtree(config.directory / name, ignore_errors=True)
     newest = ModelCheckpoint(
         config.directory, "step{step:08d}", monitor="step", mode="max", save_top_k=2,
         auto_insert_metric_name=False, enable_version_counter=False, save_on_train_epoch_end=True,
@@ -196,6 +331,8 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
         best,
         _LearningCurve(config.directory),
     ]
+    if options.early_stopping is not None:
+        callbacks.append(EarlyStopping("validation_loss", patience=options.early_stopping))
     if progress:
         callbacks.append(TQDMProgressBar(refresh_rate=20))
     # What hardware there is and how to log elsewhere is no news to whoever started the training.
@@ -205,45 +342,46 @@ def train(config: TrainingConfig, fresh: bool = False, progress: bool = True) ->
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*num_workers.*")
         trainer = pl.Trainer(
-            accelerator="cpu",
-            max_steps=options.steps,
+            accelerator=config.accelerator,
+            devices=config.devices,
+            strategy="auto" if config.devices == 1 else "ddp",
+            max_steps=last_step,
             gradient_clip_val=options.gradient_clip,
             callbacks=callbacks,
-            # One log for each start: the logger empties the file that it is given.
-            logger=CSVLogger(config.directory, LOGS, version=f"from_step_{resumed_at:08d}"),
+            logger=_loggers(config, resumed_at),
+            plugins=[WholeCheckpoints()],
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=options.epoch_steps,
             use_distributed_sampler=False,
+            # The last epoch may be shorter.
+            reload_dataloaders_every_n_epochs=1,
         )
-        sampler = EpochSampler(
-            len(training),
-            options.epoch_steps * options.batch_size,
-            config.seed,
-            position=lambda: trainer.global_step * options.batch_size,
-        )
+
+        def epoch() -> tuple[int, int]:
+            step = trainer.global_step
+            after = (step // options.epoch_steps + 1) * options.epoch_steps
+            return step, min(after, max(last_step, step + 1))
+
+        def share() -> Share:
+            return Share(trainer.global_rank, trainer.world_size)
+
+        sampler = EpochSampler(len(training), options.batch_size, config.seed, epoch, share)
+        part = options.batch_size // trainer.world_size
         trainer.fit(
             module,
-            _loader(training, options.batch_size, sampler),
-            _loader(validation, options.batch_size, None),
-            ckpt_path=resume,
+            _loader(training, part, sampler),
+            _loader(validation, part, ShareSampler(len(validation), share)),
+            ckpt_path=None if resume is None else resume.path,
             weights_only=False,
         )
     if trainer.interrupted:
         raise TrainingError(
             f"interrupted at step {trainer.global_step}; the same command goes on from there"
         )
+    if not trainer.is_global_zero:
+        return None
     if not Path(best.best_model_path).is_file():
         raise TrainingError(f"{config.directory}: holds no best.ckpt; start anew with --fresh")
-    checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=False)
-    module.load_state_dict(ParameterAveraging.from_checkpoint(checkpoint), strict=False)
-    test = GraphPairs(splits["test"], cutoff, _spread(len(splits["test"]), TEST_PAIRS))
-    errors = measure_errors(module, test, options.batch_size)
-
-    from lammps_trajcast.training.export import export_model
-
-    export_model(
-        config, module.network, architecture, rms, splits["train"], statistics, errors, checkpoint
-    )
-    return errors
+    return torch.load(best.best_model_path, map_location="cpu", weights_only=False)
