@@ -258,6 +258,42 @@ def record(
 
 
 @app.command()
+def baseline(
+    dataset: Annotated[
+        list[Path], typer.Argument(help="Data set of a crystal: files, or their directory.")
+    ],
+    pairs: Annotated[
+        int | None, typer.Option(help="Fit to that many pairs, drawn at random; default: all.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the same figures as JSON.")
+    ] = None,
+) -> None:
+    """Fit a plain linear map to a crystal: the error that a network has to beat."""
+    import json
+
+    from lammps_trajcast.data.baseline import linear_baseline
+    from lammps_trajcast.data.layout import DatasetError
+
+    with _one_line_for(DatasetError):
+        found = linear_baseline(dataset, pairs)
+        if json_file is not None:
+            try:
+                json_file.write_text(json.dumps(found.as_dict(), indent=2) + "\n")
+            except OSError as error:
+                raise DatasetError(f"{json_file}: cannot be written ({error.strerror})") from None
+    typer.echo(
+        f"{found.atoms} atoms, {found.horizon:g} fs: linear map from (x - x0, v), fitted to "
+        f"{found.training_pairs} pairs ({found.unknowns} unknowns for each component),\n"
+        f"  RMSE over rms on {found.test_pairs} pairs of unseen segments:\n"
+        f"  linear map             displacement {found.displacement:.4f}, "
+        f"velocity {found.velocity:.4f}  (ridge {found.ridge:.1e})\n"
+        f"  straight on, x + v t   displacement {found.ballistic_displacement:.4f}, "
+        f"velocity {found.ballistic_velocity:.4f}"
+    )
+
+
+@app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="What to train, on what, for how long (YAML).")],
     fresh: Annotated[
