@@ -148,7 +148,9 @@ def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
         assert err.count("\n") == 1 and err.startswith("ERROR: ") and name in err
 
 
-@pytest.mark.parametrize("command", [[], ["convert"], ["info"], ["dataset"], ["train"]])
+@pytest.mark.parametrize(
+    "command", [[], ["convert"], ["info"], ["record"], ["dataset"], ["baseline"], ["train"]]
+)
 def test_help(command: list[str]) -> None:
     status, out, _ = invoke(*command, "--help")
     assert status == 0 and "Usage:" in out
