@@ -105,6 +105,12 @@ def test_training_learns(tmp_path: Path, dataset: Path) -> None:
     assert errors["displacement"] < 0.5 and errors["velocity"] < 0.5
 
 
+def test_divergence_is_reported(tmp_path: Path, dataset: Path) -> None:
+    config = write_config(tmp_path, dataset, learning_rate=1e200, warmup_steps=0)
+    with pytest.raises(TrainingError, match=r"diverged.*optimization.learning_rate, now 1e\+200"):
+        train(TrainingConfig.load(config), progress=False)
+
+
 def test_what_training_leaves(trained: Path, dataset: Path) -> None:
     model = ModelFile.load(trained / "model.safetensors")
     data = model.metadata

@@ -14,7 +14,7 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.training.batches import Batch
-from lammps_trajcast.training.config import OptimizationConfig
+from lammps_trajcast.training.config import OptimizationConfig, TrainingError
 
 DTYPES = {"single": torch.float32, "double": torch.float64}
 
@@ -101,6 +101,12 @@ class TrainingModule(pl.LightningModule):
         batch = self.pushed_forward(batch, int(steps))
         displacement, velocity = self.errors(batch)
         loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"training has diverged: the loss at step {self.trainer.global_step} is "
+                f"{float(loss)}; lower optimization.learning_rate, now "
+                f"{self.options.learning_rate:g}, or raise warmup_steps, and start with --fresh"
+            )
         loss = self._weight_among_processes(len(batch.species)) * loss
         self.log(
             "train_loss",

@@ -61,7 +61,8 @@ def make_architecture(
         # The speed basis must cover what a thermostat may bring, not only what was sampled.
         vel_max=round(1.2 * statistics.max_speed, 6),
         avg_num_neighbors=round(float(np.mean(counts)), 3),
-        velocity_scale=round(statistics.rms_velocity, 6) if solid else None,
+        # rms of the speed: polynomials of the velocity stay of the order of one.
+        velocity_scale=round(3**0.5 * statistics.rms_velocity, 6) if solid else None,
         **config.network.model_dump(),
     )
 
