@@ -10,6 +10,7 @@
 #include "error.h"
 #include "force.h"
 #include "group.h"
+#include "input.h"
 #include "modify.h"
 #include "neigh_list.h"
 #include "neighbor.h"
@@ -39,8 +40,8 @@ constexpr double TIMESTEP_TOLERANCE = 1.0e-6;
 constexpr int OWNER = 2; // rank and index
 constexpr int STATE = 6; // position and velocity
 
-const std::vector<std::string> KEYWORDS = {"device",  "precision", "kernels",
-                                           "threads", "energy",    "conserve"};
+const std::vector<std::string> KEYWORDS = {"device", "precision", "kernels", "threads",
+                                           "energy", "conserve",  "restart"};
 
 double distance_squared(const double *a, const double *b) {
   const double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
@@ -64,6 +65,7 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
   size_vector = 11;
   extvector = 0;
   global_freq = 1;
+  restart_global = 1;
   comm_forward = STATE;
   message = {message_text.data(), static_cast<int64_t>(message_text.size())};
 
@@ -141,6 +143,11 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
       if (value != "yes" && value != "no")
         fail(fmt::format("'conserve {}' is unknown: write 'conserve yes' or 'conserve no'", value));
       conserve_energy = value == "yes";
+    } else if (keyword == "restart") {
+      any_model = value == "allow";
+      if (value != "check" && value != "allow")
+        fail(fmt::format("'restart {}' is unknown: write 'restart check' or 'restart allow'",
+                         value));
     } else {
       threads = utils::is_integer(value) && value.size() < 6 ? std::atoi(value.c_str()) : 0;
       if (threads < 1)
@@ -193,6 +200,7 @@ void FixPythonTrajcast::open_model() {
   fail_if_any(failed, message.text);
   model_timestep = info.timestep;
   cutoff = info.cutoff;
+  fingerprint = info.fingerprint;
   check_agreement(info);
 }
 
@@ -201,14 +209,16 @@ void FixPythonTrajcast::open_model() {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::check_agreement(const trajcast_model_info &info) {
-  bigint mine[3] = {info.fingerprint, -info.fingerprint, info.shares_device};
-  bigint all[3];
-  MPI_Allreduce(mine, all, 3, MPI_LMP_BIGINT, MPI_MAX, world);
-  if (all[0] != -all[1])
+  std::string first = fingerprint;
+  MPI_Bcast(&first[0], static_cast<int>(first.size()), MPI_CHAR, 0, world);
+  int mine[2] = {first != fingerprint, info.shares_device};
+  int any[2];
+  MPI_Allreduce(mine, any, 2, MPI_INT, MPI_MAX, world);
+  if (any[0])
     fail(fmt::format("the model file {} is not the same on all MPI ranks: copy one and the same "
                      "file to every machine",
                      model_path));
-  if (all[2] && comm->me == 0)
+  if (any[1] && comm->me == 0)
     error->warning(FLERR,
                    "Fix {} python/trajcast: several MPI ranks share a GPU: start as many ranks on "
                    "each machine as it has GPUs",
@@ -225,9 +235,11 @@ int FixPythonTrajcast::setmask() {
 
 void FixPythonTrajcast::init() {
   neighbor->add_request(this, NeighConst::REQ_FULL);
+  list_is_current = false;
 
   // Other commands initialise LAMMPS too, in states that only a run has to forbid.
-  if (update->whichflag != 1)
+  moves_atoms = update->whichflag == 1 && std::strcmp(input->command, "rerun") != 0;
+  if (!moves_atoms)
     return;
 
   if (utils::strmatch(update->integrate_style, "^respa"))
@@ -242,6 +254,7 @@ void FixPythonTrajcast::init() {
   check_nothing_changes_energy();
   warn_about_neighbor_settings();
   warn_about_forces();
+  warn_about_frozen_atoms();
 
   conserve = moves_all_atoms();
   impulse_per_force = 0.5 * update->dt * force->ftm2v;
@@ -339,6 +352,11 @@ void FixPythonTrajcast::check_integrators() {
   bool after_me = false;
   for (const auto &other : modify->get_fix_list()) {
     after_me |= other == this;
+    if (utils::strmatch(other->style, "^(shake|rattle)"))
+      fail_if_any(shares_atoms(other),
+                  fmt::format("fix {} (style {}) constrains the same atoms, whose bonds the model "
+                              "moves itself: write 'unfix {}'",
+                              other->id, other->style, other->id));
     if (other == this || !other->time_integrate)
       continue;
     fail_if_any(shares_atoms(other),
@@ -416,6 +434,44 @@ void FixPythonTrajcast::warn_about_forces() {
   }
 }
 
+/* ----------------------------------------------------------------------
+   atoms that a script means to hold, in ways that hold them only if forces move atoms
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::warn_about_frozen_atoms() {
+  std::vector<const Fix *> integrators;
+  for (const auto &other : modify->get_fix_list()) {
+    if (other->time_integrate)
+      integrators.push_back(other);
+    int held = utils::strmatch(other->style, "^(setforce|freeze)") && shares_atoms(other);
+    int held_anywhere;
+    MPI_Allreduce(&held, &held_anywhere, 1, MPI_INT, MPI_MAX, world);
+    if (held_anywhere && comm->me == 0)
+      error->warning(FLERR,
+                     "Fix {} (style {}) does not hold atoms that fix {} python/trajcast moves "
+                     "without forces: write 'group mobile subtract all {}' and define fix {} for "
+                     "the group mobile",
+                     other->id, other->style, id, group->names[other->igroup], id);
+  }
+
+  bigint mine = 0;
+  for (int i = 0; i < atom->nlocal; i++) {
+    const double *v = atom->v[i];
+    const bool integrated =
+        std::any_of(integrators.begin(), integrators.end(),
+                    [this, i](const Fix *fix) { return atom->mask[i] & fix->groupbit; });
+    mine += !integrated && (v[0] != 0.0 || v[1] != 0.0 || v[2] != 0.0);
+  }
+  bigint count;
+  MPI_Allreduce(&mine, &count, 1, MPI_LMP_BIGINT, MPI_SUM, world);
+  if (count && comm->me == 0)
+    error->warning(FLERR,
+                   "Fix {} python/trajcast: {} atoms have velocities, which the model sees, but no "
+                   "fix moves them: write 'group frozen subtract all {}' and 'velocity frozen set "
+                   "0 0 0'",
+                   id, count, group->names[igroup]);
+}
+
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::init_list(int /*id*/, NeighList *given) { list = given; }
@@ -427,6 +483,8 @@ void FixPythonTrajcast::setup_post_neighbor() { post_neighbor(); }
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::setup(int vflag) {
+  if (!moves_atoms) // a rerun, which may want to know the forces
+    return;
   post_force(vflag);
   if (constant_energy)
     constant_energy->setup();
@@ -437,6 +495,9 @@ void FixPythonTrajcast::setup(int vflag) {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
+  if (!list_is_current)
+    fail("'run ... pre no' follows a command that may have put the atoms in another order "
+         "(write_restart, write_data, ...): write 'run ... pre yes'");
   graph_seconds = 0.0;
   forward_seconds = 0.0;
   if (constant_energy)
@@ -602,6 +663,7 @@ void FixPythonTrajcast::move_atoms() {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::post_neighbor() {
+  list_is_current = true;
   const double start = MPI_Wtime() - forward_seconds;
   find_owners();
   list_remote_atoms();
@@ -730,7 +792,7 @@ void FixPythonTrajcast::setup_pre_force(int vflag) { pre_force(vflag); }
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::pre_force(int /*vflag*/) {
-  if (references.empty())
+  if (!moves_atoms || references.empty())
     return;
   const bigint now = update->ntimestep;
   const bool wanted = update->eflag_global == now || update->eflag_atom == now ||
@@ -769,6 +831,35 @@ void FixPythonTrajcast::reset_dt() {
   // The command 'timestep' comes here too, and the fix may be deleted before the next run.
   if (update->whichflag == 1)
     check_timestep();
+}
+
+/* ----------------------------------------------------------------------
+   the state is that of the atoms: all there is to know is which model moved them
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::write_restart(FILE *file) {
+  if (comm->me != 0)
+    return;
+  const int size = static_cast<int>(fingerprint.size()) + 1;
+  fwrite(&size, sizeof(int), 1, file);
+  fwrite(fingerprint.c_str(), 1, size, file);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::restart(char *written) {
+  if (fingerprint == written)
+    return;
+  if (!any_model)
+    fail(fmt::format("the restart file was written with another model (SHA-256 {:.12}...) than {} "
+                     "(SHA-256 {:.12}...): give the path of that model, or write 'restart allow' "
+                     "to continue with this one",
+                     written, model_path, fingerprint));
+  if (comm->me == 0)
+    error->warning(FLERR,
+                   "Fix {} python/trajcast continues the restart file of another model (SHA-256 "
+                   "{:.12}...) with {} (SHA-256 {:.12}...)",
+                   id, written, model_path, fingerprint);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -44,6 +44,9 @@ public:
   int pack_forward_comm(int, int *, double *, int, int *) override;
   void unpack_forward_comm(int, int, double *) override;
 
+  void write_restart(FILE *) override;
+  void restart(char *) override;
+
   double compute_scalar() override;
   double compute_vector(int) override;
   double memory_usage() override;
@@ -63,6 +66,7 @@ private:
   void warn_about_neighbor_settings();
   bool neighbor_list_may_be_late() const;
   void warn_about_forces();
+  void warn_about_frozen_atoms();
 
   bool is_moved(int atom) const;
   bool shares_atoms(const Fix *) const;
@@ -91,7 +95,8 @@ private:
   std::string device = "auto";
   std::string precision = "model";
   std::string kernels = "fused";
-  int threads = 0; // 0: decide in open_model()
+  int threads = 0;        // 0: decide in open_model()
+  bool any_model = false; // whether to continue the restart file of another model
 
   std::vector<trajcast::ReferencePotential> references;
   bool conserve_energy = false;
@@ -100,6 +105,7 @@ private:
   double model_timestep; // fs
   double cutoff;
   std::vector<double> model_masses; // of atom types 1, 2, ...
+  std::string fingerprint;
 
   const trajcast_functions *bridge = nullptr;
   int64_t model = 0;
@@ -113,6 +119,8 @@ private:
   bool conserve = true;
   double impulse_per_force; // half a time step, in units that make velocity of force over mass
   class NeighList *list = nullptr;
+  bool moves_atoms = false;     // whether this is a run, which a rerun is not
+  bool list_is_current = false; // no command has called init() since the neighbour list was built
   trajcast::EdgeList edges;
 
   // What ghost atoms get from their owners: one row for each local and ghost atom.

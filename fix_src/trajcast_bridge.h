@@ -55,7 +55,7 @@ typedef struct {
   double cutoff;                      /* neighbours closer than this are seen, Angstrom */
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
-  int64_t fingerprint;                /* the same for the same weights and description, only */
+  char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */
   double
       *masses; /* (num_types,) mass of each LAMMPS type's element, g/mol; the caller allocates it */
 } trajcast_model_info;

@@ -48,7 +48,7 @@ class Bridge:
             info.cutoff = predictor.cutoff
             info.conserves_angular_momentum = predictor.conserves_angular_momentum
             info.shares_device = predictor.shares_device
-            info.fingerprint = int(predictor.fingerprint[:15], 16)
+            info.fingerprint = predictor.fingerprint.encode()
             self._view(info.masses, (config.num_types,), np.float64)[:] = predictor.masses
             handle[0] = self._next_handle
             self._models[self._next_handle] = predictor
