@@ -234,11 +234,15 @@ int FixPythonTrajcast::setmask() {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::init() {
-  neighbor->add_request(this, NeighConst::REQ_FULL);
   list_is_current = false;
+  // A rerun comes here for each state that it reads, but LAMMPS takes requests for lists only once:
+  // the others would outlive this fix.
+  const bool is_rerun = std::strcmp(input->command, "rerun") == 0;
+  if (!is_rerun)
+    neighbor->add_request(this, NeighConst::REQ_FULL);
 
   // Other commands initialise LAMMPS too, in states that only a run has to forbid.
-  moves_atoms = update->whichflag == 1 && std::strcmp(input->command, "rerun") != 0;
+  moves_atoms = update->whichflag == 1 && !is_rerun;
   if (!moves_atoms)
     return;
 
@@ -478,7 +482,10 @@ void FixPythonTrajcast::init_list(int /*id*/, NeighList *given) { list = given; 
 
 /* ---------------------------------------------------------------------- */
 
-void FixPythonTrajcast::setup_post_neighbor() { post_neighbor(); }
+void FixPythonTrajcast::setup_post_neighbor() {
+  if (moves_atoms)
+    post_neighbor();
+}
 
 /* ---------------------------------------------------------------------- */
 

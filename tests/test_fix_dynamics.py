@@ -1,4 +1,4 @@
-"""What the fix does besides predicting: units, groups, forces of other fixes, restarts."""
+"""What the fix does besides predicting: units, groups, forces of other fixes."""
 
 import re
 from dataclasses import replace
@@ -143,45 +143,6 @@ def test_atoms_outside_the_group_keep_their_forces(lmp, quartz, model_file) -> N
         finals.append(run.final())
     assert_close(finals[0][0][10:], finals[1][0][10:], 1e-14)
     assert np.abs(finals[0][0][10:] - quartz.positions[10:]).max() > 1e-6
-
-
-@pytest.mark.parametrize("thermostat", ["temp/csvr 300 300 300 97", "langevin 300 300 300 97"])
-def test_thermostats(thermostat, lmp, model_file) -> None:
-    """Those that rescale and those that push both change the kinetic energy."""
-    system, model = load_case("moving_com"), model_file("moving_com")
-    finals = [
-        lmp(system.script(model, 5, extra=extra), system).final()[1]
-        for extra in ("", f"fix 2 all {thermostat}")
-    ]
-    energies = [(system.atom_masses[:, None] * v**2).sum() for v in finals]
-    assert abs(energies[1] - energies[0]) > 1e-3 * energies[0]
-
-
-@pytest.mark.parametrize("second", ["run 5", "run 5 pre no"])
-def test_a_run_in_two_parts(second, lmp, quartz, model_file) -> None:
-    model, finals = model_file("quartz_l2"), []
-    for steps, more in ((10, ""), (5, second)):
-        script = quartz.script(model, steps, options="precision double")
-        run = lmp(script.replace("write_dump", f"{more}\nwrite_dump"), quartz)
-        assert run.returncode == 0, run.output
-        finals.append(run.final())
-    for whole, parts in zip(*finals, strict=True):
-        assert_close(parts, whole, 1e-11)
-
-
-def test_restart_file(lmp, quartz, model_file) -> None:
-    """A run continued from a restart file is the run that was not interrupted."""
-    model = model_file("quartz_l2")
-    script = quartz.script(model, 4, options="precision double")
-    assert lmp(script.replace("write_dump", "write_restart half\nrun 4\nwrite_dump"), quartz)
-    run = lmp(script.replace("write_dump", "write_restart half\nrun 4\nwrite_dump"), quartz)
-    assert run.returncode == 0, run.output
-    whole = run.final()
-
-    resumed = lmp(script.replace("read_data system.data", "read_restart half"))
-    assert resumed.returncode == 0, resumed.output
-    for one, other in zip(resumed.final(), whole, strict=True):
-        assert_close(one, other, 1e-11)
 
 
 def test_a_box_that_changes_during_the_run(lmp, model_file) -> None:

@@ -120,6 +120,7 @@ BAD_ARGUMENTS = {
     "unknown device": ("MODEL Si O device tpu", "'device auto', 'device cpu' or 'device cuda'"),
     "unknown precision": ("MODEL Si O precision half", "'precision single'"),
     "unknown kernels": ("MODEL Si O kernels fast", "'kernels fused' or 'kernels plain'"),
+    "unknown restart": ("MODEL Si O restart maybe", "'restart check' or 'restart allow'"),
     "no threads": ("MODEL Si O threads 0", "'threads N'"),
     "threads in words": ("MODEL Si O threads two", "'threads N'"),
 }

@@ -118,21 +118,6 @@ print("reached the end")
     assert "caught" in run.output and "reached the end" in run.output
 
 
-def test_partitions(lmp, script, quartz, tmp_path) -> None:
-    """Two worlds of one rank each, each with a Python of its own."""
-    for world in (1, 2):
-        (tmp_path / f"in.{world}").write_text(script.replace("final.dump", f"final.{world}.dump"))
-    run = lmp(
-        "variable world world 1 2\ninclude in.${world}\n",
-        quartz,
-        ranks=2,
-        options=["-partition", "2x1", "-plog", "none", "-pscreen", "none"],
-    )
-    assert run.returncode == 0, run.output
-    dumps = [(tmp_path / f"final.{world}.dump").read_text() for world in (1, 2)]
-    assert dumps[0] == dumps[1]
-
-
 def test_one_rank_under_mpirun(lmp, script, quartz) -> None:
     run = lmp(script, quartz, ranks=1)
     assert run.returncode == 0, run.output
