@@ -356,7 +356,7 @@ void FixPythonTrajcast::check_integrators() {
   bool after_me = false;
   for (const auto &other : modify->get_fix_list()) {
     after_me |= other == this;
-    if (utils::strmatch(other->style, "^(shake|rattle)"))
+    if (utils::strmatch(other->style, "^shake") || utils::strmatch(other->style, "^rattle"))
       fail_if_any(shares_atoms(other),
                   fmt::format("fix {} (style {}) constrains the same atoms, whose bonds the model "
                               "moves itself: write 'unfix {}'",
@@ -447,7 +447,9 @@ void FixPythonTrajcast::warn_about_frozen_atoms() {
   for (const auto &other : modify->get_fix_list()) {
     if (other->time_integrate)
       integrators.push_back(other);
-    int held = utils::strmatch(other->style, "^(setforce|freeze)") && shares_atoms(other);
+    const bool holds =
+        utils::strmatch(other->style, "^setforce") || utils::strmatch(other->style, "^freeze");
+    int held = holds && shares_atoms(other);
     int held_anywhere;
     MPI_Allreduce(&held, &held_anywhere, 1, MPI_INT, MPI_MAX, world);
     if (held_anywhere && comm->me == 0)

@@ -325,8 +325,8 @@ def add_restarts(place: Workplace) -> None:
     after, go_on = "../restart/quartz.restart", example("continue")
     place.add("continue", go_on, file=after)
     place.add("continue_two", go_on, file="../restart_two/quartz.restart")
-    during = "../restart_csvr/quartz.15.restart"
-    place.add("continue_csvr", example("continue", CSVR), file=during, steps=65)
+    during = "../restart_csvr/quartz.30.restart"
+    place.add("continue_csvr", example("continue", CSVR), file=during, steps=50)
 
     model = ModelFile.load(EXAMPLES / "quartz" / "quartz.safetensors")
     changed = {name: weight * 1.001 for name, weight in model.state_dict.items()}
