@@ -48,6 +48,14 @@ double distance_squared(const double *a, const double *b) {
   return x * x + y * y + z * z;
 }
 
+// LAMMPS's patterns (utils::strmatch) know no alternatives.
+bool style_begins(const Fix *fix, const std::vector<std::string> &beginnings) {
+  const std::string style = fix->style;
+  return std::any_of(beginnings.begin(), beginnings.end(), [&style](const std::string &beginning) {
+    return style.compare(0, beginning.size(), beginning) == 0;
+  });
+}
+
 bool is_keyword(const std::string &word) {
   return std::find(KEYWORDS.begin(), KEYWORDS.end(), word) != KEYWORDS.end();
 }
@@ -356,7 +364,7 @@ void FixPythonTrajcast::check_integrators() {
   bool after_me = false;
   for (const auto &other : modify->get_fix_list()) {
     after_me |= other == this;
-    if (utils::strmatch(other->style, "^shake") || utils::strmatch(other->style, "^rattle"))
+    if (style_begins(other, {"shake", "rattle"}))
       fail_if_any(shares_atoms(other),
                   fmt::format("fix {} (style {}) constrains the same atoms, whose bonds the model "
                               "moves itself: write 'unfix {}'",
@@ -385,7 +393,7 @@ void FixPythonTrajcast::check_nothing_changes_energy() {
   for (const auto &other : modify->get_fix_list()) {
     const bool thermostat =
         other->ecouple_flag ||
-        utils::strmatch(other->style, "^temp/|^langevin|^gle|^ttm|^heat|^ehex|^thermal/");
+        style_begins(other, {"temp/", "langevin", "gle", "ttm", "heat", "ehex", "thermal/"});
     const bool barostat = utils::strmatch(other->style, "^press/") ||
                           (other->box_change & ~BOX_CHANGE_DOMAIN) != NO_BOX_CHANGE;
     fail_if_any(barostat || (thermostat && shares_atoms(other)),
@@ -447,9 +455,7 @@ void FixPythonTrajcast::warn_about_frozen_atoms() {
   for (const auto &other : modify->get_fix_list()) {
     if (other->time_integrate)
       integrators.push_back(other);
-    const bool holds =
-        utils::strmatch(other->style, "^setforce") || utils::strmatch(other->style, "^freeze");
-    int held = holds && shares_atoms(other);
+    int held = style_begins(other, {"setforce", "freeze"}) && shares_atoms(other);
     int held_anywhere;
     MPI_Allreduce(&held, &held_anywhere, 1, MPI_INT, MPI_MAX, world);
     if (held_anywhere && comm->me == 0)
