@@ -258,9 +258,9 @@ def test_canonical_ensemble(thermostat, tolerance, tmp_path, report) -> None:
     """
     place = Workplace(tmp_path)
     begin, _ = (INPUTS / "in.thermostats").read_text().split("# These rescale")
-    place.add("long", f"{begin}fix 2 all {thermostat} 5813\nrun 20000\n", every=1)
+    place.add("long", f"{begin}fix 2 all {thermostat} 5813\nrun 8000\n", every=1)
     place.run_jobs()
-    thermo = {name: values[1000:] for name, values in place.thermo("long").items()}
+    thermo = {name: values[500:] for name, values in place.thermo("long").items()}
     temperatures, freedom = thermo["Temp"], 3 * 72 - 3
     mean = temperatures.mean()
     assert abs(mean / 300 - 1) < tolerance
