@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -236,6 +237,8 @@ class _Recording:
         if self.temperature is not None:
             variables["T"] = f"{self.temperature:g}"
         bar.set_postfix_str(f"{self.name}: {self.script.name}")
+        for left in self.output.glob(f".{self.name}.*"):  # by a call that was killed
+            shutil.rmtree(left, ignore_errors=True)
         with (
             tempfile.TemporaryDirectory(dir=self.output, prefix=f".{self.name}.") as scratch,
             LammpsSession(command, variables, self.output / f"{self.name}.log") as lammps,

@@ -88,8 +88,12 @@ class LammpsSession:
                 return lines
             lines.append(line.rstrip("\n"))
         self._log.flush()
-        errors = [line for line in lines if line.startswith("ERROR")]
-        reason = errors[0] if errors else "it ended; a script for record must not 'quit'"
+        printed = [line.strip() for line in lines if line.strip()]
+        errors = [line for line in printed if line.startswith("ERROR")]
+        if self._process.wait() == 0:
+            reason = "it ended; a script for record must not 'quit'"
+        else:
+            reason = errors[0] if errors else (printed or ["it printed nothing"])[-1]
         raise DatasetError(f"LAMMPS stopped: {reason} (its output: {self._log_path})")
 
 
