@@ -45,6 +45,7 @@ fix bath all langevin $T $T &
     0.05 ${{seed}} zero yes
 fix averages all ave/time 5 2 10 c_thermo_temp file averages.dat
 dump mine all atom 7 mine.dump
+restart 50 argon.*.restart
 run 103
 """
 OPTIONS = RecordOptions(
@@ -169,6 +170,8 @@ def test_recording_goes_on_where_it_was(recorded: Path) -> None:
     assert f't60.001.state" {step} x y z' in (recorded / "data/t60.log").read_text()
     # The script's own output was taken off: one dump every 7 steps until step 103.
     assert (recorded / "mine.dump").read_text().count("ITEM: TIMESTEP") == 15
+    restarts = sorted(path.name for path in recorded.glob("*.restart"))
+    assert restarts == ["argon.100.restart", "argon.50.restart"]
 
 
 def test_finished_recording_is_left_alone(recorded: Path, monkeypatch) -> None:

@@ -252,6 +252,7 @@ class _Recording:
                 [
                     "thermo_style one",
                     "thermo 0",
+                    "restart 0",
                     *(f"undump {name}" for name in state.dumps),
                     *ensemble.start(),
                 ]
