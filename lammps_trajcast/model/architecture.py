@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+Component = Annotated[float, Field(allow_inf_nan=False)]
+Momentum = tuple[Component, Component, Component]
 ActivationName = Literal["silu", "tanh", "relu", "sigmoid"]
 
 
@@ -65,19 +67,19 @@ class Architecture(_Section):
     num_edge_rbf: int = Field(8, ge=1, le=256)
     num_edge_poly_cutoff: int = Field(6, ge=2, le=64)
     num_vel_rbf: int = Field(8, ge=2, le=256)
-    vel_max: float = Field(gt=0.0)
+    vel_max: float = Field(gt=0.0, allow_inf_nan=False)
     max_rotation_order: int = Field(ge=1, le=4)
     num_hidden_channels: int = Field(ge=4, le=1024)
     num_mp_layers: int = Field(ge=1, le=32)
-    avg_num_neighbors: float = Field(gt=0.0)
+    avg_num_neighbors: float = Field(gt=0.0, allow_inf_nan=False)
     edge_mlp_kwargs: MLP = MLP()
     vel_mlp_kwargs: MLP = MLP()
     nl_gate_kwargs: GateActivations = GateActivations()
     conserve_ang_mom: bool = False
-    net_lin_mom: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
-    net_ang_mom: tuple[float, float, float] | None = None
+    net_lin_mom: Momentum | None = (0.0, 0.0, 0.0)
+    net_ang_mom: Momentum | None = None
     velocity_harmonics: Literal["unit", "solid"] = "unit"
-    velocity_scale: float | None = Field(None, gt=0.0)
+    velocity_scale: float | None = Field(None, gt=0.0, allow_inf_nan=False)
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
 
@@ -99,4 +101,4 @@ class Architecture(_Section):
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
         # Published files write [] for "conserve whatever the input has".
-        return None if value is not None and len(value) == 0 else value
+        return None if isinstance(value, (list, tuple)) and not value else value

@@ -26,8 +26,11 @@ from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
 
 FORMAT_VERSION: Literal[1] = 1
-# The one key of the safetensors header under which the metadata lie.
+# The key of the safetensors header under which the metadata lie.
 HEADER_KEY = "lammps_trajcast"
+# That of the checksum over metadata and weights; files of the first releases have none.
+CHECKSUM_KEY = "lammps_trajcast_sha256"
+DTYPES = (torch.float32, torch.float64)
 
 
 class ModelFileError(Exception):
@@ -67,13 +70,16 @@ class ModelMetadata(BaseModel):
 
 
 def explain(error: ValidationError) -> str:
-    """Return in one line what is wrong with which field."""
+    """Return in one line what is wrong with which field; the first three of them."""
     problems = []
-    for detail in error.errors():
-        name = ".".join(map(str, detail["loc"]))
+    details = error.errors(include_input=False, include_url=False)
+    for detail in details[:3]:
+        name = ".".join(str(word)[:60] for word in detail["loc"])
         what = "missing" if detail["type"] == "missing" else detail["msg"]
         problems.append(f"{name}: {what}" if name else what)
-    return "; ".join(problems)
+    if len(details) > 3:
+        problems.append(f"and {len(details) - 3} more")
+    return " ".join("; ".join(problems).split())
 
 
 @dataclass(frozen=True)
@@ -93,16 +99,30 @@ class ModelFile:
         """Read and check a model file.
 
         Raises:
-            ModelFileError: the file is absent, cut off, of an unknown version, or incomplete.
+            ModelFileError: the file is absent, cut off, damaged, of an unknown version, or
+                incomplete.
         """
         path = Path(path)
-        if not path.is_file():
+        try:
+            if path.exists() and not path.is_file():
+                raise ModelFileError(
+                    f"{path}: a directory or a device; give the path of a .safetensors file"
+                )
+            with path.open("rb"):
+                pass
+        except FileNotFoundError:
             raise ModelFileError(
                 f"{path}: no such model file; give the path of a .safetensors file"
-            )
+            ) from None
+        except (OSError, ValueError) as error:
+            raise ModelFileError(
+                f"{path}: cannot be read ({_reason(error)}); give the path of a .safetensors file "
+                "that can"
+            ) from None
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = cls._metadata(path, file.metadata() or {})
+                header = file.metadata() or {}
+                metadata = cls._metadata(path, header)
                 shapes = weight_shapes(metadata.architecture)
                 present = set(file.keys())
                 missing = sorted(set(shapes) - present)
@@ -123,12 +143,22 @@ class ModelFile:
                 state = {name: file.get_tensor(name) for name in shapes}
         except (SafetensorError, OSError, ValueError) as error:
             raise ModelFileError(
-                f"{path}: not a whole model file ({' '.join(str(error).split())}); copy or convert "
-                "it anew"
+                f"{path}: not a whole model file ({_reason(error)}); copy or convert it anew"
             ) from None
         for name, tensor in state.items():
-            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            if tensor.dtype not in DTYPES:
+                raise ModelFileError(
+                    f"{path}: broken model file: weight {name} has the type {tensor.dtype}, not "
+                    "float32 or float64"
+                )
+            if not bool(torch.isfinite(tensor).all()):
                 raise ModelFileError(f"{path}: broken model file: weight {name} is not finite")
+        expected = header.get(CHECKSUM_KEY)
+        if expected is not None and expected != _checksum(header[HEADER_KEY], state):
+            raise ModelFileError(
+                f"{path}: damaged model file: its content does not have the checksum written in "
+                "it; copy or convert it anew"
+            )
         return cls(metadata, state)
 
     @staticmethod
@@ -164,8 +194,9 @@ class ModelFile:
             ModelFileError: the file cannot be written.
         """
         path = Path(path)
-        header = {HEADER_KEY: self.metadata.model_dump_json()}
+        text = self.metadata.model_dump_json()
         tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict.items()}
+        header = {HEADER_KEY: text, CHECKSUM_KEY: _checksum(text, tensors)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
@@ -204,6 +235,21 @@ class ModelFile:
             digest.update(name.encode())
             digest.update(self.state_dict[name].detach().contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 digest of all that a file holds (hexadecimal)."""
+    digest = hashlib.sha256(metadata.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return " ".join(text.split())
 
 
 def weights_of(network: TrajCast) -> dict[str, Tensor]:
