@@ -247,11 +247,12 @@ def new_file(path: Path) -> Iterator[h5py.File]:
     """
     partial = path.with_name(path.name + ".part")
     try:
-        with h5py.File(partial, "w") as target:
+        # This version of the format has checksums of all that is not an array.
+        with h5py.File(partial, "w", libver=("v110", "v110")) as target:
             yield target
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:  # HDF5 fails with the latter when it closes a file
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DatasetError(f"cannot write {path}: {reason}") from None
     finally:
         partial.unlink(missing_ok=True)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-from lammps_trajcast.data.layout import DatasetError, DatasetSource, describe_frame, open_dataset
+from lammps_trajcast.data.layout import (
+    SPLITS,
+    DatasetError,
+    DatasetSource,
+    describe_frame,
+    one_line_for_damage,
+    open_dataset,
+)
 
 # Bytes of positions that are looked at together: a segment may be larger than memory.
 BLOCK = 1 << 26
@@ -16,11 +23,13 @@ def check_dataset(source: DatasetSource) -> None:
 
     Raises DatasetError naming the file, the segment and the MD step.
     """
-    with open_dataset(source) as file:
+    with one_line_for_damage(source), open_dataset(source) as file:
         num_elements = len(file.attrs["elements"])
         for name in sorted(file["segments"]):
             segment = file["segments"][name]
-            _check_shapes(segment, num_elements)
+            _check_shapes(segment)
+            _check_arrays(segment)
+            _check_system(segment, num_elements)
             _check_pairs(segment)
             _check_finite(segment)
 
@@ -29,7 +38,7 @@ def _fault(segment: h5py.Group, message: str) -> DatasetError:
     return DatasetError(f"{segment.file.filename}, {segment.name}: {message}")
 
 
-def _check_shapes(segment: h5py.Group, num_elements: int) -> None:
+def _check_shapes(segment: h5py.Group) -> None:
     missing = [
         name
         for name in ("species", "cell", "pbc", "positions", "velocities", "pairs")
@@ -44,8 +53,28 @@ def _check_shapes(segment: h5py.Group, num_elements: int) -> None:
             f"{atoms} species, positions {shape} and velocities {segment['velocities'].shape} "
             "do not belong together; an atom was lost, make the data set anew",
         )
+
+
+def _check_arrays(segment: h5py.Group) -> None:
+    kinds = {"species": "i", "cell": "f", "positions": "f", "velocities": "f", "pairs": "i"}
+    for name, kind in kinds.items():
+        array = segment[name]
+        if array.dtype.kind != kind:
+            raise _fault(segment, f"{name} are of type {array.dtype}; make the data set anew")
+        # HDF5 makes up what is not in the file, as much as the header asks for.
+        if array.chunks is None and array.id.get_storage_size() < array.nbytes:
+            raise _fault(segment, f"{name} are not in the file; make the data set anew")
+    if segment["cell"].shape != (3, 3) or segment["pbc"].shape != (3,):
+        raise _fault(segment, "cell and pbc must be (3, 3) and (3,); make the data set anew")
+    if segment["pairs"].shape[1:] != (2,):
+        raise _fault(segment, "pairs must be (P, 2); make the data set anew")
+
+
+def _check_system(segment: h5py.Group, num_elements: int) -> None:
+    if segment.attrs["split"] not in SPLITS:
+        raise _fault(segment, "belongs to no split; make the data set anew")
     species = segment["species"][:]
-    if atoms == 0 or species.min() < 0 or species.max() >= num_elements:
+    if len(species) == 0 or species.min() < 0 or species.max() >= num_elements:
         raise _fault(segment, f"species must be 0 … {num_elements - 1}; make the data set anew")
     cell, pbc = segment["cell"][:], segment["pbc"][:]
     if not np.isfinite(cell).all() or (pbc.all() and abs(np.linalg.det(cell)) < 1e-6):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import glob
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -89,17 +90,51 @@ def _open_file(path: Path) -> h5py.File:
             f"{path}: not a data set (not HDF5, or cut off); make it anew with "
             "'lammps-trajcast dataset'"
         ) from None
-    if file.attrs.get("format") != FORMAT:
+    try:
+        with one_line_for_damage(path):
+            _check_header(file, path)
+    except DatasetError:
         file.close()
+        raise
+    return file
+
+
+def _check_header(file: h5py.File, path: Path) -> None:
+    if file.attrs.get("format") != FORMAT:
         raise DatasetError(f"{path}: not a data set; make it with 'lammps-trajcast dataset'")
     version = file.attrs.get("format_version")
     if version != FORMAT_VERSION:
-        file.close()
         raise DatasetError(
             f"{path}: format version {version}, but this program reads {FORMAT_VERSION}; make the "
             "data set anew with 'lammps-trajcast dataset'"
         )
-    return file
+    horizon = float(file.attrs["horizon"])
+    elements = [str(element) for element in file.attrs["elements"]]
+    masses = np.asarray(file.attrs["masses"], np.float64)
+    if not 0.0 < horizon < np.inf:
+        raise ValueError(f"its horizon is {horizon:g} fs")
+    if not elements or masses.shape != (len(elements),):
+        raise ValueError(f"it has {masses.size} masses for {len(elements)} elements")
+    if not np.all((masses > 0.0) & np.isfinite(masses)):
+        raise ValueError("a mass is not a positive number")
+    if not isinstance(file["segments"], h5py.Group):
+        raise ValueError("its segments are no group")
+
+
+@contextmanager
+def one_line_for_damage(source: DatasetSource) -> Iterator[None]:
+    """Turn the exceptions of many kinds with which h5py meets damage into DatasetError."""
+    try:
+        yield
+    except DatasetError:
+        raise
+    except Exception as error:
+        names = [source] if isinstance(source, str | Path) else source
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        raise DatasetError(
+            f"{', '.join(map(str, names))}: damaged data set ({what}); make it anew with "
+            "'lammps-trajcast dataset'"
+        ) from None
 
 
 class Shards:
