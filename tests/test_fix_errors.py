@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, System, lammps_binary, lammps_environment, load_case
+from reliability import wrong_input
 
 FIX = "python/trajcast"
 
@@ -85,55 +86,31 @@ json.dump(answers, open("answers.json", "w"))
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refused_when_a_run_starts(case, refused_runs) -> None:
+def test_refused_when_a_run_starts(case, refused_runs, record_property) -> None:
     """The error names the remedy, and with the remedy the run is not refused."""
     message = refused_runs[case]
     assert message is not None
     assert FIX in message and f"'{REFUSALS[case][2]}'" in message
     assert refused_runs[f"after {case}"] is None
+    wrong_input(record_property, f"{case}, met by a run", f"'{REFUSALS[case][2]}'")
 
 
-def test_refusal_in_lmp(lmp, quartz, quartz_model) -> None:
+def test_refusal_in_lmp(lmp, quartz, quartz_model, record_property) -> None:
     """In `lmp` a refusal is one error, and a non-zero exit status; here in other units."""
     run = lmp(quartz.script(quartz_model, units="metal", timestep=0.001), quartz, units="metal")
     assert FIX in run.error() and "'timestep 0.03'" in run.error()
     assert run.returncode != 0
+    wrong_input(record_property, "time step of another unit style", "'timestep 0.03'")
     assert "Traceback" not in run.output
 
 
-def test_neighbor_lists_of_a_group(lmp, quartz, quartz_model) -> None:
+def test_neighbor_lists_of_a_group(lmp, quartz, quartz_model, record_property) -> None:
     """`neigh_modify include` cannot be undone, so it is met alone."""
     include = f"{SOME}\natom_modify first some\nneigh_modify include some"
     run = lmp(quartz.script(quartz_model, extra=include), quartz)
     assert FIX in run.error() and "'neigh_modify include'" in run.error()
     assert run.returncode != 0
-
-
-# The arguments of the fix command after its group, and what the error has to name.
-BAD_ARGUMENTS = {
-    "nothing": ("", "fix ID group python/trajcast MODEL El1 El2"),
-    "too few elements": ("MODEL Si", "one chemical symbol for each atom type"),
-    "too many elements": ("MODEL Si O O", "one chemical symbol for each atom type"),
-    "unknown element": ("MODEL Si Xe", "one of Si, O"),
-    "unknown keyword": ("MODEL Si O device cpu speed fast", "device, precision, kernels"),
-    "missing value": ("MODEL Si O device", "write one after it"),
-    "unknown device": ("MODEL Si O device tpu", "'device auto', 'device cpu' or 'device cuda'"),
-    "unknown precision": ("MODEL Si O precision half", "'precision single'"),
-    "unknown kernels": ("MODEL Si O kernels fast", "'kernels fused' or 'kernels plain'"),
-    "unknown restart": ("MODEL Si O restart maybe", "'restart check' or 'restart allow'"),
-    "no threads": ("MODEL Si O threads 0", "'threads N'"),
-    "threads in words": ("MODEL Si O threads two", "'threads N'"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_ARGUMENTS)
-def test_refused_arguments(case, lmp, quartz, quartz_model) -> None:
-    arguments, remedy = BAD_ARGUMENTS[case]
-    fix = f"fix 1 all python/trajcast {arguments.replace('MODEL', str(quartz_model))}"
-    run = lmp(quartz.script(quartz_model, fix=fix), quartz)
-    assert FIX in run.error() and remedy in run.error()
-    assert run.returncode != 0
-    assert "Traceback" not in run.output
+    wrong_input(record_property, "neigh_modify include", "'neigh_modify include'")
 
 
 def test_a_good_script_is_not_refused(lmp, quartz, quartz_model) -> None:
@@ -144,62 +121,11 @@ def test_a_good_script_is_not_refused(lmp, quartz, quartz_model) -> None:
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a GPU")
-def test_cuda_without_a_gpu(lmp, quartz, quartz_model) -> None:
+def test_cuda_without_a_gpu(lmp, quartz, quartz_model, record_property) -> None:
     run = lmp(quartz.script(quartz_model, options="device cuda"), quartz)
     assert FIX in run.error() and "'device cpu'" in run.error()
     assert run.returncode != 0
-
-
-def test_absent_model(lmp, quartz) -> None:
-    run = lmp(quartz.script(Path("nowhere.safetensors")), quartz)
-    assert FIX in run.error() and "nowhere.safetensors" in run.error()
-    assert run.returncode != 0
-    assert "Traceback" not in run.output
-
-
-def test_truncated_model(lmp, quartz, quartz_model, tmp_path) -> None:
-    content = quartz_model.read_bytes()
-    (tmp_path / "half.safetensors").write_bytes(content[: len(content) // 2])
-    run = lmp(quartz.script(Path("half.safetensors")), quartz)
-    assert FIX in run.error() and "half.safetensors" in run.error()
-    assert run.returncode != 0
-    assert "Traceback" not in run.output
-
-
-@pytest.mark.parametrize("units", ["lj", "si", "electron"])
-def test_other_units(units, lmp, quartz, quartz_model) -> None:
-    script = quartz.script(quartz_model).replace("units real", f"units {units}")
-    run = lmp(script, quartz)
-    assert FIX in run.error() and "'units metal' or 'units real'" in run.error()
-    assert run.returncode != 0
-
-
-def test_two_dimensions(lmp, quartz_model) -> None:
-    run = lmp(
-        f"""
-units real
-dimension 2
-region box block 0 10 0 10 -0.1 0.1
-create_box 2 box
-mass * 28.0
-fix 1 all python/trajcast {quartz_model} Si O
-"""
-    )
-    assert FIX in run.error() and "'dimension 3'" in run.error()
-    assert run.returncode != 0
-
-
-def test_no_atom_ids(lmp, quartz_model) -> None:
-    run = lmp(
-        f"""
-units real
-atom_modify id no
-region box block 0 10 0 10 0 10
-create_box 2 box
-fix 1 all python/trajcast {quartz_model} Si O
-"""
-    )
-    assert FIX in run.error() and "'atom_modify id yes'" in run.error()
+    wrong_input(record_property, "device cuda without a GPU", "'device cpu'")
 
 
 MOLECULE = """
@@ -226,13 +152,18 @@ run 1
 BONDS = "create_bonds single/bond 1 1 2\ncreate_bonds single/bond 1 1 3"
 
 
-def test_bonded_exclusions(lmp, quartz_model) -> None:
+def test_bonded_exclusions(lmp, quartz_model, record_property) -> None:
     """Bonded neighbours are refused as long as they are left out, and seen with the remedy."""
     script = MOLECULE.replace("MODEL", str(quartz_model))
     refused = lmp(script.replace("BONDS", BONDS).replace("SPECIAL", ""))
     remedy = "special_bonds lj/coul 1e-50 1e-50 1e-50"
     assert FIX in refused.error() and f"'{remedy}'" in refused.error()
     assert refused.returncode != 0
+    wrong_input(
+        record_property,
+        "bonded neighbors left out by special_bonds",
+        "'special_bonds lj/coul 1e-50 1e-50 1e-50'",
+    )
 
     for special in (remedy, "special_bonds lj/coul 1.0 1.0 1.0"):
         accepted = lmp(script.replace("BONDS", BONDS).replace("SPECIAL", special))
@@ -248,7 +179,7 @@ def test_atoms_without_bonds_need_no_special_bonds(lmp, quartz_model) -> None:
     assert run.returncode == 0, run.output
 
 
-def test_integrator_of_other_atoms(lmp, quartz, quartz_model) -> None:
+def test_integrator_of_other_atoms(lmp, quartz, quartz_model, record_property) -> None:
     """Disjoint groups are fine in one order and refused, with that order, in the other."""
     groups = "group some id 1:30\ngroup rest subtract all some"
     ours = f"fix 1 some python/trajcast {quartz_model} Si O"
@@ -258,6 +189,9 @@ def test_integrator_of_other_atoms(lmp, quartz, quartz_model) -> None:
     bad = lmp(quartz.script(quartz_model, fix=f"{groups}\nfix 2 rest nve\n{ours}"), quartz)
     assert FIX in bad.error() and "define fix 1 before fix 2" in bad.error()
     assert bad.returncode != 0
+    wrong_input(
+        record_property, "integrator of other atoms defined before", "define fix 1 before fix 2"
+    )
 
 
 def test_time_step_changed_during_a_run(lmp, quartz, quartz_model) -> None:
@@ -338,7 +272,9 @@ def bare_lmp(lmp, tmp_path):
     return run
 
 
-def test_plugin_for_another_lammps(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
+def test_plugin_for_another_lammps(
+    bare_lmp, plugin_copy, quartz, quartz_model, record_property
+) -> None:
     library = plugin_copy / "trajcastplugin.so"
     content = library.read_bytes()
     marker = re.search(rb"trajcast built for LAMMPS:(\d{8})", content)
@@ -347,17 +283,25 @@ def test_plugin_for_another_lammps(bare_lmp, plugin_copy, quartz, quartz_model) 
     run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
     assert "built for LAMMPS 2 Aug 2023" in run.error() and "LAMMPS_SOURCE_DIR" in run.error()
     assert run.returncode != 0
+    wrong_input(record_property, "plugin built for another LAMMPS", "built for LAMMPS 2 Aug 2023")
 
     other = quartz.script(quartz_model, fix="fix 1 all nve", timestep=1.0)
     unaffected = bare_lmp(other, quartz, plugin_copy)
     assert unaffected.returncode == 0, unaffected.output
 
 
-def test_plugin_without_its_fix(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
+def test_plugin_without_its_fix(
+    bare_lmp, plugin_copy, quartz, quartz_model, record_property
+) -> None:
     (plugin_copy / "trajcast_fix.so").unlink()
     run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
     assert "pip install --force-reinstall lammps-trajcast" in run.error()
     assert run.returncode != 0
+    wrong_input(
+        record_property,
+        "plugin with a library missing",
+        "pip install --force-reinstall lammps-trajcast",
+    )
 
 
 def test_plugin_in_another_place_works(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
@@ -366,14 +310,15 @@ def test_plugin_in_another_place_works(bare_lmp, plugin_copy, quartz, quartz_mod
     assert run.returncode == 0, run.output
 
 
-def test_no_interpreter(lmp, quartz, quartz_model) -> None:
+def test_no_interpreter(lmp, quartz, quartz_model, record_property) -> None:
     python = {"LAMMPS_TRAJCAST_PYTHON": "/nowhere/bin/python3"}
     run = lmp(quartz.script(quartz_model), quartz, environment=python)
     assert "/nowhere/bin/python3" in run.error() and "LAMMPS_TRAJCAST_PYTHON" in run.error()
     assert run.returncode != 0
+    wrong_input(record_property, "no Python interpreter", "LAMMPS_TRAJCAST_PYTHON")
 
 
-def test_no_libpython(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
+def test_no_libpython(bare_lmp, plugin_copy, quartz, quartz_model, record_property) -> None:
     library = plugin_copy / "trajcast_fix.so"
     content = library.read_bytes()
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}".encode()
@@ -381,9 +326,12 @@ def test_no_libpython(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
     run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
     assert "shared library" in run.error() and "apt install" in run.error()
     assert run.returncode != 0
+    wrong_input(record_property, "no libpython", "apt install")
 
 
-def test_environment_without_the_package(lmp, quartz, quartz_model, tmp_path) -> None:
+def test_environment_without_the_package(
+    lmp, quartz, quartz_model, tmp_path, record_property
+) -> None:
     """A virtual environment of the same Python, with nothing installed in it."""
     import venv
 
@@ -392,3 +340,6 @@ def test_environment_without_the_package(lmp, quartz, quartz_model, tmp_path) ->
     run = lmp(quartz.script(quartz_model), quartz, environment=python)
     assert "No module named" in run.error() and "pip install lammps-trajcast" in run.error()
     assert run.returncode != 0
+    wrong_input(
+        record_property, "Python environment without the package", "pip install lammps-trajcast"
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, System, lammps_environment, load_case
+from reliability import fault, wrong_input
 
 from lammps_trajcast.model.file import ModelFile
 
@@ -77,32 +78,39 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("case", FAILURES)
-def test_failure_of_one_rank_in_a_step(case, sabotaged, tmp_path) -> None:
+def test_failure_of_one_rank_in_a_step(case, sabotaged, tmp_path, record_property) -> None:
     act, message = FAILURES[case]
     run = sabotaged(f"{ON_RANK_1}    {act}\n")
     ended = time.time()
     assert message in run.error() and "python/trajcast" in run.error()
     assert run.returncode != 0
-    assert ended - float((tmp_path / "failed").read_text()) < PATIENCE
+    seconds = ended - float((tmp_path / "failed").read_text())
+    assert seconds < PATIENCE
+    result = f"one message on all ranks, status {run.returncode}, {seconds:.1f} s later"
+    fault(record_property, f"one MPI rank fails: {case}", result)
 
 
-def test_killed_rank(sabotaged, tmp_path) -> None:
+def test_killed_rank(sabotaged, tmp_path, record_property) -> None:
     kill = "replace(stages.KernelStages, 'layer', lambda _: os.kill(os.getpid(), 9))"
     run = sabotaged(f"{ON_RANK_1}    {kill}\n")
     assert run.returncode != 0
-    assert time.time() - float((tmp_path / "failed").read_text()) < PATIENCE
+    seconds = time.time() - float((tmp_path / "failed").read_text())
+    assert seconds < PATIENCE
+    result = f"the job ends with status {run.returncode}, {seconds:.1f} s later"
+    fault(record_property, "one MPI rank killed (kill -9)", result)
 
 
-def test_no_mpi4py(sabotaged) -> None:
+def test_no_mpi4py(sabotaged, record_property) -> None:
     """One rank does without."""
     absent = "import sys\nsys.modules['mpi4py'] = None\n"
     run = sabotaged(absent)
     assert "pip install mpi4py" in run.error()
     assert run.returncode != 0
+    wrong_input(record_property, "several MPI ranks without mpi4py", "pip install mpi4py")
     assert sabotaged(absent, ranks=1).returncode == 0
 
 
-def test_mpi4py_of_another_mpi(sabotaged, tmp_path) -> None:
+def test_mpi4py_of_another_mpi(sabotaged, tmp_path, record_property) -> None:
     """An MPI library that is not LAMMPS's is not called, only asked for its name."""
     (tmp_path / "other.c").write_text("int PMPI_Comm_rank(void) { return 1; }\n")
     library = tmp_path / "libother.so"
@@ -121,6 +129,7 @@ sys.modules.update({{"mpi4py": package, "mpi4py.MPI": mpi}})
     assert "MPICH" in run.error() and "'Another MPI v1.2'" in run.error()
     assert "--no-binary mpi4py" in run.error()
     assert run.returncode != 0
+    wrong_input(record_property, "mpi4py of another MPI than LAMMPS's", "--no-binary mpi4py")
 
 
 def run_in_directories(quartz: System, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -141,18 +150,30 @@ def run_in_directories(quartz: System, directory: Path) -> subprocess.CompletedP
     )
 
 
-def test_model_file_broken_on_one_machine(quartz, model_file, tmp_path) -> None:
+ON_RANK_1_ONLY = {
+    "cut off": (lambda path, content: path.write_bytes(content[:5000]), "not a whole model file"),
+    "unreadable": (lambda path, _: path.symlink_to(path), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", ON_RANK_1_ONLY)
+def test_model_file_broken_on_one_machine(
+    case, quartz, model_file, tmp_path, record_property
+) -> None:
     content = model_file("quartz_l2").read_bytes()
-    for rank, part in (("0", content), ("1", content[: len(content) // 2])):
+    put, says = ON_RANK_1_ONLY[case]
+    for rank in ("0", "1"):
         (tmp_path / rank).mkdir()
-        (tmp_path / rank / "model.safetensors").write_bytes(part)
+    (tmp_path / "0/model.safetensors").write_bytes(content)
+    put(tmp_path / "1/model.safetensors", content)
     run = run_in_directories(quartz, tmp_path)
     errors = [line for line in run.stdout.splitlines() if line.startswith("ERROR")]
-    assert len(errors) == 1 and "not a whole model file" in errors[0], run.stdout
+    assert len(errors) == 1 and says in errors[0], run.stdout
     assert run.returncode != 0
+    wrong_input(record_property, f"model file {case} on one MPI rank", says)
 
 
-def test_model_file_another_on_one_machine(quartz, model_file, tmp_path) -> None:
+def test_model_file_another_on_one_machine(quartz, model_file, tmp_path, record_property) -> None:
     model = ModelFile.load(model_file("quartz_l2"))
     name = next(iter(model.state_dict))
     for rank, factor in (("0", 1.0), ("1", 1.0 + np.finfo(np.float32).eps)):
@@ -163,3 +184,6 @@ def test_model_file_another_on_one_machine(quartz, model_file, tmp_path) -> None
     errors = [line for line in run.stdout.splitlines() if line.startswith("ERROR")]
     assert len(errors) == 1 and "not the same on all MPI ranks" in errors[0], run.stdout
     assert run.returncode != 0
+    wrong_input(
+        record_property, "another model file on one MPI rank", "not the same on all MPI ranks"
+    )
