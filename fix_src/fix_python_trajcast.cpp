@@ -248,17 +248,21 @@ int FixPythonTrajcast::setmask() {
 
 void FixPythonTrajcast::init() {
   list_is_current = false;
-  // A rerun comes here for each state that it reads, but LAMMPS takes requests for lists only once:
-  // the others would outlive this fix.
+  // Other commands initialise LAMMPS too, in states that only a run has to forbid.
   const bool is_rerun = std::strcmp(input->command, "rerun") == 0;
+  moves_atoms = update->whichflag == 1 && !is_rerun;
+  if (moves_atoms)
+    prepare_run();
+
+  // A request that LAMMPS has not taken would outlive this fix: none is made before the last error,
+  // nor by a rerun, which comes here for each state that it reads, but takes requests only once.
   if (!is_rerun)
     neighbor->add_request(this, NeighConst::REQ_FULL);
+}
 
-  // Other commands initialise LAMMPS too, in states that only a run has to forbid.
-  moves_atoms = update->whichflag == 1 && !is_rerun;
-  if (!moves_atoms)
-    return;
+/* ---------------------------------------------------------------------- */
 
+void FixPythonTrajcast::prepare_run() {
   if (utils::strmatch(update->integrate_style, "^respa"))
     fail(fmt::format("run_style {} is not supported: write 'run_style verlet'",
                      update->integrate_style));

@@ -54,6 +54,7 @@ public:
 private:
   void parse(int, char **);
   void open_model();
+  void prepare_run();
 
   void check_agreement(const trajcast_model_info &);
   void check_timestep();
