@@ -129,3 +129,8 @@ def wrong_input(record_property: Callable[[str, object], None], name: str, says:
 def fault(record_property: Callable[[str, object], None], name: str, result: str) -> None:
     """Record a fault and what comes of it."""
     record_property("reliability", {"table": "fault", "name": name, "result": result})
+
+
+def workflow(record_property: Callable[[str, object], None], name: str, result: str) -> None:
+    """Record a workflow and what was measured."""
+    record_property("reliability", {"table": "workflow", "name": name, "result": result})

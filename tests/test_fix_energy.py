@@ -11,6 +11,7 @@ import pytest
 from conftest import POTENTIALS, Run, lammps_environment, lammps_runner, read_dump
 from lammps.formats import LogFile
 from reference import assert_close
+from reliability import workflow, wrong_input
 
 ROOT = Path(__file__).resolve().parents[1]
 QUARTZ = ROOT / "examples" / "quartz"
@@ -111,17 +112,21 @@ run 5
     return run
 
 
-def test_energy_and_pressure_are_those_of_plain_lammps(energies) -> None:
+def test_energy_and_pressure_are_those_of_plain_lammps(energies, record_property) -> None:
     on_demand, plain = thermo(energies, "on_demand.log"), thermo(energies, "plain.log")
     steps = [0, 4, 8, 12, 16, 20]
     # The command rerun repeats its last line, with a step that does not exist.
     plain = {column: values[: len(steps)] for column, values in plain.items()}
     assert list(on_demand["Step"]) == list(plain["Step"]) == steps
+    worst = 0.0
     for column in plain:
         if column != "Step":
             scale = np.abs(plain["Press" if column.startswith("P") else column]).max()
             assert_close(on_demand[column], plain[column], 1e-10, scale=scale)
+            worst = max(worst, np.abs(on_demand[column] - plain[column]).max() / scale)
     assert np.ptp(plain["PotEng"]) > 0.1
+    name = "energy and pressure of a reference potential on demand"
+    workflow(record_property, name, f"differ from plain LAMMPS by at most {worst:.1g} relative")
 
 
 def test_energies_of_atoms(energies) -> None:
@@ -158,7 +163,7 @@ def test_the_potential_is_there_afterwards(energies) -> None:
     assert minimized[-1] < minimized[0] - 0.1
 
 
-def test_total_energy_is_conserved(energies) -> None:
+def test_total_energy_is_conserved(energies, record_property) -> None:
     """To rounding, from one run to the next too; without the keyword it drifts."""
     drifting, *kept = (thermo(energies, "conserve.log", part) for part in (0, 1, 2))
     assert np.ptp(drifting["TotEng"][1:]) > 0.1
@@ -166,6 +171,9 @@ def test_total_energy_is_conserved(energies) -> None:
         assert_close(part["TotEng"], kept[0]["TotEng"][0], 1e-12)
     assert len(kept[0]["TotEng"]) == CONSERVED + 1
     assert np.ptp(kept[0]["PotEng"]) > 0.1
+    drift = np.ptp(kept[0]["TotEng"]) / abs(kept[0]["TotEng"][0])
+    result = f"total energy within {drift:.1g} relative over {CONSERVED} steps"
+    workflow(record_property, "constant energy, conserve yes", result)
 
 
 def test_scaling_keeps_the_momentum(energies) -> None:
@@ -264,9 +272,10 @@ json.dump(answers, open("answers.json", "w"))
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refused(case, refused_runs) -> None:
+def test_refused(case, refused_runs, record_property) -> None:
     """The error names the fix and the remedy, and with the remedy the run is not refused."""
     message = refused_runs[case]
     assert message is not None
     assert "Fix 1 python/trajcast" in message and REFUSALS[case][1] in message
     assert refused_runs.get(f"after {case}") is None
+    wrong_input(record_property, f"energy or conserve: {case}", REFUSALS[case][1])
