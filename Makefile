@@ -1,6 +1,8 @@
 # make install   a virtual environment with everything in it
 # make test      install, lint and test
 # make test-long the tests that take longer, on up to 8 MPI ranks
+# make sanitize  the C++ code under AddressSanitizer and UBSan
+# make reliability  run the tests that docs/reliability.md shows, and write it
 # make demo      install, run quartz and show the result
 # make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
@@ -36,6 +38,29 @@ test: install lint
 
 test-long: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+# ---- memory safety ---------------------------------------------------------------------------------------
+# A build of its own; Python itself is not instrumented, so the sanitizer's library is loaded first.
+sanitized := $(abspath build/sanitize)
+
+.PHONY: sanitize reliability
+
+sanitize: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt cmake ninja
+	$(BIN)/cmake -G Ninja -S . -B $(sanitized) -D SANITIZE=ON -D CMAKE_BUILD_TYPE=None \
+	  -D CMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -D Python_EXECUTABLE=$(abspath $(BIN))/python
+	$(BIN)/cmake --build $(sanitized)
+	OMP_NUM_THREADS=1 TRAJCAST_SANITIZED=$(sanitized) \
+	  $(BIN)/python -m pytest -m sanitize tests/test_sanitized.py
+
+# ---- what docs/reliability.md shows ----------------------------------------------------------------------
+# MARKS=long runs those that take hours, MARKS=sanitize those of make sanitize; rows of tests that do not
+# run stay as they are.
+MARKS ?= not long and not sanitize
+
+reliability: install
+	OMP_NUM_THREADS=1 TRAJCAST_SANITIZED=$(sanitized) \
+	  $(BIN)/python -m pytest -n auto -m "$(MARKS)" --reliability docs
 
 clean:
 	rm -rf build $(VENV)/installed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 LIBRARY_NAME = "libtrajcast_kernels.so"
+# Environment variable with the path of another build, such as that of `make sanitize`.
+LIBRARY_VARIABLE = "LAMMPS_TRAJCAST_KERNELS"
 _HEADERS = ("edge_convolution.h", "network.h")
 _BEGIN, _END = "/* -- cffi reads from here -- */", "/* -- to here -- */"
 
@@ -37,7 +40,7 @@ def load_library() -> Any:
     for name in _HEADERS:
         header = _installed(name).read_text()
         ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
-    return ffi.dlopen(str(_installed(LIBRARY_NAME)))
+    return ffi.dlopen(os.environ.get(LIBRARY_VARIABLE) or str(_installed(LIBRARY_NAME)))
 
 
 def pointer(tensor: Tensor) -> Any:
