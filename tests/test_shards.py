@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from reliability import fault
 
 from lammps_trajcast.data import layout
 from lammps_trajcast.data.build import new_file
@@ -170,7 +171,7 @@ def test_segments_larger_than_a_block_are_checked(
         check_dataset(shards[0])
 
 
-def test_full_disk_leaves_no_half_made_file(tmp_path: Path) -> None:
+def test_full_disk_leaves_no_half_made_file(tmp_path: Path, record_property) -> None:
     """A limit on the size of files stands for a full disk."""
     path = tmp_path / "large.h5"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -181,6 +182,8 @@ def test_full_disk_leaves_no_half_made_file(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())
+    result = "one line, no half-made file under the name of a data set"
+    fault(record_property, "disk full while a data set is written", result)
     with new_file(path) as file:
         file["positions"] = np.ones(3)
     with h5py.File(path) as file:
