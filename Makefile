@@ -2,7 +2,7 @@
 # make test      install, lint and test
 # make test-long the tests that take longer, on up to 8 MPI ranks
 # make sanitize  the C++ code under AddressSanitizer and UBSan
-# make reliability  run the tests that docs/reliability.md shows, and write it
+# make reliability  run the tests and write docs/reliability.md
 # make demo      install, run quartz and show the result
 # make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them

@@ -13,11 +13,7 @@ import pytest
 from ase import Atoms
 from ase.calculators.lammps import Prism
 from numpy.typing import NDArray
-from reliability import (  # noqa: F401
-    pytest_addoption,
-    pytest_collection_modifyitems,
-    pytest_configure,
-)
+from reliability import pytest_addoption, pytest_configure  # noqa: F401
 
 # Before anything imports Triton: without a GPU its kernels run in its interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -4,7 +4,7 @@ A test that belongs on the page calls its fixture `record_property`:
 
     record_property("reliability", {"table": "fault", "name": "disk full", "result": "..."})
 
-`make reliability` runs those tests and writes docs/reliability.md. Results lie in
+`make reliability` runs the tests and writes docs/reliability.md. Results lie in
 docs/reliability.json, where a row stays until its test runs again.
 """
 
@@ -52,16 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--reliability",
         metavar="DIRECTORY",
-        help="run only the tests that record a row of reliability.md, and write it there",
+        help="write reliability.md there, with the rows that tests record",
     )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("reliability") is None:
-        return
-    wanted = [item for item in items if "record_property" in getattr(item, "fixturenames", ())]
-    config.hook.pytest_deselected(items=[item for item in items if item not in wanted])
-    items[:] = wanted
 
 
 class Rows:
