@@ -5,6 +5,7 @@
 # make reliability  run the tests and write docs/reliability.md
 # make demo      install, run quartz and show the result
 # make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md
+# make validate  the shipped model beside its reference, minutes; make validate-full, hours: docs/validation.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
 
 PYTHON ?= python3
@@ -82,3 +83,11 @@ bench: install
 bench-mpi: install
 	$(BIN)/python -W ignore -m benchmarks.mpi run
 	$(BIN)/python -m benchmarks.mpi report
+
+# ---- validation ------------------------------------------------------------------------------------------
+.PHONY: validate validate-full
+
+# Status 2 says that the model does not pass: a result, not a failure of the program.
+validate validate-full: install
+	$(BIN)/lammps-trajcast validate examples/quartz/validate.yaml \
+		--length $(if $(findstring full,$@),full,short) || test $$? -eq 2

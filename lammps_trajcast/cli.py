@@ -1,4 +1,4 @@
-"""The command line: lammps-trajcast convert, info, record, dataset, baseline, train.
+"""The command line: lammps-trajcast convert, info, record, dataset, baseline, train, validate.
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
@@ -315,6 +315,70 @@ def train(
         f"{settings.output}: on unseen segments, RMSE over rms of displacement "
         f"{errors['displacement']:.4f}, of velocity {errors['velocity']:.4f}"
     )
+
+
+@app.command()
+def validate(
+    config: Annotated[Path, typer.Argument(help="The system and what to compare on it (YAML).")],
+    length: Annotated[
+        Literal["short", "full"], typer.Option(help="Which of the lengths of the YAML file.")
+    ] = "short",
+    model: Annotated[
+        Path | None, typer.Option(help="Model file instead of the one in the YAML file.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Directory of report and runs; default: validation, beside YAML.",
+        ),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(help="equilibrium (the default), one of the YAML file, or all; repeatable."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Directory to write the plots to, as PNG files.")
+    ] = None,
+    lmp: Annotated[
+        str | None, typer.Option(help='Command that starts LAMMPS, as "mpirun -np 4 lmp".')
+    ] = None,
+) -> None:
+    """Run a model and its reference in LAMMPS and compare them: an HTML report, and JSON.
+
+    Runs that are finished are not repeated. The exit status is 2 if a figure does not pass.
+    """
+    import shlex
+
+    from lammps_trajcast.validation.config import SetupError, ValidationConfig
+    from lammps_trajcast.validation.validate import Validation, with_model
+
+    with _one_line_for(SetupError, OSError):
+        settings = with_model(ValidationConfig.load(config), model)
+        directory = output or config.resolve().parent / "validation"
+        names = protocol or ["equilibrium"]
+        if "all" in names:
+            names = ["equilibrium", *settings.protocols]
+        command = shlex.split(lmp) if lmp else None
+        report = Validation(settings, length, directory.resolve() / "runs", command).run(names)
+        page = directory / f"{settings.model.stem}-{length}.html"
+        report.write(page, images)
+    typer.echo(report.table())
+    typer.echo(f"{page}")
+    if not report.passed:
+        raise typer.Exit(2)
+
+
+@app.command(name="validation-table")
+def validation_table(
+    reports: Annotated[list[Path], typer.Argument(help="JSON files that validate wrote.")],
+) -> None:
+    """Put several reports side by side, ordered by time step: a Markdown table."""
+    from lammps_trajcast.validation.report import table_of_reports
+
+    with _one_line_for(ValueError):
+        typer.echo(table_of_reports(reports))
 
 
 def _describe_statistics(statistics: Statistics, split: Split) -> str:

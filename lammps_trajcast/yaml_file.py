@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
 # Where an entry stands: the keys, and the places in lists, that lead to it.
 Location = tuple[str | int, ...]
@@ -65,3 +67,39 @@ def _collect_lines(
         for number, entry in enumerate(node.value):
             lines[(*place, number)] = entry.start_mark.line + 1
             _collect_lines(entry, (*place, number), lines, above)
+
+
+def describe_problems(
+    error: ValidationError, lines: dict[Location, int], schema: type[BaseModel]
+) -> str:
+    """Return 'line 3: optimization.steps: what is wrong', one after another.
+
+    lines: of the file, from :func:`read_yaml_with_lines`. schema: what the file was checked with.
+    """
+    return "; ".join(_describe_problem(dict(e), lines, schema) for e in error.errors())
+
+
+def _describe_problem(
+    problem: dict[str, Any], lines: dict[Location, int], schema: type[BaseModel]
+) -> str:
+    place: Location = problem["loc"]
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(place[-1]), _names_beside(place, schema), n=1)
+        message = "no such key" + (f"; did you mean {near[0]}?" if near else "")
+    known = place
+    while known and known not in lines:  # a key that is missing has no line, its section does
+        known = known[:-1]
+    where = f"line {lines[known]}: " if known else ""
+    name = ".".join(map(str, place))
+    return f"{where}{name}: {message}" if name else f"{where}{message}"
+
+
+def _names_beside(place: Location, schema: type[BaseModel]) -> list[str]:
+    """The keys that the section of an unknown key has."""
+    section: Any = schema
+    for key in place[:-1]:
+        section = section.model_fields[key].annotation
+        if not hasattr(section, "model_fields"):
+            return []
+    return list(section.model_fields)

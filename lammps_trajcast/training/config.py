@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lammps_trajcast.data.layout import DatasetError, dataset_files
 from lammps_trajcast.model.architecture import MLP, GateActivations
-from lammps_trajcast.yaml_file import Location, read_yaml_with_lines
+from lammps_trajcast.yaml_file import describe_problems, read_yaml_with_lines
 
 
 class TrainingError(Exception):
@@ -124,7 +123,7 @@ class TrainingConfig(_Section):
         try:
             config = cls(**content)
         except ValidationError as error:
-            problems = "; ".join(_describe_problem(dict(e), lines) for e in error.errors())
+            problems = describe_problems(error, lines, cls)
             raise TrainingError(f"{path}, {problems}") from None
         except TypeError as error:
             raise TrainingError(f"{path}: keys must be names ({error})") from None
@@ -159,27 +158,3 @@ class TrainingConfig(_Section):
         if not self.output.parent.is_dir():
             return "output", f"there is no directory {self.output.parent}; make it first"
         return None
-
-
-def _describe_problem(problem: dict[str, Any], lines: dict[Location, int]) -> str:
-    """Return 'line 3: optimization.steps: what is wrong'."""
-    place: Location = problem["loc"]
-    message = problem["msg"]
-    if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), _names_beside(place), n=1)
-        message = "no such key" + (f"; did you mean {near[0]}?" if near else "")
-    known = place
-    while known and known not in lines:  # a key that is missing has no line, its section does
-        known = known[:-1]
-    where = f"line {lines[known]}: " if known else ""
-    return f"{where}{'.'.join(map(str, place))}: {message}"
-
-
-def _names_beside(place: Location) -> list[str]:
-    """The keys that the section of an unknown key has."""
-    section: Any = TrainingConfig
-    for key in place[:-1]:
-        section = section.model_fields[key].annotation
-        if not hasattr(section, "model_fields"):
-            return []
-    return list(section.model_fields)

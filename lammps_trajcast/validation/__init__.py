@@ -1,0 +1,1 @@
+"""`lammps-trajcast validate`: a model beside the reference it was learned from, both in LAMMPS."""

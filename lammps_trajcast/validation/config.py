@@ -1,0 +1,258 @@
+"""The YAML file of `lammps-trajcast validate`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lammps_trajcast.yaml_file import describe_problems, read_yaml_with_lines
+
+Positive = Annotated[float, Field(gt=0.0)]
+Length = Literal["short", "full"]
+
+
+class SetupError(Exception):
+    """A validation that cannot start or go on; the message says what to change."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Reference(_Section):
+    """How the reference is integrated.
+
+    timestep: fs. initial_temperature: K, of the velocities that the first run begins with; without
+    it, the temperature of the protocol.
+    """
+
+    timestep: Positive
+    initial_temperature: Positive | None = None
+
+
+class Lengths(_Section):
+    """How long to run; times in ps, of each run.
+
+    equilibration: of the reference, with the thermostat, before anything is measured.
+    production:    with the thermostat; divided into `blocks` of equal length.
+    frames_every:  horizons between the frames for structure, displacement and energy.
+    spectrum:      the part of each block in which every horizon is kept, for the spectrum.
+    nve:           without a thermostat, for the drift of the total energy; the reference's also
+                   gives the pairs of states for the errors of single steps.
+    one_step:      number of such pairs.
+    runs:          independent runs of the model.
+    """
+
+    equilibration: Positive
+    production: Positive
+    blocks: int = Field(5, ge=2)
+    frames_every: int = Field(1, ge=1)
+    spectrum: Positive | None = None
+    nve: Positive
+    one_step: int = Field(50, ge=1)
+    runs: int = Field(1, ge=1)
+
+
+class RadialSettings(_Section):
+    """Of g(r), Angstrom."""
+
+    r_max: Positive = 6.0
+    bin_width: Positive = 0.02
+
+
+class DiffusionSettings(_Section):
+    """fit: ps, the part of the mean-square displacement through which a line is laid."""
+
+    fit: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> DiffusionSettings:
+        if not 0.0 <= self.fit[0] < self.fit[1]:
+            raise ValueError("fit must be two times in ps, the smaller first")
+        return self
+
+
+class SpectrumSettings(_Section):
+    """resolution: THz. prominence: of a main peak, as a share of the highest."""
+
+    resolution: Positive = 0.5
+    prominence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
+
+
+class Tolerances(_Section):
+    """What still passes. A tolerance of null is not judged, only reported.
+
+    rdf:                  integrated |g - g_ref| over that of |g_ref - 1|.
+    rdf_peak:             Angstrom, position of the first peak.
+    distribution:         half the integrated |p - p_ref| of bond lengths and angles.
+    spreads:              a curve passes, too, within so many times the distance of a block of the
+                          reference from its other blocks.
+    spectrum_similarity:  least cosine of the angle between the spectra.
+    spectrum_peak:        THz.
+    energy:               mean potential energy per atom, in kT.
+    fluctuation:          standard deviation of the potential energy, relative.
+    temperature:          mean, relative; of the thermostat's.
+    element_temperature:  mean of each element, relative.
+    diffusion:            relative.
+    displacement:         mean-square displacement, integrated difference, relative.
+    faulty_frames:        share of frames with changed bonds, beyond that of the reference.
+    one_step_displacement, one_step_velocity: RMSE over rms.
+    nve_drift:            meV per atom and ps, of the total energy.
+    series:               of a protocol without equilibrium: mean deviation of a series over time
+                          from the reference, over the range that the reference goes through.
+    """
+
+    rdf: Positive | None = 0.03
+    rdf_peak: Positive | None = 0.01
+    distribution: Positive | None = 0.05
+    spreads: Annotated[float, Field(ge=0.0)] = 2.0
+    spectrum_similarity: Positive | None = 0.97
+    spectrum_peak: Positive | None = 1.0
+    energy: Positive | None = 0.1
+    fluctuation: Positive | None = 0.20
+    temperature: Positive | None = 0.01
+    element_temperature: Positive | None = 0.03
+    diffusion: Positive | None = 0.15
+    displacement: Positive | None = 0.15
+    faulty_frames: Annotated[float, Field(ge=0.0)] | None = 0.0
+    one_step_displacement: Positive | None = None
+    one_step_velocity: Positive | None = None
+    nve_drift: Positive | None = None
+    series: Positive | None = 0.10
+
+
+class Protocol(_Section):
+    """One thing to do to the system: exactly one of the first three keys.
+
+    temperature: K, equilibrium at another temperature.
+    quench:      K, K, K/ps: the thermostat's temperature goes from the first to the second.
+    hot_half:    K, K: the atoms in the lower half of the cell along z get velocities of the second
+                 temperature, the others have the first; no thermostat.
+    duration:    ps, of a hot half; a quench takes as long as its rate says.
+    """
+
+    temperature: Positive | None = None
+    quench: tuple[Positive, Positive, Positive] | None = None
+    hot_half: tuple[Positive, Positive] | None = None
+    duration: Positive = 10.0
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Protocol:
+        if len(self.model_fields_set - {"duration"}) != 1:
+            raise ValueError("needs exactly one of temperature, quench, hot_half")
+        return self
+
+
+class ValidationConfig(_Section):
+    """A system and what to compare on it. Paths are relative to the YAML file.
+
+    model:       model file.
+    system:      LAMMPS input that defines units, atoms and the reference potential, and no more.
+                 LAMMPS runs in its directory.
+    elements:    of LAMMPS type 1, 2, …
+    temperature: K.
+    thermostat:  style and arguments of the fix; {start}, {stop} are temperatures, {seed} a seed.
+    fix_options: keywords for fix python/trajcast, as "device cuda".
+    seed:        of velocities and thermostats.
+    rdf:         null: no g(r). Systems that are not periodic have none.
+    bonds:       Angstrom, largest length of a bond between two elements, as "Si-O": 2.2.
+    permanent_bonds: whether every atom has to keep its number of bonds.
+    dihedrals:   the IDs of four atoms, by a name of your own.
+    diffusion:   for liquids.
+    """
+
+    name: str
+    model: Path
+    system: Path
+    elements: list[str] = Field(min_length=1)
+    temperature: Positive
+    thermostat: str = "temp/csvr {start} {stop} 0.1 {seed}"
+    fix_options: str = ""
+    seed: int = Field(4928, gt=0, lt=2**31 - 1000)
+    reference: Reference
+    lengths: dict[Length, Lengths]
+    rdf: RadialSettings | None = RadialSettings()
+    spectrum: SpectrumSettings = SpectrumSettings()
+    bonds: dict[str, Positive] = {}
+    permanent_bonds: bool = True
+    dihedrals: dict[str, tuple[int, int, int, int]] = {}
+    diffusion: DiffusionSettings | None = None
+    protocols: dict[str, Protocol] = {}
+    tolerances: Tolerances = Tolerances()
+
+    @field_validator("elements")
+    @classmethod
+    def _known_elements(cls, elements: list[str]) -> list[str]:
+        for element in elements:
+            if atomic_numbers.get(element, 0) == 0:
+                raise ValueError(f"'{element}' is not a chemical element")
+        return elements
+
+    @field_validator("thermostat")
+    @classmethod
+    def _thermostat_fields(cls, line: str) -> str:
+        unknown = set(re.findall(r"\{(.*?)\}", line)) - {"start", "stop", "seed"}
+        if unknown:
+            raise ValueError(
+                f"unknown {{{sorted(unknown)[0]}}}; only {{start}}, {{stop}} and {{seed}} are set"
+            )
+        if "{start}" not in line or "{stop}" not in line:
+            raise ValueError("needs {start} and {stop}, as in temp/csvr {start} {stop} 0.1 {seed}")
+        return line
+
+    @field_validator("protocols")
+    @classmethod
+    def _protocol_names(cls, protocols: dict[str, Protocol]) -> dict[str, Protocol]:
+        for name in protocols:
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in ("all", "equilibrium"):
+                raise ValueError(f"'{name}': a name has letters, digits, _ and -, and is not all")
+        return protocols
+
+    @model_validator(mode="after")
+    def _bonds_between_elements(self) -> ValidationConfig:
+        for name in self.bonds:
+            ends = name.split("-")
+            if len(ends) != 2 or not set(ends) <= set(self.elements):
+                raise ValueError(
+                    f"bonds: '{name}' names no pair of {' '.join(self.elements)}; write them as "
+                    f"{self.elements[0]}-{self.elements[-1]}"
+                )
+        for name, atoms in self.dihedrals.items():
+            if min(atoms) < 1 or len(set(atoms)) != 4:
+                raise ValueError(f"dihedrals: '{name}' needs the IDs of four different atoms")
+        return self
+
+    @property
+    def bond_cutoffs(self) -> dict[tuple[int, int], float]:
+        """`bonds` by species indices in ascending order."""
+        order = list(dict.fromkeys(self.elements))
+        cutoffs = {}
+        for name, cutoff in self.bonds.items():
+            first, second = sorted(order.index(element) for element in name.split("-"))
+            cutoffs[first, second] = cutoff
+        return cutoffs
+
+    @classmethod
+    def load(cls, path: Path | str) -> ValidationConfig:
+        """Read and check a YAML file.
+
+        Raises SetupError naming the file, the line, the key and what is wrong with it.
+        """
+        path = Path(path)
+        content, lines = read_yaml_with_lines(path, SetupError)
+        if not isinstance(content, dict):
+            raise SetupError(f"{path}: must be a mapping with keys name, model, system …")
+        try:
+            config = cls(**content)
+        except ValidationError as error:
+            raise SetupError(f"{path}, {describe_problems(error, lines, cls)}") from None
+        except TypeError as error:
+            raise SetupError(f"{path}: keys must be names ({error})") from None
+        here = path.resolve().parent
+        return config.model_copy(
+            update={"model": here / config.model, "system": here / config.system}
+        )

@@ -1,0 +1,402 @@
+"""The LAMMPS inputs that a validation runs; they are left in its directory for the user to read.
+
+Every input works in the directory of the system's include file and takes its files from variables:
+`out`, the directory that it writes to, and where needed `start`, `model` and so on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lammps_trajcast.data.trajectory import TIME_IN_FS
+from lammps_trajcast.validation.config import Lengths, SetupError, ValidationConfig
+
+DUMP = "id type xu yu zu vx vy vz"
+READ = "x y z vx vy vz wrapped no"
+THERMO = "custom step temp pe ke etotal"
+# Frames of an NVE run in which the potential energy is evaluated.
+NVE_ENERGIES = 200
+
+
+@dataclass(frozen=True)
+class System:
+    """What the include file of a system says, with the files that it includes.
+
+    units:     "metal" or "real".
+    molecular: styles of bonded interactions that it sets ("bond", "angle", …).
+    kspace:    whether it sets a long-range solver.
+    box:       whether frames have to bring their box along: it follows the atoms.
+    files:     all files that it names and that exist, itself first.
+    """
+
+    path: Path
+    units: str
+    molecular: tuple[str, ...]
+    kspace: bool
+    box: bool
+    files: tuple[Path, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> System:
+        """Raises SetupError if the file is absent or its units are not of use."""
+        if not path.is_file():
+            raise SetupError(f"{path}: no such file; name the LAMMPS include under system")
+        inputs, others = [path], list[Path]()
+        lines: list[list[str]] = []
+        for file in inputs:
+            for line in file.read_text(errors="replace").splitlines():
+                words = line.split("#")[0].split()
+                named = [path.parent / word for word in words[1:] if (path.parent / word).is_file()]
+                is_include = words[:1] == ["include"]
+                (inputs if is_include else others).extend(
+                    name for name in named if name not in inputs
+                )
+                lines.append(words)
+        commands = {words[0]: words[1:] for words in lines if words}
+        units = " ".join(commands.get("units", ["lj"]))
+        if units not in TIME_IN_FS:
+            raise SetupError(
+                f"{path}: needs a line 'units metal' or 'units real' (it has '{units}')"
+            )
+        kinds = ("bond", "angle", "dihedral", "improper")
+        return cls(
+            path=path,
+            units=units,
+            molecular=tuple(kind for kind in kinds if f"{kind}_style" in commands),
+            kspace="kspace_style" in commands,
+            box=set("".join(commands.get("boundary", ["p"]))) != {"p"},
+            files=tuple(dict.fromkeys([*inputs, *others])),
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the inputs have to know of a model file.
+
+    timestep: fs. cutoff: Angstrom. angular: whether it keeps the angular momentum.
+    """
+
+    path: Path
+    fingerprint: str
+    timestep: float
+    cutoff: float
+    angular: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many horizons (time steps of the model) everything takes.
+
+    steps: time steps of the reference in a horizon.
+    """
+
+    horizon: float
+    steps: int
+    equilibration: int
+    blocks: int
+    block: int
+    spectrum: int
+    every: int
+    nve: int
+    pairs: int
+    runs: int
+
+    @classmethod
+    def make(cls, lengths: Lengths, horizon: float, timestep: float) -> Plan:
+        """horizon and timestep of the reference: fs.
+
+        Raises SetupError if the times do not fit together.
+        """
+        steps = round(horizon / timestep)
+        if steps < 1 or abs(steps * timestep - horizon) > 1e-6 * horizon:
+            raise SetupError(
+                f"reference.timestep {timestep:g} fs does not divide the model's time step of "
+                f"{horizon:g} fs; write {horizon / max(steps, 1):g}"
+            )
+
+        def horizons(picoseconds: float) -> int:
+            return max(round(picoseconds * 1e3 / horizon), 1)
+
+        every = lengths.frames_every
+        block = horizons(lengths.production) // lengths.blocks // every * every
+        # The displacement needs frames of different lags in every block.
+        if block < 4 * every:
+            raise SetupError(
+                f"lengths: a production of {lengths.production:g} ps in {lengths.blocks} blocks "
+                f"leaves fewer than 4 frames to a block; write at least "
+                f"{4 * every * lengths.blocks * horizon * 1e-3:g}"
+            )
+        spectrum = block if lengths.spectrum is None else horizons(lengths.spectrum)
+        nve = horizons(lengths.nve)
+        return cls(
+            horizon=horizon,
+            steps=steps,
+            equilibration=horizons(lengths.equilibration),
+            blocks=lengths.blocks,
+            block=block,
+            spectrum=min(spectrum, block),
+            every=every,
+            nve=nve,
+            pairs=min(lengths.one_step, nve),
+            runs=lengths.runs,
+        )
+
+    @property
+    def pair_spacing(self) -> int:
+        """Horizons between the starts of one-step pairs."""
+        return max(self.nve // self.pairs, 1)
+
+    @property
+    def nve_every(self) -> int:
+        """Horizons between energies of an NVE run."""
+        return max(self.nve // NVE_ENERGIES, 1)
+
+
+class Inputs:
+    """Writes the inputs of one system, model and plan, at one temperature."""
+
+    def __init__(
+        self, config: ValidationConfig, system: System, model: Model, plan: Plan, temperature: float
+    ) -> None:
+        self.config = config
+        self.system = system
+        self.model = model
+        self.plan = plan
+        self.temperature = temperature
+
+    # ---- equilibrium -----------------------------------------------------------------------------
+
+    def reference(self) -> str:
+        """Equilibration, production with the thermostat, NVE. Writes frames, spectrum, nve."""
+        plan = self.plan
+        return _join(
+            self._head("the reference", "out"),
+            self._reference_system(),
+            self._equilibrate(self.temperature),
+            "reset_timestep  0",
+            self._production(plan.steps),
+            "unfix           bath",
+            "reset_timestep  0",
+            self._nve(plan.steps),
+        )
+
+    def production(self, run: int) -> str:
+        """Production of the model from a state of the reference. Writes frames and spectrum.
+
+        run: number of the run, from 0; each starts from another block of the reference.
+        """
+        plan = self.plan
+        start = run % plan.blocks * plan.block * plan.steps
+        return _join(
+            self._head(f"the model, run {run + 1}", "out", "model", "start"),
+            self._model_system(),
+            f"read_dump       ${{start}} {start} {READ} {self._box}",
+            "reset_timestep  0",
+            self._model_integrator(),
+            self._bath(self.temperature, self.temperature, run + 1),
+            self._production(1),
+        )
+
+    def nve(self) -> str:
+        """Single steps of the model from states along the reference's NVE run, appended to
+        one_step.dump; then NVE from the first of these states. Writes nve."""
+        plan = self.plan
+        spacing = plan.pair_spacing * plan.steps
+        return _join(
+            self._head(
+                "single steps of the model, then without thermostat", "out", "model", "start"
+            ),
+            self._model_system(),
+            self._model_integrator(),
+            "thermo          1000000",
+            f"variable        pair loop 0 {plan.pairs - 1}",
+            "label           next_pair",
+            f"variable        state equal {spacing}*v_pair",
+            f"read_dump       ${{start}} ${{state}} {READ} {self._box}",
+            "run             1 post no",
+            f"write_dump      all custom ${{out}}/one_step.dump {DUMP} "
+            "modify sort id append yes format float %.10g",
+            "next            pair",
+            "jump            SELF next_pair",
+            f"read_dump       ${{start}} 0 {READ} {self._box}",
+            self._nve(1),
+        )
+
+    def energies(self, dumps: Sequence[tuple[str, int, int]]) -> str:
+        """Potential energy, by the reference, of frames of the model.
+
+        dumps: the variable that holds the name of a dump, every how many steps a frame is taken,
+            and the last step.
+        """
+        lines = []
+        for variable, every, last in dumps:
+            lines += [
+                self._thermo(every),
+                f"rerun           ${{{variable}}} every {every} last {last} "
+                f"dump x y z wrapped no {self._box}",
+            ]
+        return _join(
+            self._head("the reference's energy of given frames", *(dump[0] for dump in dumps)),
+            f"include         {self.system.path.name}",
+            *lines,
+        )
+
+    # ---- protocols -------------------------------------------------------------------------------
+
+    def quench(self, start: float, stop: float, horizons: int, of_model: bool) -> str:
+        """The thermostat goes from one temperature to another. Writes series."""
+        what = f"quench from {start:g} to {stop:g} K"
+        return _join(
+            self._protocol_start(what, start, of_model),
+            self._bath(start, stop, 1),
+            self._series(horizons, of_model),
+        )
+
+    def hot_half(self, cold: float, hot: float, horizons: int, of_model: bool) -> str:
+        """Half of the atoms at another temperature, no thermostat. Writes series."""
+        heat = _join(
+            "compute         height all property/atom zs",
+            "run             0",
+            'variable        lower atom "c_height < 0.5"',
+            "group           lower variable lower",
+            f"velocity        lower create {hot:g} {self.config.seed + 1} mom yes dist gaussian",
+            "velocity        all zero linear",
+        )
+        return _join(
+            self._protocol_start(f"a half at {hot:g} K, the other at {cold:g} K", cold, of_model),
+            "" if of_model else heat,
+            self._series(horizons, of_model),
+        )
+
+    def _protocol_start(self, what: str, temperature: float, of_model: bool) -> str:
+        if of_model:
+            return _join(
+                self._head(f"the model, {what}", "out", "model", "start"),
+                self._model_system(),
+                f"read_dump       ${{start}} 0 {READ} {self._box}",
+                self._model_integrator(),
+            )
+        return _join(
+            self._head(f"the reference, {what}", "out"),
+            self._reference_system(),
+            self._equilibrate(temperature),
+            "unfix           bath",
+            "reset_timestep  0",
+        )
+
+    def _series(self, horizons: int, of_model: bool) -> str:
+        steps = 1 if of_model else self.plan.steps
+        every = self.plan.every * steps
+        return _join(
+            self._thermo(every),
+            _dump("series", every, "series.dump"),
+            f"run             {horizons * steps}",
+        )
+
+    # ---- parts -----------------------------------------------------------------------------------
+
+    @property
+    def _box(self) -> str:
+        return f"box {'yes' if self.system.box else 'no'}"
+
+    def _head(self, what: str, *variables: str) -> str:
+        given = " ".join(f"-var {name} {name.upper()}" for name in variables)
+        return (
+            f"# {self.config.name}: {what}. Written by lammps-trajcast validate.\n"
+            f"#   lmp -in in.lmp {given}    (in the directory of {self.system.path.name})"
+        )
+
+    def _reference_system(self) -> str:
+        timestep = self.config.reference.timestep / TIME_IN_FS[self.system.units]
+        return _join(
+            f"include         {self.system.path.name}",
+            f"timestep        {timestep:.12g}",
+            "fix             integrate all nve",
+        )
+
+    def _equilibrate(self, temperature: float) -> str:
+        # Velocities for the temperature of the protocol unless the user wants it otherwise.
+        start = self.config.reference.initial_temperature or temperature
+        rotation = "yes" if self.model.angular else "no"
+        return _join(
+            f"velocity        all create {start:g} {self.config.seed} mom yes rot {rotation} "
+            "dist gaussian",
+            self._degrees_of_freedom(),
+            self._bath(temperature, temperature, 0),
+            self._thermo(self.plan.every * self.plan.steps),
+            f"run             {self.plan.equilibration * self.plan.steps}",
+        )
+
+    def _model_system(self) -> str:
+        # No forces act on the atoms; pair style zero asks for the neighbours.
+        model = self.model
+        timestep = model.timestep / TIME_IN_FS[self.system.units]
+        return _join(
+            f"include         {self.system.path.name}",
+            "kspace_style    none" if self.system.kspace else "",
+            f"pair_style      zero {model.cutoff:.12g} full",
+            "pair_coeff      * *",
+            *(f"{kind}_style{' ' * (10 - len(kind))}none" for kind in self.system.molecular),
+            # A weight of zero would take bonded neighbours out of the list.
+            "special_bonds   lj/coul 1e-50 1e-50 1e-50" if self.system.molecular else "",
+            f"timestep        {timestep:.12g}",
+        )
+
+    def _model_integrator(self) -> str:
+        elements = " ".join(self.config.elements)
+        line = f"fix             integrate all python/trajcast ${{model}} {elements}"
+        return _join(f"{line} {self.config.fix_options}".rstrip(), self._degrees_of_freedom())
+
+    def _degrees_of_freedom(self) -> str:
+        # Three belong to the fixed momentum, three more to the fixed angular momentum.
+        return "compute_modify  thermo_temp extra/dof 6" if self.model.angular else ""
+
+    def _bath(self, start: float, stop: float, number: int) -> str:
+        line = self.config.thermostat.format(
+            start=f"{start:g}", stop=f"{stop:g}", seed=self.config.seed + number
+        )
+        modify = "fix_modify      bath temp thermo_temp" if self.model.angular else ""
+        return _join(f"fix             bath all {line}", modify)
+
+    def _production(self, steps: int) -> str:
+        plan = self.plan
+        lines = [self._thermo(plan.every * steps), _dump("frames", plan.every * steps)]
+        for block in range(plan.blocks):
+            lines += [
+                _dump("spectrum", steps, f"spectrum.{block}.dump"),
+                f"run             {plan.spectrum * steps}",
+                "undump          spectrum",
+            ]
+            if plan.block > plan.spectrum:
+                lines.append(f"run             {(plan.block - plan.spectrum) * steps}")
+        return _join(*lines, "undump          frames")
+
+    def _nve(self, steps: int) -> str:
+        plan = self.plan
+        return _join(
+            self._thermo(plan.nve_every * steps),
+            _dump("nve", steps),
+            f"run             {plan.nve * steps}",
+            "undump          nve",
+        )
+
+    def _thermo(self, every: int) -> str:
+        return _join(
+            f"thermo          {every}",
+            f"thermo_style    {THERMO}",
+            "thermo_modify   flush yes format float %.12g",
+        )
+
+
+def _dump(name: str, every: int, file: str | None = None) -> str:
+    return _join(
+        f"dump            {name} all custom {every} ${{out}}/{file or name + '.dump'} {DUMP}",
+        f"dump_modify     {name} sort id format float %.10g",
+    )
+
+
+def _join(*parts: str) -> str:
+    return re.sub(r"\n+", "\n", "\n".join(part for part in parts if part)).strip("\n") + "\n"

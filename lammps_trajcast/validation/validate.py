@@ -1,0 +1,427 @@
+"""`lammps-trajcast validate`: run both, compare, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lammps_trajcast.data.trajectory import Species, TrajectoryError
+from lammps_trajcast.model.file import ModelFile, ModelFileError
+from lammps_trajcast.validation.compare import Check, Part
+from lammps_trajcast.validation.config import Length, SetupError, ValidationConfig
+from lammps_trajcast.validation.equilibrium import (
+    Equilibrium,
+    Nve,
+    Production,
+    SingleSteps,
+    nve_part,
+    single_steps_part,
+)
+from lammps_trajcast.validation.protocols import hot_half_parts, quench_parts
+from lammps_trajcast.validation.report import Report
+from lammps_trajcast.validation.runner import Finished, Loop, Runner, file_key
+from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
+from lammps_trajcast.validation.trajectory import Reader, Trajectory
+
+EQUILIBRIUM = "equilibrium"
+
+
+@dataclass(frozen=True)
+class _ModelRun:
+    """A production run of the model, as far as it came. error: why it ended early, or empty."""
+
+    run: Finished
+    frames: list[Trajectory]
+    spectra: list[Trajectory]
+    error: str
+
+
+class Validation:
+    """Everything about one system, one model and one length."""
+
+    def __init__(
+        self,
+        config: ValidationConfig,
+        length: Length,
+        directory: Path,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Read the model and the system; nothing runs yet.
+
+        directory: of the runs. command: starts LAMMPS.
+
+        Raises SetupError.
+        """
+        if length not in config.lengths:
+            raise SetupError(f"lengths: has no '{length}'; add it to the YAML file")
+        try:
+            file = ModelFile.load(config.model)
+        except ModelFileError as error:
+            raise SetupError(f"model: {error}") from None
+        metadata = file.metadata
+        unknown = [element for element in config.elements if element not in metadata.species]
+        if unknown:
+            raise SetupError(
+                f"elements: the model {config.model} does not know {unknown[0]}; it is for "
+                f"{' '.join(metadata.species)}"
+            )
+        self.config = config
+        self.length = length
+        self.metadata = metadata
+        self.model = Model(
+            path=config.model,
+            fingerprint=file.fingerprint(),
+            timestep=metadata.timestep,
+            cutoff=metadata.architecture.edge_cutoff,
+            angular=metadata.architecture.conserve_ang_mom,
+        )
+        self.system = System.read(config.system)
+        self.plan = Plan.make(config.lengths[length], metadata.timestep, config.reference.timestep)
+        masses = [metadata.masses[metadata.species.index(e)] for e in config.elements]
+        self.reader = Reader(Species.from_types(config.elements, masses), self.system.units)  # type: ignore[arg-type]
+        self.runner = Runner(directory, config.system.parent, command)
+        self._content = [file_key(path) for path in self.system.files]
+
+    def run(self, protocols: Sequence[str] = (EQUILIBRIUM,)) -> Report:
+        """Run what has not been run, and compare.
+
+        protocols: names from the YAML file, or "equilibrium".
+
+        Raises SetupError.
+        """
+        chapters: list[tuple[str, list[Part]]] = []
+        for name in protocols:
+            if name == EQUILIBRIUM:
+                parts = self._equilibrium(name, self.config.temperature)
+                title = f"Equilibrium at {self.config.temperature:g} K"
+            else:
+                title, parts = self._protocol(name)
+            chapters.append((title, parts))
+        return Report(
+            config=self.config,
+            length=self.length,
+            model=self.model,
+            metadata=self.metadata,
+            plan=self.plan,
+            chapters=chapters,
+            runs=self.runner.directory,
+        )
+
+    def _protocol(self, name: str) -> tuple[str, list[Part]]:
+        protocol = self.config.protocols.get(name)
+        if protocol is None:
+            known = ", ".join([EQUILIBRIUM, *self.config.protocols])
+            raise SetupError(f"no protocol '{name}'; there are {known}")
+        if protocol.temperature is not None:
+            title = f"{name}: equilibrium at {protocol.temperature:g} K"
+            return title, self._equilibrium(name, protocol.temperature)
+        if protocol.quench is not None:
+            start, stop, rate = protocol.quench
+            title = f"{name}: from {start:g} to {stop:g} K at {rate:g} K/ps"
+            horizons = self._horizons(abs(stop - start) / rate)
+            inputs = self._inputs(start)
+            texts = [inputs.quench(start, stop, horizons, model) for model in (False, True)]
+        else:
+            assert protocol.hot_half is not None
+            cold, hot = protocol.hot_half
+            title = f"{name}: a half at {hot:g} K, the other at {cold:g} K"
+            horizons = self._horizons(protocol.duration)
+            inputs = self._inputs(cold)
+            texts = [inputs.hot_half(cold, hot, horizons, model) for model in (False, True)]
+        reference = self._reference(name, texts[0])
+        start_file = reference.directory / "series.dump"
+        model = self._model(name, texts[1], start_file, reference)
+        whole = self._read(model, "series.dump", 1, whole=False)
+        energies = self._energies(
+            f"{name}-energies", inputs, [(model, "series", self.plan.every, int(whole.steps[-1]))]
+        )
+        states = self._read(reference, "series.dump", self.plan.steps)
+        of_reference = (states, _column(reference.loops()[-1:], "PotEng"))
+        of_model = (whole, _column(energies[:1], "PotEng"))
+        compare = quench_parts if protocol.quench else hot_half_parts
+        parts = compare(self.config, self.plan, of_reference, of_model)
+        expected = horizons // self.plan.every * self.plan.every
+        stopped = int(whole.steps[-1]) < expected
+        parts.insert(0, _failures([self._why(model)] if stopped else [""]))
+        return title, parts
+
+    def _horizons(self, picoseconds: float) -> int:
+        return max(round(picoseconds * 1e3 / self.plan.horizon), 4 * self.plan.every)
+
+    # ---- equilibrium -----------------------------------------------------------------------------
+
+    def _equilibrium(self, name: str, temperature: float) -> list[Part]:
+        plan, inputs = self.plan, self._inputs(temperature)
+        reference = self._reference(name, inputs.reference())
+        runs = [
+            self._model_run(
+                self._model(
+                    f"{name}-model-{number + 1}",
+                    inputs.production(number),
+                    reference.directory / "frames.dump",
+                    reference,
+                )
+            )
+            for number in range(plan.runs)
+        ]
+        free = self._model(f"{name}-nve", inputs.nve(), reference.directory / "nve.dump", reference)
+        nve_steps = self._last_step(free, "nve.dump")
+        wanted = [
+            (run.run, "frames", plan.every, len(run.frames) * plan.block)
+            for run in runs
+            if run.frames
+        ]
+        whole_nve = not free.error and nve_steps == plan.nve
+        if whole_nve:
+            wanted.append((free, "nve", plan.nve_every, plan.nve))
+        energies = self._energies(f"{name}-energies", inputs, wanted) if wanted else []
+
+        known = self._production(
+            self._blocks(reference, "frames", plan.steps, plan.blocks),
+            self._windows(reference, plan.steps, plan.blocks),
+            reference.loops()[1:-1],
+            plan.steps,
+            None,
+        )
+        found = [
+            self._production(run.frames, run.spectra, run.run.loops(), 1, loop)
+            for run, loop in zip((run for run in runs if run.frames), energies, strict=False)
+        ]
+        parts = [_failures([run.error for run in runs])]
+        parts.append(self._single_steps(reference, free))
+        if found:
+            equilibrium = Equilibrium(
+                self.config,
+                self.system.units,
+                self.model.angular,
+                plan,
+                temperature,
+                known,
+                found,
+            )
+            parts += equilibrium.parts()
+        free_loops = free.loops()
+        parts.append(
+            nve_part(
+                self._nve(reference.loops()[-1], plan.steps, None),
+                self._nve(free_loops[-1], 1, energies[-1]) if whole_nve else None,
+                len(known.frames[0].species),
+                self.system.units,
+                self.config.tolerances.nve_drift,
+                self._why(free),
+            )
+        )
+        parts.append(self._speed(known, found))
+        return parts
+
+    def _model_run(self, run: Finished) -> _ModelRun:
+        blocks = self._last_step(run, "frames.dump") // self.plan.block
+        early = bool(run.error) or blocks < self.plan.blocks
+        if not blocks:
+            return _ModelRun(run, [], [], self._why(run))
+        return _ModelRun(
+            run,
+            self._blocks(run, "frames", 1, blocks),
+            self._windows(run, 1, blocks),
+            self._why(run) if early else "",
+        )
+
+    def _production(
+        self,
+        frames: list[Trajectory],
+        spectra: list[Trajectory],
+        loops: list[Loop],
+        steps: int,
+        energies: Loop | None,
+    ) -> Production:
+        taken = np.concatenate([block.steps for block in frames])
+        temperature = _at(loops, "Temp", taken)
+        energy = _at(loops if energies is None else [energies], "PotEng", taken)
+        return Production(frames, spectra, temperature, energy, loops)
+
+    def _nve(self, loop: Loop, steps: int, energies: Loop | None) -> Nve:
+        taken = loop.columns["Step"]
+        taken = taken[taken % (self.plan.nve_every * steps) == 0]
+        potential = _at([loop] if energies is None else [energies], "PotEng", taken)
+        return Nve(
+            times=taken * (self.plan.horizon / steps) * 1e-3,
+            energy=_at([loop], "KinEng", taken) + potential,
+            temperature=_at([loop], "Temp", taken),
+        )
+
+    def _single_steps(self, reference: Finished, free: Finished) -> Part:
+        plan = self.plan
+        path = free.directory / "one_step.dump"
+        states = self._read(reference, "nve.dump", plan.steps)
+        first = np.arange(plan.pairs) * plan.pair_spacing
+        try:
+            after = self.reader.read_states(path, plan.horizon)
+        except TrajectoryError as error:
+            return _failures([f"{path.name}: {error}"])
+        # A run that LAMMPS ended has fewer.
+        first = first[: len(after)]
+        return single_steps_part(
+            SingleSteps(
+                displacement=states.positions[first + 1] - states.positions[first],
+                velocity=states.velocities[first + 1],
+                predicted_displacement=after.positions - states.positions[first],
+                predicted_velocity=after.velocities,
+                velocity_before=states.velocities[first],
+                horizon=plan.horizon,
+                species=states.species,
+                elements=states.elements,
+            ),
+            self.config.tolerances.one_step_displacement,
+            self.config.tolerances.one_step_velocity,
+        )
+
+    def _speed(self, reference: Production, model: list[Production]) -> Part:
+        def nanoseconds_a_day(loops: list[Loop], timestep: float) -> tuple[float, float]:
+            steps = sum(loop.steps for loop in loops)
+            seconds = sum(loop.seconds for loop in loops)
+            return steps * timestep * 1e-6 / seconds * 86400.0, seconds / steps * 1e3
+
+        known = nanoseconds_a_day(reference.loops, self.config.reference.timestep)
+        checks = []
+        if model:
+            found = nanoseconds_a_day(
+                [loop for run in model for loop in run.loops], self.plan.horizon
+            )
+            checks.append(
+                Check(
+                    "simulated time, times that of the reference",
+                    value=found[0] / known[0],
+                    unit="x",
+                    reference=f"{known[0]:.4g} ns/day, {known[1]:.3g} ms a step",
+                    model=f"{found[0]:.4g} ns/day, {found[1]:.3g} ms a step",
+                )
+            )
+        return Part(
+            "Speed",
+            "Of the runs with a thermostat, with their output, on the machine that ran them, busy "
+            "or not.",
+            checks,
+        )
+
+    # ---- runs ------------------------------------------------------------------------------------
+
+    def _inputs(self, temperature: float) -> Inputs:
+        return Inputs(self.config, self.system, self.model, self.plan, temperature)
+
+    def _reference(self, name: str, text: str) -> Finished:
+        run = self.runner.run(f"{name}-reference", text, after=self._content)
+        if run.error:
+            raise SetupError(
+                f"the reference failed: {run.error} (input: {run.directory / 'in.lmp'}); correct "
+                f"{self.system.path.name} or the YAML file"
+            )
+        return run
+
+    def _model(self, name: str, text: str, start: Path, reference: Finished) -> Finished:
+        run = self.runner.run(
+            name,
+            text,
+            {"model": self.model.path, "start": start},
+            after=[*self._content, self.model.fingerprint, reference.key],
+        )
+        if run.error and not any(run.directory.glob("*.dump")):
+            raise SetupError(
+                f"the model's run did not start: {run.error} (input: {run.directory / 'in.lmp'})"
+            )
+        return run
+
+    def _energies(
+        self, name: str, inputs: Inputs, runs: list[tuple[Finished, str, int, int]]
+    ) -> list[Loop]:
+        """Energies by the reference of frames of runs of the model, one table for each.
+
+        runs: run, name of the dump, every how many steps, up to which step.
+        """
+        variables, dumps = {}, []
+        for number, (run, dump, every, last) in enumerate(runs):
+            variables[f"frames{number}"] = run.directory / f"{dump}.dump"
+            dumps.append((f"frames{number}", every, last))
+        done = self.runner.run(
+            name,
+            inputs.energies(dumps),
+            variables,
+            after=[*self._content, *(run.key for run, *_ in runs)],
+        )
+        loops = done.loops()
+        if done.error or len(loops) != len(runs):
+            raise SetupError(
+                f"the reference's energy of the model's frames cannot be had: {done.error} "
+                f"(input: {done.directory / 'in.lmp'})"
+            )
+        return loops
+
+    # ---- files -----------------------------------------------------------------------------------
+
+    def _read(self, run: Finished, name: str, steps: int, whole: bool = True) -> Trajectory:
+        path = run.directory / name
+        try:
+            return self.reader.read(path, self.plan.horizon / steps, whole=whole)
+        except TrajectoryError as error:
+            raise SetupError(f"{path}: {error}") from None
+
+    def _last_step(self, run: Finished, name: str) -> int:
+        if not (run.directory / name).is_file():
+            return 0
+        return int(self._read(run, name, 1, whole=False).steps[-1])
+
+    def _blocks(self, run: Finished, name: str, steps: int, blocks: int) -> list[Trajectory]:
+        whole = self._read(run, f"{name}.dump", steps, whole=not run.error)
+        size = self.plan.block * steps
+        return [whole.part(block * size, (block + 1) * size) for block in range(blocks)]
+
+    def _windows(self, run: Finished, steps: int, blocks: int) -> list[Trajectory]:
+        return [self._read(run, f"spectrum.{block}.dump", steps) for block in range(blocks)]
+
+    def _why(self, run: Finished) -> str:
+        """Why a run of the model ended early."""
+        if run.error:
+            return run.error
+        log = (run.directory / "log.lammps").read_text(errors="replace")
+        warnings = [line for line in log.splitlines() if line.startswith("WARNING")]
+        return warnings[-1] if warnings else "it ended early"
+
+
+def _failures(errors: list[str]) -> Part:
+    failed = [(number, error) for number, error in enumerate(errors, 1) if error]
+    return Part(
+        "Stability",
+        "Runs of the model that LAMMPS ended with an error, or that ended early.",
+        [
+            Check(
+                f"failures in {len(errors)} run{'s' if len(errors) > 1 else ''}",
+                value=float(len(failed)),
+                limit=0.0,
+                model="; ".join(f"run {number}: {error}" for number, error in failed),
+            )
+        ],
+    )
+
+
+def _column(loops: Sequence[Loop], name: str) -> NDArray[np.float64]:
+    return np.concatenate([loop.columns[name] for loop in loops])
+
+
+def _at(loops: Sequence[Loop], name: str, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Column of thermodynamic output at given steps.
+
+    Raises SetupError if it has no line for one of them.
+    """
+    known = dict(zip(_column(loops, "Step").astype(int), _column(loops, name), strict=True))
+    missing = [int(step) for step in steps if int(step) not in known]
+    if missing:
+        raise SetupError(f"the log has no finite {name} for step {missing[0]}")
+    return np.array([known[int(step)] for step in steps])
+
+
+def with_model(config: ValidationConfig, model: Path | None) -> ValidationConfig:
+    """The configuration for another model file."""
+    return config if model is None else config.model_copy(update={"model": model.resolve()})
