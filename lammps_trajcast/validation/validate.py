@@ -386,8 +386,8 @@ class Validation:
         if run.error:
             return run.error
         log = (run.directory / "log.lammps").read_text(errors="replace")
-        warnings = [line for line in log.splitlines() if line.startswith("WARNING")]
-        return warnings[-1] if warnings else "it ended early"
+        words = [line for line in log.splitlines() if "WARNING" in line and "trajcast" in line]
+        return words[-1] if words else "it ended early"
 
 
 def _failures(errors: list[str]) -> Part:
