@@ -21,7 +21,7 @@ from lammps_trajcast.validation.config import SetupError, ValidationConfig
 from lammps_trajcast.validation.equilibrium import Equilibrium, Production
 from lammps_trajcast.validation.report import table_of_reports
 from lammps_trajcast.validation.runner import Finished
-from lammps_trajcast.validation.scripts import Plan, System
+from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
 from lammps_trajcast.validation.validate import Validation
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "quartz"
@@ -365,8 +365,27 @@ def test_inputs_of_a_molecular_system(tmp_path: Path) -> None:
     (tmp_path / "system.lmp").write_text(
         "units real\nboundary p p f\natom_style full\ninclude styles.lmp\nread_data water.data\n"
         "pair_style lj/cut/coul/long 9\nkspace_style pppm 1e-5\n"
+        "fix charge all qeq/point 1 10 1e-6 200 param\nfix wall all wall/reflect zlo EDGE\n"
     )
     system = System.read(tmp_path / "system.lmp")
     assert system.units == "real" and system.molecular == ("bond", "angle") and system.kspace
-    assert system.box
+    assert system.box and system.charges == ("charge",)
+    config = ValidationConfig(**CONFIG)
+    model = Model(Path("m.safetensors"), "", timestep=5.0, cutoff=4.5, angular=True)
+    plan = Plan.make(config.lengths["short"], 5.0, 1.0)
+    text = Inputs(config, system, model, plan, 300.0).production(1)
+    lines = [line.split() for line in text.splitlines()]
+    for line in (
+        "kspace_style none",
+        "unfix charge",
+        "pair_style zero 4.5 full",
+        "bond_style none",
+        "angle_style none",
+        "special_bonds lj/coul 1e-50 1e-50 1e-50",
+        "timestep 5",
+        "compute_modify thermo_temp extra/dof 6",
+        "fix_modify bath temp thermo_temp",
+    ):
+        assert line.split() in lines, line
+    assert [line[0] for line in lines if "none" in line].count("dihedral_style") == 0
     assert {file.name for file in system.files} == {"system.lmp", "styles.lmp", "water.data"}

@@ -28,6 +28,7 @@ class System:
     units:     "metal" or "real".
     molecular: styles of bonded interactions that it sets ("bond", "angle", …).
     kspace:    whether it sets a long-range solver.
+    charges:   IDs of the fixes that equilibrate charges for its pair style.
     box:       whether frames have to bring their box along: it follows the atoms.
     files:     all files that it names and that exist, itself first.
     """
@@ -36,6 +37,7 @@ class System:
     units: str
     molecular: tuple[str, ...]
     kspace: bool
+    charges: tuple[str, ...]
     box: bool
     files: tuple[Path, ...]
 
@@ -67,6 +69,11 @@ class System:
             units=units,
             molecular=tuple(kind for kind in kinds if f"{kind}_style" in commands),
             kspace="kspace_style" in commands,
+            charges=tuple(
+                words[1]
+                for words in lines
+                if words[:1] == ["fix"] and words[3:] and words[3].startswith(("qeq/", "acks2/"))
+            ),
             box=set("".join(commands.get("boundary", ["p"]))) != {"p"},
             files=tuple(dict.fromkeys([*inputs, *others])),
         )
@@ -337,6 +344,7 @@ class Inputs:
         return _join(
             f"include         {self.system.path.name}",
             "kspace_style    none" if self.system.kspace else "",
+            *(f"unfix           {fix}" for fix in self.system.charges),
             f"pair_style      zero {model.cutoff:.12g} full",
             "pair_coeff      * *",
             *(f"{kind}_style{' ' * (10 - len(kind))}none" for kind in self.system.molecular),
