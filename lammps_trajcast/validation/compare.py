@@ -109,16 +109,19 @@ def compare_curves(
     """Sum of |model - reference| over `scale`, against a tolerance or the reference's own spread.
 
     The spread is the mean distance of a block of the reference from the mean of its other blocks;
-    the curve passes within `spreads` times that, too.
+    the curve passes within `spreads` times that, too. Where that would excuse anything, nothing is
+    judged.
     """
     own = reference.own_distance(scale)
-    limit = None if tolerance is None else max(tolerance, spreads * own)
+    too_short = spreads * own >= 1.0
+    limit = None if tolerance is None or too_short else max(tolerance, spreads * own)
     return Check(
         name,
         value=reference.distance(model.mean, scale),
         unit="%",
         limit=limit,
-        reference=f"block from the others {100.0 * own:.3g} %",
+        reference=f"block from the others {100.0 * own:.3g} %"
+        + (": blocks too short" if too_short else ""),
         model=f"block from the others {100.0 * model.own_distance(scale):.3g} %",
         noise=own / math.sqrt(len(reference.values)) if own else None,
     )
