@@ -492,21 +492,25 @@ def add_mistakes(place: Workplace) -> None:
     place.add("mistakes", example("frozen", everywhere, hold, moving, one_step) + rest)
 
 
-def test_constraints_are_refused(workplace) -> None:
+def test_constraints_are_refused(workplace, report) -> None:
     """The script before fix shake ran, with it LAMMPS says what to do."""
     refusal = workplace.errors["molecular"]
     assert "fix 2 (style shake)" in refusal and "'unfix 2'" in refusal
+    report("fix shake", "refused, with the remedy")
 
 
-def test_a_stale_neighbor_list_is_refused(workplace) -> None:
+def test_a_stale_neighbor_list_is_refused(workplace, report) -> None:
+    """That of atoms which write_restart may have put in another order."""
     assert "'run ... pre yes'" in workplace.errors["frozen"]
+    report("run pre no after write_restart", "refused, with the remedy")
 
 
-def test_warnings_about_frozen_atoms(workplace) -> None:
+def test_warnings_about_frozen_atoms(workplace, report) -> None:
     """Atoms that a fix cannot hold, and atoms that have velocities although nothing moves them."""
     held, moving = workplace.warnings("mistakes")
     assert "setforce" in held and "'group mobile subtract all frozen'" in held
     assert "'velocity frozen set 0 0 0'" in moving
+    report("fix setforce, moving atoms outside the group", "a warning with the remedy each")
 
 
 def test_partitions_and_the_python_module(workplace, report) -> None:
