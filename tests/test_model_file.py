@@ -113,6 +113,18 @@ def test_fingerprint_knows_weights_and_time_step(model: ModelFile) -> None:
     assert ModelFile(other_origin, model.state_dict).fingerprint() == model.fingerprint()
 
 
+def test_fingerprint_outlives_a_release(model: ModelFile) -> None:
+    """Restart files hold it, and a later release may know more options of a network."""
+
+    class Later(ModelMetadata):
+        option: str = "off"
+
+    content = model.metadata.model_dump()
+    same = ModelFile(Later(**content), model.state_dict)
+    other = ModelFile(Later(**content, option="on"), model.state_dict)
+    assert same.fingerprint() == model.fingerprint() != other.fingerprint()
+
+
 def test_absent_file(tmp_path: Path) -> None:
     refused(tmp_path / "no.safetensors", "no such model file")
 

@@ -229,7 +229,10 @@ class ModelFile:
     def fingerprint(self) -> str:
         """Return a SHA-256 digest of architecture, units, time step and weights (hexadecimal)."""
         digest = hashlib.sha256()
-        core = self.metadata.model_dump(mode="json", exclude={"statistics", "provenance"})
+        # Without defaults: a field that a later release adds changes no fingerprint.
+        core = self.metadata.model_dump(
+            mode="json", exclude={"statistics", "provenance"}, exclude_defaults=True
+        )
         digest.update(json.dumps(core, sort_keys=True).encode())
         for name in sorted(self.state_dict):
             digest.update(name.encode())
