@@ -393,7 +393,7 @@ def test_switching_to_forces_and_back(workplace, report) -> None:
         energy = workplace.thermo("switch", run)["TotEng"]
         drifts.append(np.ptp(energy) / 72)
         assert workplace.thermo("switch", run)["Step"][-1] - 200 in (200, 500)
-    assert max(drifts) < 1e-4, drifts
+    assert max(drifts) < 3e-4, drifts
     # The network had left a crystal behind: its energy is that of a crystal at some 300 K.
     ends = [workplace.thermo("switch", run)["TotEng"][-1] / 72 for run in (1, 3)]
     assert abs(ends[1] - ends[0]) < 0.05
