@@ -53,8 +53,12 @@ std::string find_executable() {
   if (const char *wanted = std::getenv(PYTHON_VARIABLE))
     return wanted;
   // PREFIX/lib/pythonX.Y/site-packages/lammps_trajcast/trajcast_fix.so
-  const std::string mine = parent(own_path(), 5) + "/bin/python3";
-  return exists(mine) ? mine : TRAJCAST_PYTHON_EXECUTABLE;
+  const std::string packages = parent(own_path(), 2), ending = "-packages";
+  const bool installed =
+      packages.size() > ending.size() &&
+      packages.compare(packages.size() - ending.size(), std::string::npos, ending) == 0;
+  const std::string mine = parent(packages, 3) + "/bin/python3";
+  return installed && exists(mine) ? mine : TRAJCAST_PYTHON_EXECUTABLE;
 }
 
 // The directory of the interpreter that a virtual environment was made from; empty outside of one.
