@@ -15,6 +15,7 @@
 #include "neigh_list.h"
 #include "neighbor.h"
 #include "pair.h"
+#include "timer.h"
 #include "update.h"
 
 #include <sys/resource.h>
@@ -40,8 +41,8 @@ constexpr double TIMESTEP_TOLERANCE = 1.0e-6;
 constexpr int OWNER = 2; // rank and index
 constexpr int STATE = 6; // position and velocity
 
-const std::vector<std::string> KEYWORDS = {"device", "precision", "kernels", "threads",
-                                           "energy", "conserve",  "restart"};
+const std::vector<std::string> KEYWORDS = {"device",   "precision", "kernels", "threads", "energy",
+                                           "conserve", "restart",   "guard",   "limit",   "factor"};
 
 double distance_squared(const double *a, const double *b) {
   const double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
@@ -64,17 +65,18 @@ bool is_keyword(const std::string &word) {
 /* ---------------------------------------------------------------------- */
 
 FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
-    : Fix(lmp, narg, arg), message_text(4096, '\0') {
+    : Fix(lmp, narg, arg), message_text(4096, '\0'), snapshot(lmp) {
   time_integrate = 1;
   dynamic_group_allow = 1;
   scalar_flag = 1;
   extscalar = 1;
   vector_flag = 1;
-  size_vector = 11;
+  size_vector = 13;
   extvector = 0;
   global_freq = 1;
   restart_global = 1;
   comm_forward = STATE;
+  maxexchange = trajcast::Snapshot::MAX_EXCHANGE;
   message = {message_text.data(), static_cast<int64_t>(message_text.size())};
 
   parse(narg, arg);
@@ -94,16 +96,22 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
   if (conserve_energy)
     constant_energy = std::make_unique<trajcast::ConstantEnergy>(
         lmp, groupbit, std::string(id) + "_potential_energy");
+  atom->add_callback(Atom::GROW);
 }
 
 /* ---------------------------------------------------------------------- */
 
 FixPythonTrajcast::~FixPythonTrajcast() {
+  if (modify->get_fix_by_id(id))
+    atom->delete_callback(id, Atom::GROW);
   // A run that an error ended may have left them switched off. LAMMPS may have no pair style any
   // more.
-  if (force)
+  if (force) {
     for (auto &reference : references)
       reference.find(cutoff);
+    if (rescue)
+      rescue->find(cutoff);
+  }
   // LAMMPS may outlive the Python that it was started from.
   if (model && trajcast::python_is_running())
     bridge->close(model, &message);
@@ -127,7 +135,7 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
                      "atom type, in the order of the types, and keywords after them",
                      elements.size(), atom->ntypes));
 
-  for (; iarg < narg; iarg += 2) {
+  while (iarg < narg) {
     const std::string keyword = arg[iarg];
     if (!is_keyword(keyword))
       fail(fmt::format("unknown keyword '{}': write one of {}", keyword,
@@ -135,6 +143,14 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
     if (iarg + 1 == narg)
       fail(fmt::format("keyword '{}' has no value: write one after it", keyword));
     const std::string value = arg[iarg + 1];
+    if (keyword == "guard") {
+      iarg = parse_guard(narg, arg, iarg + 1);
+      continue;
+    }
+    if (keyword == "limit" || keyword == "factor") {
+      iarg = parse_limits(narg, arg, iarg);
+      continue;
+    }
     if (keyword == "device") {
       device = value;
       if (value != "auto" && value != "cpu" && value != "cuda")
@@ -167,6 +183,7 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
         fail(fmt::format("'{}' is no number of threads: write 'threads N' with N at least 1",
                          value));
     }
+    iarg += 2;
   }
 }
 
@@ -206,8 +223,12 @@ void FixPythonTrajcast::open_model() {
   config.mpi_function = reinterpret_cast<int64_t>(&PMPI_Comm_rank);
   config.mpi_library = library;
 #endif
+  trajcast::Limits training(atom->ntypes);
   trajcast_model_info info = {};
   info.masses = model_masses.data();
+  info.max_displacements = training.displacements.data();
+  info.max_speeds = training.speeds.data();
+  info.min_distances = training.distances.data();
 
   const bool failed = bridge->open(&config, &model, &info, &message) != TRAJCAST_OK;
   fail_if_any(failed, message.text);
@@ -215,6 +236,7 @@ void FixPythonTrajcast::open_model() {
   cutoff = info.cutoff;
   fingerprint = info.fingerprint;
   check_agreement(info);
+  set_limits(info, training);
 }
 
 /* ----------------------------------------------------------------------
@@ -269,6 +291,7 @@ void FixPythonTrajcast::prepare_run() {
   check_timestep();
   check_masses();
   find_references();
+  find_rescue();
   check_neighbor_cutoff();
   check_exclusions();
   check_integrators();
@@ -436,7 +459,7 @@ bool FixPythonTrajcast::neighbor_list_may_be_late() const {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::warn_about_forces() {
-  if (igroup == 0 && references.empty() && std::strcmp(force->pair_style, "zero") != 0 &&
+  if (igroup == 0 && references.empty() && !rescue && std::strcmp(force->pair_style, "zero") != 0 &&
       comm->me == 0)
     error->warning(FLERR,
                    "Fix {} python/trajcast uses no forces, those of pair_style {} are computed in "
@@ -524,12 +547,18 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
          "(write_restart, write_data, ...): write 'run ... pre yes'");
   graph_seconds = 0.0;
   forward_seconds = 0.0;
+  if (response == Response::STOP)
+    remember_velocities();
   if (constant_energy)
     constant_energy->begin_step();
   add_impulse();
   gather_frame();
   predict();
-  move_atoms();
+  const std::string problem = objection();
+  if (problem.empty())
+    move_atoms();
+  else
+    respond(problem);
 }
 
 /* ----------------------------------------------------------------------
@@ -567,6 +596,7 @@ void FixPythonTrajcast::gather_frame() {
 
   const int nnodes = nlocal + static_cast<int>(edges.remote.size());
   types.resize(nnodes);
+  moved.resize(nnodes);
   velocities.resize(3 * nnodes);
   masses.resize(nlocal);
   unwrapped.resize(3 * nlocal);
@@ -574,6 +604,7 @@ void FixPythonTrajcast::gather_frame() {
   new_velocities.resize(3 * nlocal);
   for (int i = 0; i < nlocal; i++) {
     types[i] = atom->type[i];
+    moved[i] = is_moved(i);
     masses[i] = mass_of(i);
     domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
     std::copy_n(atom->v[i], 3, &velocities[3 * i]);
@@ -581,6 +612,7 @@ void FixPythonTrajcast::gather_frame() {
   for (int n = nlocal; n < nnodes; n++) {
     const int j = nlocal + candidate_ghost[edges.remote[n - nlocal]];
     types[n] = atom->type[j];
+    moved[n] = is_moved(j);
     std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
   }
   graph_seconds += MPI_Wtime() - start;
@@ -628,10 +660,11 @@ void FixPythonTrajcast::unpack_forward_comm(int n, int first, double *buffer) {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::predict() {
+  last = {};
   if (atom->natoms == 0)
     return;
 
-  trajcast_frame frame = {};
+  frame = {};
   frame.num_atoms = atom->nlocal;
   frame.num_remote = static_cast<int64_t>(edges.remote.size());
   frame.remote = edges.remote.data();
@@ -648,8 +681,14 @@ void FixPythonTrajcast::predict() {
   frame.num_boundary = static_cast<int64_t>(edges.boundary.size());
   frame.boundary = edges.boundary.data();
   frame.conserve = conserve;
+  if (guard) {
+    frame.check = [](void *fix, const double *predictions, double *sums) {
+      static_cast<FixPythonTrajcast *>(fix)->check(predictions, sums);
+    };
+    frame.context = this;
+    frame.check_remote = comm->nprocs > 1 && guard->limits_distances();
+  }
 
-  last = {};
   last.displacements = displacements.data();
   last.velocities = new_velocities.data();
   message.text[0] = '\0';
@@ -658,13 +697,6 @@ void FixPythonTrajcast::predict() {
     lose(message.text);
   if (status == TRAJCAST_FAILED)
     fail_if_any(message.text[0] != '\0', message.text);
-  if (last.broken)
-    fail_if_any(
-        last.broken_atom >= 0,
-        fmt::format("the model's prediction for atom {} at step {} is not a number: check the "
-                    "state before it for atoms that nearly touch and for velocities beyond those "
-                    "that the model was trained with",
-                    last.broken_atom >= 0 ? atom->tag[last.broken_atom] : 0, update->ntimestep));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -816,7 +848,11 @@ void FixPythonTrajcast::setup_pre_force(int vflag) { pre_force(vflag); }
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::pre_force(int /*vflag*/) {
-  if (!moves_atoms || references.empty())
+  if (!moves_atoms)
+    return;
+  if (rescue)
+    rescue->switch_to(false); // unless it is one of the following, too
+  if (references.empty())
     return;
   const bigint now = update->ntimestep;
   const bool wanted = update->eflag_global == now || update->eflag_atom == now ||
@@ -833,6 +869,8 @@ void FixPythonTrajcast::pre_force(int /*vflag*/) {
 void FixPythonTrajcast::post_force(int /*vflag*/) {
   for (auto &reference : references)
     reference.switch_to(true); // for whatever comes before the next step
+  if (rescue)
+    rescue->switch_to(true);
   for (int i = 0; i < atom->nlocal; i++)
     if (is_moved(i))
       std::fill_n(atom->f[i], 3, 0.0);
@@ -845,8 +883,19 @@ void FixPythonTrajcast::final_integrate() {
   if (!constant_energy)
     return;
   const std::string problem = constant_energy->end_step();
-  if (!problem.empty())
+  if (!problem.empty() && !snapshot.taken())
     fail(problem);
+}
+
+/* ----------------------------------------------------------------------
+   after a run that a guard has stopped: what other fixes did in its last step is undone
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::post_run() {
+  if (!snapshot.taken())
+    return;
+  snapshot.restore();
+  timer->reset_timeout();
 }
 
 /* ---------------------------------------------------------------------- */
@@ -856,6 +905,18 @@ void FixPythonTrajcast::reset_dt() {
   if (update->whichflag == 1)
     check_timestep();
 }
+
+/* ----------------------------------------------------------------------
+   atoms change their order and rank: so does the state that is kept of them
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::grow_arrays(int nmax) { snapshot.grow(nmax); }
+
+void FixPythonTrajcast::copy_arrays(int from, int to, int /*delflag*/) { snapshot.copy(from, to); }
+
+int FixPythonTrajcast::pack_exchange(int i, double *buffer) { return snapshot.pack(i, buffer); }
+
+int FixPythonTrajcast::unpack_exchange(int i, double *buffer) { return snapshot.unpack(i, buffer); }
 
 /* ----------------------------------------------------------------------
    the state is that of the atoms: all there is to know is which model moved them
@@ -919,6 +980,8 @@ double FixPythonTrajcast::compute_vector(int n) {
       {nremote, MPI_MAX},
       {kilobyte * usage.ru_maxrss, MPI_MAX},
       {static_cast<double>(reference_evaluations), MPI_MAX},
+      {static_cast<double>(num_objections), MPI_MAX},
+      {static_cast<double>(num_rescues), MPI_MAX},
   };
   double all;
   MPI_Allreduce(&values[n].mine, &all, 1, MPI_DOUBLE, values[n].over_ranks, world);
@@ -994,12 +1057,19 @@ void FixPythonTrajcast::fail_if_any(bool wrong, const std::string &reason) {
   if (lowest == comm->nprocs)
     return;
 
-  int length = static_cast<int>(reason.size());
-  MPI_Bcast(&length, 1, MPI_INT, lowest, world);
-  std::string said = reason;
+  fail(from_rank(lowest, reason));
+}
+
+/* ---------------------------------------------------------------------- */
+
+// The text that this rank has, on all ranks.
+std::string FixPythonTrajcast::from_rank(int rank, const std::string &text) {
+  int length = static_cast<int>(text.size());
+  MPI_Bcast(&length, 1, MPI_INT, rank, world);
+  std::string said = text;
   said.resize(length);
-  MPI_Bcast(&said[0], length, MPI_CHAR, lowest, world);
-  fail(said);
+  MPI_Bcast(&said[0], length, MPI_CHAR, rank, world);
+  return said;
 }
 
 /* ---------------------------------------------------------------------- */

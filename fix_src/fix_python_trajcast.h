@@ -7,8 +7,11 @@
 
 #include "constant_energy.h"
 #include "edge_list.h"
+#include "guard.h"
 #include "python_host.h"
 #include "reference_potential.h"
+#include "rescue.h"
+#include "snapshot.h"
 
 #include <array>
 #include <memory>
@@ -39,6 +42,7 @@ public:
   void pre_force(int) override;
   void post_force(int) override;
   void final_integrate() override;
+  void post_run() override;
 
   void reset_dt() override;
   int pack_forward_comm(int, int *, double *, int, int *) override;
@@ -46,6 +50,10 @@ public:
 
   void write_restart(FILE *) override;
   void restart(char *) override;
+  void grow_arrays(int) override;
+  void copy_arrays(int, int, int) override;
+  int pack_exchange(int, double *) override;
+  int unpack_exchange(int, double *) override;
 
   double compute_scalar() override;
   double compute_vector(int) override;
@@ -53,8 +61,11 @@ public:
 
 private:
   void parse(int, char **);
+  int parse_guard(int, char **, int);
+  int parse_limits(int, char **, int);
   void open_model();
   void prepare_run();
+  void set_limits(const trajcast_model_info &, const trajcast::Limits &);
 
   void check_agreement(const trajcast_model_info &);
   void check_timestep();
@@ -86,6 +97,17 @@ private:
   void predict();
   void move_atoms();
 
+  // fix_python_trajcast_guard.cpp: predictions that are not to be trusted
+  void remember_velocities();
+  void check(const double *predictions, double *sums);
+  std::string objection();
+  std::string describe(const trajcast::Violation &) const;
+  void respond(const std::string &objection);
+  void stop_run(const std::string &objection);
+  void find_rescue();
+  void warn_now_and_then(const std::string &objection);
+
+  std::string from_rank(int, const std::string &);
   [[noreturn]] void fail(const std::string &);
   [[noreturn]] void lose(const std::string &);
   void fail_if_any(bool, const std::string &);
@@ -98,6 +120,9 @@ private:
   std::string kernels = "fused";
   int threads = 0;        // 0: decide in open_model()
   bool any_model = false; // whether to continue the restart file of another model
+  enum class Response { STOP, ERROR, WARN, RESCUE, OFF } response = Response::STOP;
+  trajcast::LimitSettings limit_settings;
+  bool factors_given = false;
 
   std::vector<trajcast::ReferencePotential> references;
   bool conserve_energy = false;
@@ -149,6 +174,17 @@ private:
   double forward_seconds = 0.0; // rows to ghost atoms, and the plan of the exchange
   int64_t state_bytes = 0;      // states of other ranks' atoms that come in each step
   trajcast_prediction last = {};
+
+  std::unique_ptr<trajcast::Guard> guard; // none: predictions are not compared with limits
+  trajcast_frame frame;                   // that the guard looks at while a prediction is made
+  std::vector<char> moved;                // (nodes,) whether this fix moves the atom
+  std::unique_ptr<trajcast::Rescue> rescue;
+  bigint num_rescues = 0;    // steps that the small ones have taken over, in all runs
+  bigint num_objections = 0; // predictions that a guard objected to, in all runs
+
+  // For a run that stops: velocities before this step, and the state before it.
+  std::vector<double> velocities_before;
+  trajcast::Snapshot snapshot;
 };
 
 } // namespace LAMMPS_NS

@@ -56,8 +56,16 @@ typedef struct {
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
   char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */
-  double
-      *masses; /* (num_types,) mass of each LAMMPS type's element, g/mol; the caller allocates it */
+  int32_t has_limits; /* 1 if the file says how far the training data went, else 0: then the arrays
+                         of limits below are left alone */
+  double max_temperature; /* kinetic temperature of a frame of that data, K */
+
+  /* Of each LAMMPS type's element; the caller allocates the arrays. Limits are those of the
+     training data, infinite (distances: zero) where it had no such atoms. */
+  double *masses;            /* (num_types,) g/mol */
+  double *max_displacements; /* (num_types,) in one time step, Angstrom */
+  double *max_speeds;        /* (num_types,) in the units of the run */
+  double *min_distances;     /* (num_types, num_types) Angstrom */
 } trajcast_model_info;
 
 /* The atoms of other ranks that own atoms may see before the neighbour list is built anew, each
@@ -96,12 +104,27 @@ typedef struct {
 
   int32_t conserve; /* 1: restore the total momentum (and angular momentum where the model asks for
                        it) */
+
+  /* Judges a prediction on this rank before momentum is conserved; NULL: nothing does. It must not
+     communicate.
+     context:     the one below
+     predictions: (num_nodes, 6) displacement, Angstrom, and velocity, in the units of the run; the
+                  rows of remote nodes come from their owners, see check_remote
+     sums:        (TRAJCAST_CHECK_SUMS,) zeros, to be filled; added up over all ranks in the
+                  reduction that a step makes anyway */
+  void (*check)(void *context, const double *predictions, double *sums);
+  void *context;
+  int32_t check_remote; /* 1: with the rows of remote nodes; all ranks have to agree */
 } trajcast_frame;
+
+enum { TRAJCAST_CHECK_SUMS = 7 };
 
 /* What comes back for each atom of a frame, the caller allocates both arrays, and what it took. */
 typedef struct {
   double *displacements; /* (num_atoms, 3) x(t + timestep) - x(t), Angstrom */
   double *velocities;    /* (num_atoms, 3) v(t + timestep), in the units of the run */
+
+  double check_sums[TRAJCAST_CHECK_SUMS]; /* what check() filled, summed over all ranks */
 
   int32_t broken;      /* 1 if the prediction for an atom of any rank is not a number, else 0 */
   int64_t broken_atom; /* the first such own atom; -1: none */

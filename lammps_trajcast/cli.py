@@ -1,4 +1,5 @@
-"""The command line: lammps-trajcast convert, info, record, dataset, baseline, train, validate.
+"""The command line: lammps-trajcast convert, info, limits, record, dataset, baseline, train,
+validate.
 
 Nothing heavy is imported before a command needs it: `--help` answers at once.
 """
@@ -112,6 +113,26 @@ def info(model: Annotated[Path, typer.Argument(help="Model file.")]) -> None:
 
     with _one_line_for(ModelFileError):
         typer.echo(describe_model(model, ModelFile.load(model)))
+
+
+@app.command()
+def limits(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    dataset: Annotated[
+        list[Path], typer.Argument(help="Files of the data set that it was trained on (HDF5).")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+) -> None:
+    """Store in a model file how far its training data went, which the guards of the fix need."""
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.data.limits import with_limits
+    from lammps_trajcast.describe import describe_limits
+    from lammps_trajcast.model.file import ModelFile, ModelFileError
+
+    with _one_line_for(ModelFileError, DatasetError):
+        limited = with_limits(ModelFile.load(model), dataset)
+        limited.save(output)
+    typer.echo(f"{output}\n{describe_limits(limited)}")
 
 
 @app.command(cls=_CommandWithLists)

@@ -44,6 +44,8 @@ def describe_model(path: Path, model: ModelFile) -> str:
     parts = [f"{path}", _table(rows)]
     if data.statistics:
         parts += ["", "Training data (Angstrom, fs, K):", _table(_entries(data.statistics))]
+    if data.limits:
+        parts += ["", describe_limits(model)]
     if data.provenance:
         parts += ["", "Provenance:", _table(_entries(data.provenance))]
     return "\n".join([*parts, "", input_lines(path, model)])
@@ -61,6 +63,29 @@ def _variant(network: Architecture) -> str:
         if value != Architecture.model_fields[name].default
     ]
     return ", ".join(differences) or "none, as published"
+
+
+def describe_limits(model: ModelFile) -> str:
+    """How far the training data of a model with limits went."""
+    data = model.metadata
+    limits = data.limits
+    assert limits is not None
+    rows: list[tuple[str, str]] = []
+    for name, largest, rms, unit in (
+        ("displacement", limits.max_displacement, limits.rms_displacement, "Angstrom"),
+        ("speed", limits.max_speed, limits.rms_speed, VELOCITY_UNIT[data.units]),
+    ):
+        for species, most, usual in zip(data.species, largest, rms, strict=True):
+            if most is not None and usual is not None:
+                rows.append((f"{name} of {species}", f"{most:.4g}, rms {usual:.4g} {unit}"))
+    for i, row in enumerate(limits.min_distance):
+        for j, distance in enumerate(row[: i + 1]):
+            if distance is not None:
+                pair = f"{data.species[j]}-{data.species[i]}"
+                rows.append((f"distance {pair}", f"{distance:.4g} Angstrom"))
+    low, mean, high = limits.min_temperature, limits.mean_temperature, limits.max_temperature
+    rows.append(("temperature", f"{low:.4g} to {high:.4g} K, mean {mean:.4g} K"))
+    return "\n".join(["Extremes of the training data, for the guards of the fix:", _table(rows)])
 
 
 def input_lines(path: Path, model: ModelFile) -> str:

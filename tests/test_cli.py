@@ -140,6 +140,36 @@ def test_convert_then_info(tmp_path: Path) -> None:
     assert "timestep        0.005" in out and "timestep 5)" in out
 
 
+def test_limits_then_info(dump: Path, tmp_path: Path) -> None:
+    """A model of other units and another order of elements than the data set that it gets."""
+    build = ("dataset", dump, "--elements", "H", "O", "--timestep", 0.5, "--split", 1, 0, 0)
+    for horizon in (40, 50):
+        status, _, err = invoke(*build, "--horizon", horizon, "-o", tmp_path / f"{horizon}.h5")
+        assert status == 0, err
+    case, model = PARITY / "water_l1", tmp_path / "water.safetensors"
+    status, _, err = invoke(
+        *("convert", "--config", case / "config.yaml", "--weights", case / "state_dict.pt"),
+        *("--species", "O", "H", "--timestep", 40, "--units", "metal", "-o", model),
+    )
+    assert status == 0, err
+    assert "Extremes" not in invoke("info", model)[1]
+
+    limited = tmp_path / "limited.safetensors"
+    status, out, err = invoke("limits", model, tmp_path / "40.h5", "-o", limited)
+    assert status == 0, err
+    assert invoke("info", limited)[1].count(out.partition("\n")[2].rstrip()) == 1
+    velocities = TrajectoryPairs(tmp_path / "40.h5", "train")[0].velocities.numpy()
+    speeds = 1000.0 * np.linalg.norm(velocities, axis=1)
+    assert f"speed of O         {speeds[2]:.4g}, rms {speeds[2]:.4g} Angstrom/ps" in out
+    assert f"displacement of O  {0.04 * speeds[2]:.4g}," in out
+    rms = np.sqrt((speeds[:2] ** 2).mean())
+    assert f"speed of H         {speeds[:2].max():.4g}, rms {rms:.4g} Angstrom/ps" in out
+    assert "distance O-H" in out and "distance O-O" not in out
+
+    status, _, err = invoke("limits", model, tmp_path / "50.h5", "-o", tmp_path / "no.safetensors")
+    assert status == 1 and "50 fs apart" in err and err.count("\n") == 1
+
+
 def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     for name in ("broken.safetensors", "absent.safetensors"):
@@ -149,7 +179,8 @@ def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["convert"], ["info"], ["record"], ["dataset"], ["baseline"], ["train"]]
+    "command",
+    [[], ["convert"], ["info"], ["limits"], ["record"], ["dataset"], ["baseline"], ["train"]],
 )
 def test_help(command: list[str]) -> None:
     status, out, _ = invoke(*command, "--help")

@@ -23,7 +23,12 @@ import torch
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.statistics import dataset_statistics, smallest_distance
+from lammps_trajcast.data.statistics import (
+    NEIGHBOUR_RANGE,
+    dataset_statistics,
+    lower_distances,
+    smallest_distance,
+)
 from lammps_trajcast.data.trajectory import Species, TrajectoryError, checked, read_frames
 
 SI_O = Species.from_types(["Si", "O"])
@@ -293,6 +298,14 @@ def test_statistics_of_known_motion(tmp_path: Path) -> None:
     # Relative velocities are +-0.0015; three of the six degrees of freedom are the centre of mass.
     boltzmann = ase.units.kB / ase.units._amu * ase.units._e * 1e-10  # (A/fs)^2 per g/mol
     assert statistics.temperature == pytest.approx(2 * 2.0 * 0.0015**2 / (3 * boltzmann), rel=1e-6)
+    limits = statistics.limits
+    assert limits.max_displacement == pytest.approx((0.06,))
+    assert limits.rms_displacement == pytest.approx((np.sqrt((0.06**2 + 0.03**2) / 2),))
+    assert limits.max_speed == pytest.approx((0.002,))
+    assert limits.rms_speed == pytest.approx((np.sqrt((0.002**2 + 0.001**2) / 2),))
+    assert limits.min_distance[0] == pytest.approx((statistics.min_distance,))
+    assert limits.min_temperature == pytest.approx(statistics.temperature)
+    assert limits.max_temperature == pytest.approx(statistics.temperature)
 
 
 @pytest.mark.parametrize("pbc", [True, False, (True, False, True)])
@@ -304,6 +317,26 @@ def test_smallest_distance_against_ase(pbc: bool | tuple[bool, ...]) -> None:
         distances = atoms.get_all_distances(mic=True)
         expected = min(distances[np.triu_indices(4, 1)])
         assert smallest_distance(atoms.positions, cell, atoms.pbc) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("pbc", [True, False, (True, False, True)])
+def test_distances_of_species_against_ase(pbc: bool | tuple[bool, ...]) -> None:
+    """The smallest of several frames, for each pair of species; none beyond the range."""
+    random = np.random.default_rng(6)
+    cell = np.array([[9.0, 0.0, 0.0], [2.0, 8.0, 0.0], [1.0, -1.0, 9.0]])
+    species = np.array([0, 0, 1, 1, 1, 0, 2])
+    smallest, expected = np.full((4, 4), np.inf), np.full((4, 4), np.inf)
+    for _ in range(6):
+        symbols = [("H", "He", "Li")[k] for k in species]
+        atoms = ase.Atoms(symbols, scaled_positions=random.uniform(size=(7, 3)), cell=cell, pbc=pbc)
+        lower_distances(smallest, atoms.positions, cell, atoms.pbc, species)
+        distances = atoms.get_all_distances(mic=True)
+        for i, j in zip(*np.triu_indices(7, 1), strict=True):
+            pair = (species[i], species[j])
+            expected[pair] = expected[pair[::-1]] = min(expected[pair], distances[i, j])
+    expected[expected > NEIGHBOUR_RANGE] = np.inf
+    assert smallest == pytest.approx(expected)
+    assert np.isfinite(smallest[:2, :3]).all() and np.isinf(smallest[3]).all()
 
 
 def test_smallest_distance_without_a_cell() -> None:

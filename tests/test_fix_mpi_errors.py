@@ -28,7 +28,7 @@ def sabotaged(lmp, quartz, model_file, tmp_path):
         directory.mkdir(exist_ok=True)
         (directory / "sitecustomize.py").write_text(code)
         return lmp(
-            quartz.script(model_file("quartz_l2"), 5),
+            quartz.script(model_file("quartz_l2"), 5, options="guard error"),
             quartz,
             ranks=ranks,
             environment={"PYTHONPATH": str(directory)},

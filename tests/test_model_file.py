@@ -15,9 +15,22 @@ from safetensors.torch import save_file
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.checkpoint import convert_checkpoint
 from lammps_trajcast.model.file import ModelFile, ModelFileError, ModelMetadata, weights_of
+from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.network import TrajCast
 
 HEADER_KEY = "lammps_trajcast"
+
+
+LIMITS = Limits(
+    max_displacement=(0.3, 0.5),
+    rms_displacement=(0.1, 0.13),
+    max_speed=(0.02, 0.03),
+    rms_speed=(0.005, 0.007),
+    min_distance=((2.8, 1.5), (1.5, None)),
+    min_temperature=280.0,
+    mean_temperature=300.0,
+    max_temperature=330.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +56,7 @@ def model() -> ModelFile:
         rms_velocity=0.004,
         precision="double",
         statistics={"max_speed": 0.02, "pairs": 7},
+        limits=LIMITS,
         provenance={"made by": "a test", "nested": {"list": [1, 2]}},
     )
     return ModelFile(metadata, weights_of(TrajCast(arch)))
@@ -63,10 +77,10 @@ def header_of(path: Path) -> tuple[dict, bytes]:
 
 
 def rewrite(path: Path, change) -> None:
-    """Change the metadata of a file in place."""
+    """Change the metadata of a file in place; it has no checksum then, as those of old."""
     header, tensors = header_of(path)
     metadata = json.loads(header["__metadata__"][HEADER_KEY])
-    header["__metadata__"][HEADER_KEY] = json.dumps(change(metadata) or metadata)
+    header["__metadata__"] = {HEADER_KEY: json.dumps(change(metadata) or metadata)}
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + tensors)
 
@@ -107,7 +121,7 @@ def test_fingerprint_knows_weights_and_time_step(model: ModelFile) -> None:
     name = "read_out.read_out.weight"
     changed = {**model.state_dict, name: model.state_dict[name] + 1e-9}
     other_step = model.metadata.model_copy(update={"timestep": 20.0})
-    other_origin = model.metadata.model_copy(update={"provenance": {}})
+    other_origin = model.metadata.model_copy(update={"provenance": {}, "limits": None})
     assert ModelFile(model.metadata, changed).fingerprint() != model.fingerprint()
     assert ModelFile(other_step, model.state_dict).fingerprint() != model.fingerprint()
     assert ModelFile(other_origin, model.state_dict).fingerprint() == model.fingerprint()
@@ -123,6 +137,24 @@ def test_fingerprint_outlives_a_release(model: ModelFile) -> None:
     same = ModelFile(Later(**content), model.state_dict)
     other = ModelFile(Later(**content, option="on"), model.state_dict)
     assert same.fingerprint() == model.fingerprint() != other.fingerprint()
+
+
+def test_files_without_limits_are_read(written: Path) -> None:
+    """As those written before there were any, with the same fingerprint."""
+    whole = ModelFile.load(written).fingerprint()
+    rewrite(written, lambda metadata: metadata.pop("limits") and None)
+    assert ModelFile.load(written).metadata.limits is None
+    assert ModelFile.load(written).fingerprint() == whole
+
+
+def test_limits_of_some_species_in_other_units() -> None:
+    turned = LIMITS.of_species([1, 0, 1])
+    assert turned.max_displacement == (0.5, 0.3, 0.5)
+    assert turned.min_distance == ((None, 1.5, None), (1.5, 2.8, 1.5), (None, 1.5, None))
+    metal = turned.converted("real", "metal")
+    assert metal.max_speed == pytest.approx((30.0, 20.0, 30.0))
+    assert metal.rms_speed == pytest.approx((7.0, 5.0, 7.0))
+    assert metal.min_distance == turned.min_distance
 
 
 def test_absent_file(tmp_path: Path) -> None:
@@ -156,6 +188,12 @@ def test_another_safetensors_file(tmp_path: Path) -> None:
         (lambda m: m.update(species=["Si", "Si"]), ["twice"]),
         (lambda m: m.update(masses=[1.0, -2.0]), ["masses"]),
         (lambda m: m.update(surprise=1), ["surprise"]),
+        (lambda m: m["limits"].update(max_speed=[1.0]), ["limits", "each species"]),
+        (lambda m: m["limits"].update(min_distance=[[1.0]] * 10**5), ["limits", "each species"]),
+        (lambda m: m["limits"].update(min_distance=[[3, 2], [1, 3]]), ["limits", "symmetric"]),
+        (lambda m: m["limits"].update(max_speed=[-1.0, 1.0]), ["limits.max_speed"]),
+        (lambda m: m["limits"].pop("rms_speed") and None, ["limits.rms_speed: missing"]),
+        (lambda m: m.update(limits=LIMITS.of_species([0]).model_dump()), ["the 2 elements"]),
         (lambda m: m["architecture"].update(num_hidden_channels=8), ["shape"]),
         (lambda m: m["architecture"].update(num_hidden_channels=10**9), ["num_hidden_channels"]),
         (lambda m: m["architecture"].update(num_mp_layers=3), ["interactions.2", "missing"]),

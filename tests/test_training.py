@@ -122,6 +122,8 @@ def test_what_training_leaves(trained: Path, dataset: Path) -> None:
             [np.diff(s["positions"][:], axis=0).reshape(-1, 3) for s in segments]
         )
     assert data.statistics["max_speed"] == pytest.approx(speed)
+    assert data.limits is not None
+    assert max(data.limits.max_speed) == pytest.approx(speed)
     assert data.rms_displacement == pytest.approx(np.sqrt((moves**2).mean()))
     assert 0 < data.provenance["test_error_velocity"] < 2
     assert data.provenance["configuration"]["seed"] == 3

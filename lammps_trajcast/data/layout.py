@@ -28,7 +28,7 @@ import numpy as np
 
 FORMAT = "lammps-trajcast dataset"
 FORMAT_VERSION = 1
-UNITS = "real"
+UNITS: Literal["real"] = "real"
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

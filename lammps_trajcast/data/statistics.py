@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from lammps_trajcast.data.layout import DatasetSource, Split, open_dataset, segments_of
 from lammps_trajcast.data.trajectory import BOLTZMANN
+from lammps_trajcast.model.limits import Limits
 
 # Frames of a segment in which the smallest distance is looked for: it hardly changes with more.
 DISTANCE_FRAMES = 50
+# Atoms of two species that never come closer than this are no neighbours, Angstrom.
+NEIGHBOUR_RANGE = 6.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Statistics:
     max_speed:           largest speed, Angstrom/fs.
     min_distance:        smallest distance between two atoms, Angstrom.
     temperature:         mean kinetic temperature, K.
+    limits:              extremes for each species, speeds in Angstrom/fs.
     """
 
     pairs: int
@@ -38,53 +42,121 @@ class Statistics:
     max_speed: float
     min_distance: float
     temperature: float
+    limits: Limits
 
     def as_dict(self) -> dict[str, float]:
-        """The same as a plain mapping, for the header of a model file."""
-        return asdict(self)
+        """The numbers of the whole data set, for the header of a model file."""
+        numbers = asdict(self)
+        del numbers["limits"]
+        return numbers
+
+
+class _LengthsOfSpecies:
+    """Largest and root mean square length of vectors, for each species."""
+
+    def __init__(self, num_species: int) -> None:
+        self.largest_square = np.zeros(num_species)
+        self._sums = np.zeros(num_species)
+        self._counts = np.zeros(num_species)
+
+    def see(self, vectors: NDArray[np.float64], species: NDArray[np.int64]) -> None:
+        """Take in vectors (F, N, 3) of atoms (N,)."""
+        squares = np.einsum("fnc,fnc->fn", vectors, vectors)
+        np.maximum.at(self.largest_square, species, squares.max(axis=0, initial=0.0))
+        np.add.at(self._sums, species, squares.sum(axis=0))
+        np.add.at(self._counts, species, len(squares))
+
+    @property
+    def count(self) -> int:
+        return int(self._counts.sum())
+
+    @property
+    def sum_of_squares(self) -> float:
+        return float(self._sums.sum())
+
+    def largest(self) -> tuple[float | None, ...]:
+        return _positive(np.sqrt(self.largest_square))
+
+    def rms(self) -> tuple[float | None, ...]:
+        return _positive(np.sqrt(self._sums / np.maximum(self._counts, 1.0)))
 
 
 def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistics:
-    """Statistics of a split of a data set.
+    """Statistics of a split of a data set, which is read one segment at a time.
 
     Raises DatasetError if the file is no data set, ValueError if the split is empty.
     """
-    pairs = components = 0
-    displacement_squares = velocity_squares = 0.0
-    max_displacement = max_speed = 0.0
-    min_distance = np.inf
+    pairs = 0
+    velocity_squares = 0.0
+    lone_distance = np.inf
     temperatures: list[float] = []
+    means: list[float] = []
     with open_dataset(path) as file:
+        num_species = len(file.attrs["elements"])
+        displacements, speeds = _LengthsOfSpecies(num_species), _LengthsOfSpecies(num_species)
+        distances = np.full((num_species, num_species), np.inf)
         for name in segments_of(file, split):
             segment: h5py.Group = file[name]
+            species, cell, pbc = segment["species"][:], segment["cell"][:], segment["pbc"][:]
             positions, velocities = segment["positions"][:], segment["velocities"][:]
             before, after = segment["pairs"][:].T
-            displacement = positions[after] - positions[before]
             pairs += len(before)
-            components += displacement.size
-            displacement_squares += float(np.sum(displacement**2))
+            displacements.see(positions[after] - positions[before], species)
+            speeds.see(velocities, species)
             velocity_squares += float(np.sum(velocities[after] ** 2))
-            max_displacement = max(max_displacement, _longest(displacement))
-            max_speed = max(max_speed, _longest(velocities))
-            masses = file.attrs["masses"][segment["species"][:]]
-            temperatures.append(_temperature(velocities, masses))
+            of_frames = _temperatures(velocities, file.attrs["masses"][species])
+            temperatures += [of_frames.min(), of_frames.max()]
+            means.append(float(of_frames.mean()))
             spread = np.linspace(0, len(positions) - 1, min(DISTANCE_FRAMES, len(positions)))
             for frame in np.unique(spread.astype(int)):
-                distance = smallest_distance(
-                    positions[frame], segment["cell"][:], segment["pbc"][:]
-                )
-                min_distance = min(min_distance, distance)
+                lower_distances(distances, positions[frame], cell, pbc, species)
+                if np.isinf(distances).all():
+                    lone_distance = min(
+                        lone_distance, smallest_distance(positions[frame], cell, pbc)
+                    )
     if pairs == 0:
         raise ValueError(f"{path}: split '{split}' is empty")
+    components = 3 * displacements.count
     return Statistics(
         pairs=pairs,
-        rms_displacement=float(np.sqrt(displacement_squares / components)),
+        rms_displacement=float(np.sqrt(displacements.sum_of_squares / components)),
         rms_velocity=float(np.sqrt(velocity_squares / components)),
-        max_displacement=max_displacement,
-        max_speed=max_speed,
-        min_distance=min_distance,
-        temperature=float(np.mean(temperatures)),
+        max_displacement=float(np.sqrt(displacements.largest_square.max())),
+        max_speed=float(np.sqrt(speeds.largest_square.max())),
+        min_distance=float(min(distances.min(), lone_distance)),
+        temperature=float(np.mean(means)),
+        limits=Limits(
+            max_displacement=displacements.largest(),
+            rms_displacement=displacements.rms(),
+            max_speed=speeds.largest(),
+            rms_speed=speeds.rms(),
+            min_distance=tuple(_positive(row) for row in distances),
+            min_temperature=min(temperatures),
+            mean_temperature=float(np.mean(means)),
+            max_temperature=max(temperatures),
+        ),
     )
+
+
+def lower_distances(
+    smallest: NDArray[np.float64],
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+    species: NDArray[np.int64],
+) -> None:
+    """Lower the smallest distances of species where a frame has smaller ones.
+
+    smallest (S, S) symmetric, positions (N, 3), cell (3, 3) in Angstrom; pbc (3,), species (N,).
+    Distances beyond NEIGHBOUR_RANGE are not looked for.
+    """
+    present = np.unique(species)
+    # Nothing beyond what is known already counts, but every pair has to be known first.
+    cutoff = min(float(smallest[np.ix_(present, present)].max()), NEIGHBOUR_RANGE)
+    neighbours = vesin.NeighborList(cutoff=cutoff, full_list=False)
+    first, second, found = neighbours.compute(positions, cell, periodic=pbc, quantities="ijd")
+    np.minimum.at(smallest, (species[first], species[second]), found)
+    np.minimum(smallest, smallest.T, out=smallest)
 
 
 def smallest_distance(
@@ -108,13 +180,15 @@ def smallest_distance(
     return float("inf")
 
 
-def _longest(vectors: NDArray[np.float64]) -> float:
-    return float(np.sqrt(np.max(np.sum(vectors**2, axis=-1))))
+def _positive(values: NDArray[np.float64]) -> tuple[float | None, ...]:
+    return tuple(float(x) if 0.0 < x < np.inf else None for x in values)
 
 
-def _temperature(velocities: NDArray[np.float64], masses: NDArray[np.float64]) -> float:
-    """Mean over frames, velocities (F, N, 3) about the centre of mass."""
+def _temperatures(
+    velocities: NDArray[np.float64], masses: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Temperature of each frame, velocities (F, N, 3) about the centre of mass."""
     drift = np.einsum("n,fnc->fc", masses, velocities) / masses.sum()
     relative = velocities - drift[:, None, :]
     twice_kinetic = np.einsum("n,fnc,fnc->f", masses, relative, relative)
-    return float(np.mean(twice_kinetic)) / (max(3 * len(masses) - 3, 1) * BOLTZMANN)
+    return twice_kinetic / (max(3 * len(masses) - 3, 1) * BOLTZMANN)

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
 
@@ -55,6 +56,7 @@ class ModelMetadata(BaseModel):
     rms_velocity: float = Field(gt=0.0, allow_inf_nan=False)
     precision: Literal["single", "double"] = "single"  # the one the network was trained in
     statistics: Mapping[str, float | int | str | None] = {}  # of the training data
+    limits: Limits | None = None  # of the training data, for each species
     provenance: Mapping[str, Any] = {}  # where the weights come from
 
     @model_validator(mode="after")
@@ -66,6 +68,8 @@ class ModelMetadata(BaseModel):
             raise ValueError("an element is listed twice in species")
         if not all(0.0 < mass < 1e4 for mass in self.masses):
             raise ValueError("masses must be positive, in g/mol")
+        if self.limits is not None and self.limits.num_species != count:
+            raise ValueError(f"limits must list the {count} elements of the network")
         return self
 
 
@@ -231,7 +235,7 @@ class ModelFile:
         digest = hashlib.sha256()
         # Without defaults: a field that a later release adds changes no fingerprint.
         core = self.metadata.model_dump(
-            mode="json", exclude={"statistics", "provenance"}, exclude_defaults=True
+            mode="json", exclude={"statistics", "limits", "provenance"}, exclude_defaults=True
         )
         digest.update(json.dumps(core, sort_keys=True).encode())
         for name in sorted(self.state_dict):

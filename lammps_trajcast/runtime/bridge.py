@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from lammps_trajcast.model.file import ModelFileError
 from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
-from lammps_trajcast.runtime.predictor import Frame, Place, Predictor, PredictorError, StepError
+from lammps_trajcast.runtime.predictor import (
+    NUM_CHECK_SUMS,
+    Check,
+    Frame,
+    Place,
+    Predictor,
+    PredictorError,
+    StepError,
+)
 
 OK = 0
 FAILED = 1
@@ -49,7 +57,15 @@ class Bridge:
             info.conserves_angular_momentum = predictor.conserves_angular_momentum
             info.shares_device = predictor.shares_device
             info.fingerprint = predictor.fingerprint.encode()
-            self._view(info.masses, (config.num_types,), np.float64)[:] = predictor.masses
+            types = config.num_types
+            self._view(info.masses, (types,), np.float64)[:] = predictor.masses
+            limits = predictor.limits
+            info.has_limits = limits is not None
+            if limits is not None:
+                info.max_temperature = limits.temperature
+                self._view(info.max_displacements, (types,), np.float64)[:] = limits.displacements
+                self._view(info.max_speeds, (types,), np.float64)[:] = limits.speeds
+                self._view(info.min_distances, (types, types), np.float64)[:] = limits.distances
             handle[0] = self._next_handle
             self._models[self._next_handle] = predictor
             self._next_handle += 1
@@ -87,9 +103,11 @@ class Bridge:
                     boundary=self._indices(frame.boundary, frame.num_boundary) if r else None,
                 ),
                 conserve=bool(frame.conserve),
+                check=self._check(frame),
             )
             self._view(prediction.displacements, (n, 3), np.float64)[:] = after.displacements
             self._view(prediction.velocities, (n, 3), np.float64)[:] = after.velocities
+            self._view(prediction.check_sums, (NUM_CHECK_SUMS,), np.float64)[:] = after.check_sums
             prediction.broken = after.broken
             prediction.broken_atom = after.broken_atom
             traffic = predictor.halo.traffic
@@ -114,6 +132,19 @@ class Bridge:
             config.communicator, config.mpi_function, self._text(config.mpi_library)
         )
         return Place(communicator, config.node_rank, config.node_ranks)
+
+    def _check(self, frame: Any) -> Check | None:
+        if frame.check == self._ffi.NULL:
+            return None
+
+        def judge(predictions: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
+            frame.check(
+                frame.context,
+                self._ffi.from_buffer("double[]", predictions),
+                self._ffi.from_buffer("double[]", sums),
+            )
+
+        return Check(judge, with_remote=bool(frame.check_remote))
 
     def _indices(self, pointer: Any, count: int) -> NDArray[np.int64]:
         return self._view(pointer, (count,), np.int64)

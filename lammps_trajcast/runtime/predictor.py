@@ -3,9 +3,9 @@
 import copy
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.network import quick_construction
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
 from lammps_trajcast.runtime.stages import make_stages
@@ -63,6 +64,28 @@ class Frame(NamedTuple):
     boundary: NDArray[np.int64] | None = None  # the other own atoms; None if R = 0
 
 
+NUM_CHECK_SUMS = 7
+
+
+class Check(NamedTuple):
+    """Judges a prediction before momentum is conserved, as in `fix_src/trajcast_bridge.h`."""
+
+    judge: Callable[[NDArray[np.float64], NDArray[np.float64]], None]
+    """Called with predictions (N or N + R, 6), displacement in Angstrom and velocity in the units
+    of the run, and with zeros (NUM_CHECK_SUMS,) to fill, which are summed over all ranks."""
+
+    with_remote: bool  # whether it needs the rows of remote nodes; all ranks have to agree
+
+
+class RunLimits(NamedTuple):
+    """How far the training data went, for T atom types."""
+
+    displacements: NDArray[np.float64]  # (T,) Angstrom
+    speeds: NDArray[np.float64]  # (T,) in the units of the run
+    distances: NDArray[np.float64]  # (T, T) Angstrom
+    temperature: float  # K
+
+
 class Step(NamedTuple):
     """The prediction for N own atoms, one time step of the model later."""
 
@@ -70,6 +93,7 @@ class Step(NamedTuple):
     velocities: NDArray[np.float64]  # (N, 3) in the units of the run
     broken: bool  # whether the prediction for any atom of any rank is not a number
     broken_atom: int  # the first such own atom; -1: none
+    check_sums: NDArray[np.float64]  # (NUM_CHECK_SUMS,) over all ranks
     network_seconds: float  # wall time but for exchange and sums
 
 
@@ -83,6 +107,7 @@ class _Outcome(NamedTuple):
     system: Tensor  # (N,) zeros: all atoms are one system
     sums: Tensor  # (1, 10) see Conservation.linear_sums
     broken: Tensor  # (any,) atoms whose prediction is not a number
+    check_sums: NDArray[np.float64]  # (NUM_CHECK_SUMS,) of this rank
 
 
 class _Attempt:
@@ -113,6 +138,7 @@ class Predictor:
         cutoff: neighbours closer than this make edges, Angstrom.
         masses: (number of types,) g/mol, those that the model was trained with.
         conserves_angular_momentum: whether it does, for isolated molecules.
+        limits: of the training data; None if the file does not say.
         device: where the network runs.
         shares_device: whether other ranks run on the same GPU.
         fingerprint: of the model file, see :meth:`ModelFile.fingerprint`.
@@ -180,6 +206,7 @@ class Predictor:
         self.dtype = _find_dtype(data.precision if precision == "model" else precision)
         # Time units per model's time unit: one over the factor for velocities.
         self._time_ratio = FEMTOSECONDS[units] / FEMTOSECONDS[data.units]
+        self.limits = _limits_of_types(data.limits, index, self._time_ratio)
 
         if num_threads is not None:
             torch.set_num_threads(num_threads)
@@ -187,6 +214,9 @@ class Predictor:
         with quick_construction() if fused else nullcontext():
             network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
+        # From targets to displacements, and velocities in the units of the run.
+        ratios = torch.tensor([1.0, 1.0, 1.0] + [self._time_ratio] * 3, dtype=torch.float64)
+        self._scales = self._conservation.rms * ratios
         try:
             self._stages = make_stages(network, data.architecture, self.dtype, self.device, kernels)
         except TableError as error:
@@ -218,12 +248,13 @@ class Predictor:
         return cls(model, elements, units, device, precision, num_threads, kernels, place)
 
     @torch.inference_mode()
-    def step(self, frame: Frame, conserve: bool = True) -> Step:
+    def step(self, frame: Frame, conserve: bool = True, check: Check | None = None) -> Step:
         """Predict the state one time step later; all ranks have to call it.
 
         Args:
             frame: the state now.
             conserve: restore the total momentum, and angular momentum where the model asks for it.
+            check: judges the prediction before that.
 
         Raises:
             StepError: something failed, on this rank or another. All ranks raise it, with an empty
@@ -236,12 +267,14 @@ class Predictor:
         # and over: every step has another number of edges. It gains nothing here.
         with torch.jit.optimized_execution(False):
             target = self._predict(frame, attempt)
-        mine: _Outcome | None = attempt(self._judge, frame, target)
+        if check is not None and check.with_remote:
+            target = self._with_remote(frame, target, attempt)
+        mine: _Outcome | None = attempt(self._judge, frame, target, check)
 
-        # The one reduction of a step: momenta, failures, and atoms that the network has lost.
-        sums = np.zeros(12)
+        # The one reduction of a step: momenta, failures, atoms that the network has lost, checks.
+        sums = np.zeros(12 + NUM_CHECK_SUMS)
         if mine is not None:
-            sums[:10], sums[11] = mine.sums[0], len(mine.broken)
+            sums[:10], sums[11], sums[12:] = mine.sums[0], len(mine.broken), mine.check_sums
         sums[10] = mine is None
         sums = self.halo.sum(sums)
         if mine is None or sums[10] > 0:
@@ -260,6 +293,7 @@ class Predictor:
             velocities.numpy(),
             broken=broken,
             broken_atom=int(mine.broken[0]) if len(mine.broken) else -1,
+            check_sums=sums[12:],
             network_seconds=time.perf_counter() - began - waited,
         )
 
@@ -309,9 +343,22 @@ class Predictor:
             )
         return self._buffers[number][:size].view(rows, width)
 
-    def _judge(self, frame: Frame, target: Tensor) -> _Outcome:
+    def _with_remote(self, frame: Frame, target: Tensor | None, attempt: _Attempt) -> Tensor:
+        """Targets (N + R, 6): those of remote nodes come from the ranks that predict them."""
         own = len(frame.masses)
-        prediction = self._conservation.scale(target.to(dtype=torch.float64, device="cpu"))
+        targets = self._buffer(self._stages.num_layers % 2, len(frame.types), 6)
+        attempt(lambda: targets[:own].copy_(cast(Tensor, target)))
+        self.halo.start(targets, own)
+        self.halo.finish()
+        return targets
+
+    def _judge(self, frame: Frame, targets: Tensor, check: Check | None) -> _Outcome:
+        own = len(frame.masses)
+        targets = targets.to(dtype=torch.float64, device="cpu")
+        check_sums = np.zeros(NUM_CHECK_SUMS)
+        if check is not None:
+            check.judge((targets * self._scales).numpy(), check_sums)
+        prediction = self._conservation.scale(targets[:own])
         velocities = torch.from_numpy(frame.velocities[:own]) / self._time_ratio
         masses = torch.from_numpy(frame.masses)
         system = torch.zeros(own, dtype=torch.int64)
@@ -322,10 +369,10 @@ class Predictor:
             finite = torch.isfinite(prediction.displacement) & torch.isfinite(prediction.velocity)
             broken = torch.nonzero(~finite.all(dim=1)).flatten()
         positions = torch.from_numpy(frame.positions)
-        return _Outcome(prediction, positions, velocities, masses, system, sums, broken)
+        return _Outcome(prediction, positions, velocities, masses, system, sums, broken, check_sums)
 
     def _conserve_angular_momentum(self, prediction: Prediction, mine: _Outcome) -> Prediction:
-        layer, (_, positions, velocities, masses, system, _, _) = self._conservation, mine
+        layer, (_, positions, velocities, masses, system, *_) = self._conservation, mine
         centres = layer.centre_sums(prediction, positions, masses, system, 1)
         centres = torch.from_numpy(self.halo.sum(centres.numpy()))
         spins = layer.angular_sums(prediction, positions, velocities, masses, centres, system, 1)
@@ -369,6 +416,25 @@ def find_device(name: str, node_rank: int = 0) -> torch.device:
     if name == "cuda":
         return torch.device("cuda", node_rank % torch.cuda.device_count())
     return torch.device(name)
+
+
+def _limits_of_types(
+    limits: Limits | None, index: list[int], time_ratio: float
+) -> RunLimits | None:
+    """Limits of atom types of species index[0], index[1], ..., in the units of the run."""
+    if limits is None:
+        return None
+    limits = limits.of_species(index)
+    return RunLimits(
+        displacements=_numbers(limits.max_displacement, np.inf),
+        speeds=_numbers(limits.max_speed, np.inf) * time_ratio,
+        distances=np.stack([_numbers(row, 0.0) for row in limits.min_distance]),
+        temperature=limits.max_temperature,
+    )
+
+
+def _numbers(row: Iterable[float | None], unknown: float) -> NDArray[np.float64]:
+    return np.array([unknown if x is None else x for x in row])
 
 
 def _find_dtype(name: str) -> torch.dtype:

@@ -58,11 +58,12 @@ def export_model(
         species=tuple(pairs.elements),
         masses=tuple(pairs.masses),
         timestep=pairs.horizon,
-        units=UNITS,  # type: ignore[arg-type]
+        units=UNITS,
         rms_displacement=rms[0],
         rms_velocity=rms[1],
         precision=config.precision,
         statistics=statistics.as_dict(),
+        limits=statistics.limits,
         provenance={
             "command": "lammps-trajcast train",
             "configuration": config.model_dump(

@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// The guards of the fix: what it does about predictions that are not to be trusted.
+
+#include "fix_python_trajcast.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "error.h"
+#include "force.h"
+#include "modify.h"
+#include "timer.h"
+#include "update.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <limits>
+
+using namespace LAMMPS_NS;
+using trajcast::NUM_QUANTITIES;
+using trajcast::Quantity;
+using trajcast::QUANTITY_NAMES;
+
+namespace {
+constexpr double INFINITE = std::numeric_limits<double>::infinity();
+
+int find_quantity(const std::string &name) {
+  int quantity = 0;
+  while (quantity < NUM_QUANTITIES && name != QUANTITY_NAMES[quantity])
+    quantity++;
+  return quantity;
+}
+} // namespace
+
+/* ----------------------------------------------------------------------
+   guard RESPONSE, or guard rescue N PAIR; returns the place of the next keyword
+------------------------------------------------------------------------- */
+
+int FixPythonTrajcast::parse_guard(int narg, char **arg, int iarg) {
+  const std::string value = arg[iarg];
+  if (value == "stop")
+    response = Response::STOP;
+  else if (value == "error")
+    response = Response::ERROR;
+  else if (value == "warn")
+    response = Response::WARN;
+  else if (value == "off")
+    response = Response::OFF;
+  else if (value == "rescue") {
+    const std::string count = iarg + 1 < narg ? arg[iarg + 1] : "";
+    const int steps = utils::is_integer(count) && count.size() < 6 ? std::atoi(count.c_str()) : 0;
+    if (steps < 1 || iarg + 2 >= narg)
+      fail("'guard rescue' needs a number of steps and a potential: write 'guard rescue N PAIR' "
+           "with N at least 1 and a sub-style of pair_style hybrid/overlay");
+    response = Response::RESCUE;
+    rescue.reset(new trajcast::Rescue(lmp, steps, arg[iarg + 2], groupbit));
+    return iarg + 3;
+  } else
+    fail(fmt::format("unknown guard '{}': write 'guard stop', 'guard error', 'guard warn', 'guard "
+                     "rescue N PAIR' or 'guard off'",
+                     value));
+  rescue.reset();
+  return iarg + 1;
+}
+
+/* ----------------------------------------------------------------------
+   limit QUANTITY VALUE ..., or factor QUANTITY VALUE ...; returns the place of the next keyword
+------------------------------------------------------------------------- */
+
+int FixPythonTrajcast::parse_limits(int narg, char **arg, int iarg) {
+  const std::string keyword = arg[iarg++];
+  const bool multiple = keyword == "factor";
+  if (find_quantity(arg[iarg]) == NUM_QUANTITIES)
+    fail(fmt::format("'{}' cannot be limited: write '{}' and then 'displacement', 'speed', "
+                     "'distance' or 'temperature' with a value after each",
+                     arg[iarg], keyword));
+  for (; iarg < narg && find_quantity(arg[iarg]) < NUM_QUANTITIES; iarg += 2) {
+    const int quantity = find_quantity(arg[iarg]);
+    const std::string text = iarg + 1 < narg ? arg[iarg + 1] : "";
+    double &chosen = multiple ? limit_settings.factors[quantity] : limit_settings.values[quantity];
+    if (!multiple && text == "none") {
+      chosen = quantity == trajcast::DISTANCE ? 0.0 : INFINITE;
+      continue;
+    }
+    chosen = utils::is_double(text) ? std::atof(text.c_str()) : -1.0;
+    if (!(chosen > 0.0 && chosen < INFINITE))
+      fail(fmt::format("'{}' is no {} of the {}: write '{} {} X' with X greater than zero{}", text,
+                       keyword, arg[iarg], keyword, arg[iarg], multiple ? "" : ", or 'none'"));
+    factors_given |= multiple;
+  }
+  return iarg;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::set_limits(const trajcast_model_info &info,
+                                   const trajcast::Limits &training) {
+  if (!info.has_limits && factors_given)
+    fail(fmt::format("'factor' multiplies limits of the training data, but {} holds none: write "
+                     "'limit' with values, or add them with 'lammps-trajcast limits'",
+                     model_path));
+  if (response == Response::OFF)
+    return;
+  trajcast::Limits limits = training;
+  if (info.has_limits && info.max_temperature > 0.0)
+    limits.temperature = info.max_temperature;
+  guard.reset(new trajcast::Guard(limit_settings.apply(limits)));
+  if (!info.has_limits && comm->me == 0)
+    utils::logmesg(lmp,
+                   "Fix {} python/trajcast: {} does not say how far its training data went: "
+                   "predictions are checked for what is not a number, and for what 'limit' says\n",
+                   id, model_path);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::remember_velocities() {
+  velocities_before.resize(3 * atom->nlocal);
+  for (int i = 0; i < atom->nlocal; i++)
+    std::copy_n(atom->v[i], 3, &velocities_before[3 * i]);
+}
+
+/* ----------------------------------------------------------------------
+   called back while a prediction is made, see trajcast_frame.check
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check(const double *predictions, double *sums) {
+  guard->check(frame, moved, predictions, sums);
+}
+
+/* ----------------------------------------------------------------------
+   what is wrong with the last prediction, the worst of all ranks; empty if nothing is
+------------------------------------------------------------------------- */
+
+std::string FixPythonTrajcast::objection() {
+  struct {
+    double excess;
+    int rank;
+  } mine = {0.0, comm->me}, worst;
+  std::string text;
+
+  trajcast::Violation heat;
+  if (last.broken) {
+    if (last.broken_atom >= 0) {
+      mine.excess = INFINITE;
+      text = fmt::format("the model's prediction for atom {} at step {} is not a number",
+                         atom->tag[last.broken_atom], update->ntimestep);
+    }
+  } else if (guard) {
+    const trajcast::GuardSums sums(last.check_sums);
+    heat = guard->temperature(sums.twice_kinetic_per_freedom() * force->mvv2e / force->boltz);
+    if (!sums.violated && heat.excess == 0.0)
+      return "";
+    mine.excess = guard->worst.excess;
+    if (mine.excess > 0.0)
+      text = describe(guard->worst);
+  } else
+    return "";
+
+  MPI_Allreduce(&mine, &worst, 1, MPI_DOUBLE_INT, MPI_MAXLOC, world);
+  return heat.excess > worst.excess ? describe(heat) : from_rank(worst.rank, text);
+}
+
+/* ---------------------------------------------------------------------- */
+
+std::string FixPythonTrajcast::describe(const trajcast::Violation &violation) const {
+  const auto tag = [this](int64_t node) {
+    const int64_t remote = node - atom->nlocal;
+    return atom->tag[remote < 0 ? node : atom->nlocal + candidate_ghost[edges.remote[remote]]];
+  };
+  const bool metal = std::string(update->unit_style) == "metal";
+  const bool before = violation.when == trajcast::BEFORE;
+  const bigint step = update->ntimestep;
+  switch (violation.quantity) {
+  case trajcast::DISPLACEMENT:
+    return fmt::format("atom {} would move by {:.4g} Angstrom in step {}, the limit is {:.4g}",
+                       tag(violation.node), violation.value, step, violation.limit);
+  case trajcast::SPEED:
+    return fmt::format("atom {} {} the speed {:.4g} Angstrom/{} at step {}, the limit is {:.4g}",
+                       tag(violation.node), before ? "has" : "would have", violation.value,
+                       metal ? "ps" : "fs", before ? step - 1 : step, violation.limit);
+  case trajcast::DISTANCE: {
+    // Ranks see a pair from either side.
+    const tagint one = tag(violation.node), other = tag(violation.other);
+    return fmt::format("atoms {} and {} {} {:.4g} Angstrom apart at step {}, the limit is {:.4g}",
+                       std::min(one, other), std::max(one, other), before ? "are" : "would be",
+                       violation.value, before ? step - 1 : step, violation.limit);
+  }
+  default:
+    return fmt::format("the temperature would be {:.4g} K at step {}, the limit is {:.4g}",
+                       violation.value, step, violation.limit);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   instead of applying a prediction
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::respond(const std::string &objection) {
+  num_objections++;
+  if (response == Response::STOP)
+    stop_run(objection);
+  else if (response == Response::RESCUE) {
+    warn_now_and_then(
+        fmt::format("{}: {} steps of {} instead", objection, rescue->steps(), rescue->name()));
+    num_rescues++;
+    const std::string problem = rescue->advance();
+    if (!problem.empty())
+      fail(problem);
+  } else if (last.broken)
+    fail(fmt::format("{}: check the state before it for atoms that nearly touch and for velocities "
+                     "beyond those that the model was trained with",
+                     objection));
+  else if (response == Response::ERROR)
+    fail(fmt::format("{}: start from a state like those that the model was trained with, or write "
+                     "'guard stop', 'guard rescue N PAIR', 'guard warn' or another 'limit'",
+                     objection));
+  else {
+    warn_now_and_then(objection);
+    move_atoms();
+  }
+}
+
+/* ----------------------------------------------------------------------
+   LAMMPS completes this step, in which the atoms of the group stay where they are, and then stops
+   as it does at a time limit; post_run() returns to the state before the step
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::stop_run(const std::string &objection) {
+  if (comm->me == 0)
+    error->warning(FLERR, "Fix {} python/trajcast: {}: the run stops with the state of step {}", id,
+                   objection, update->ntimestep - 1);
+  snapshot.take(velocities_before);
+  timer->force_timeout();
+}
+
+/* ----------------------------------------------------------------------
+   nobody else may move atoms: the forces that they would do it with are overwritten
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_rescue() {
+  if (!rescue)
+    return;
+  for (const auto &other : modify->get_fix_list())
+    if (other != this && other->time_integrate)
+      fail(
+          fmt::format("'guard rescue' cannot be combined with fix {} (style {}), which moves other "
+                      "atoms: write 'unfix {}', or 'guard stop'",
+                      other->id, other->style, other->id));
+  const std::string problem = rescue->find(cutoff);
+  if (!problem.empty())
+    fail(problem);
+}
+
+/* ----------------------------------------------------------------------
+   the first time, the tenth, the hundredth, ...
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::warn_now_and_then(const std::string &objection) {
+  bigint power = 1;
+  while (10 * power <= num_objections)
+    power *= 10;
+  if (comm->me == 0 && num_objections == power)
+    error->warning(FLERR, "Fix {} python/trajcast: {} ({} such predictions)", id, objection,
+                   num_objections);
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+#include "guard.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace trajcast {
+
+namespace {
+constexpr double INFINITE = std::numeric_limits<double>::infinity();
+constexpr int ROW = 6; // of a prediction: displacement and velocity
+
+// Places in the sums of trajcast_frame.check.
+enum Sum { VIOLATIONS, ATOMS, MASS, MOMENTUM, KINETIC = MOMENTUM + 3, NUM_SUMS };
+static_assert(int(NUM_SUMS) == int(TRAJCAST_CHECK_SUMS), "sums for the guards and of the bridge");
+
+double square(const double *vector) {
+  return vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2];
+}
+} // namespace
+
+const char *const QUANTITY_NAMES[NUM_QUANTITIES] = {"displacement", "speed", "distance",
+                                                    "temperature"};
+
+Limits::Limits(int num_types)
+    : num_types(num_types), displacements(num_types, INFINITE), speeds(num_types, INFINITE),
+      distances(num_types * num_types, 0.0), temperature(INFINITE) {}
+
+Limits LimitSettings::apply(Limits limits) const {
+  const auto set = [this](double &limit, Quantity quantity) {
+    limit = values[quantity] < 0.0 ? limit * factors[quantity] : values[quantity];
+  };
+  for (double &limit : limits.displacements)
+    set(limit, DISPLACEMENT);
+  for (double &limit : limits.speeds)
+    set(limit, SPEED);
+  for (double &limit : limits.distances)
+    set(limit, DISTANCE);
+  set(limits.temperature, TEMPERATURE);
+  return limits;
+}
+
+GuardSums::GuardSums(const double *sums)
+    : violated(sums[VIOLATIONS] > 0.0), num_atoms(sums[ATOMS]), mass(sums[MASS]),
+      momentum2(square(sums + MOMENTUM)), twice_kinetic(sums[KINETIC]) {}
+
+double GuardSums::twice_kinetic_per_freedom() const {
+  if (num_atoms < 2.0)
+    return 0.0;
+  return (twice_kinetic - momentum2 / mass) / (3.0 * num_atoms - 3.0);
+}
+
+void Guard::check(const trajcast_frame &frame, const std::vector<char> &moved,
+                  const double *predictions, double *sums) {
+  worst = {};
+  check_atoms(frame, moved, predictions, sums);
+  if (limits_distances())
+    check_distances(frame, moved, predictions, sums);
+}
+
+Violation Guard::temperature(double kelvin) const {
+  if (!(kelvin > limits.temperature))
+    return {};
+  return {kelvin / limits.temperature, TEMPERATURE, AFTER, -1, -1, kelvin, limits.temperature};
+}
+
+bool Guard::limits_distances() const {
+  return std::any_of(limits.distances.begin(), limits.distances.end(),
+                     [](double distance) { return distance > 0.0; });
+}
+
+void Guard::check_atoms(const trajcast_frame &frame, const std::vector<char> &moved,
+                        const double *predictions, double *sums) {
+  for (std::int64_t i = 0; i < frame.num_atoms; i++) {
+    if (!moved[i])
+      continue;
+    const double *displacement = predictions + ROW * i;
+    const double *velocity = displacement + 3;
+    const double mass = frame.masses[i];
+    sums[ATOMS] += 1.0;
+    sums[MASS] += mass;
+    for (int k = 0; k < 3; k++)
+      sums[MOMENTUM + k] += mass * velocity[k];
+    sums[KINETIC] += mass * square(velocity);
+
+    // What is no number is beyond no limit: it is noticed elsewhere.
+    const double most = limits.displacements[frame.types[i] - 1];
+    if (square(displacement) > most * most)
+      note({0.0, DISPLACEMENT, AFTER, i, -1, std::sqrt(square(displacement)), most}, sums);
+    const double fastest = limits.speeds[frame.types[i] - 1];
+    const double *before = frame.velocities + 3 * i;
+    if (square(before) > fastest * fastest)
+      note({0.0, SPEED, BEFORE, i, -1, std::sqrt(square(before)), fastest}, sums);
+    if (square(velocity) > fastest * fastest)
+      note({0.0, SPEED, AFTER, i, -1, std::sqrt(square(velocity)), fastest}, sums);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   of atoms that see each other now; those beyond the cutoff are too far away to get that close
+------------------------------------------------------------------------- */
+
+void Guard::check_distances(const trajcast_frame &frame, const std::vector<char> &moved,
+                            const double *predictions, double *sums) {
+  // Two atoms cannot come closer than the way of the two that move most.
+  double most_squared = 0.0;
+  const std::int64_t num_nodes = frame.num_atoms + frame.num_remote;
+  for (std::int64_t n = 0; n < num_nodes; n++)
+    if (moved[n])
+      most_squared = std::max(most_squared, square(predictions + ROW * n));
+  const double reach = *std::max_element(limits.distances.begin(), limits.distances.end()) +
+                       2.0 * std::sqrt(most_squared);
+  const double reach_squared = reach * reach;
+
+  for (std::int64_t i = 0; i < frame.num_atoms; i++) {
+    const double *row = limits.distances.data() + limits.num_types * (frame.types[i] - 1);
+    for (std::int64_t e = frame.first_edge[i]; e < frame.first_edge[i + 1]; e++) {
+      const double *edge = frame.edge_vectors + 3 * e;
+      if (square(edge) >= reach_squared)
+        continue;
+      const std::int64_t j = frame.senders[e];
+      // Own atoms see each other the other way round too, and their own images stay where they are.
+      if (j <= i)
+        continue;
+      if (!moved[i] && !moved[j])
+        continue;
+      const double limit = row[frame.types[j] - 1];
+      double after[3];
+      for (int k = 0; k < 3; k++)
+        after[k] = edge[k] + (moved[j] ? predictions[ROW * j + k] : 0.0) -
+                   (moved[i] ? predictions[ROW * i + k] : 0.0);
+      if (square(edge) < limit * limit)
+        note({0.0, DISTANCE, BEFORE, i, j, std::sqrt(square(edge)), limit}, sums);
+      if (square(after) < limit * limit)
+        note({0.0, DISTANCE, AFTER, i, j, std::sqrt(square(after)), limit}, sums);
+    }
+  }
+}
+
+// Count a violation, and keep it if it is the worst.
+void Guard::note(Violation found, double *sums) {
+  sums[VIOLATIONS] += 1.0;
+  const bool must_be_more = found.quantity == DISTANCE;
+  found.excess = must_be_more ? found.limit / found.value : found.value / found.limit;
+  if (found.excess > worst.excess)
+    worst = found;
+}
+
+} // namespace trajcast
