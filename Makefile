@@ -1,7 +1,7 @@
 # make install   a virtual environment with everything in it
 # make test      install, lint and test
 # make test-long the tests that take longer, on up to 8 MPI ranks
-# make sanitize  the C++ code under AddressSanitizer and UBSan
+# make sanitize  the kernels under AddressSanitizer, the fix under UBSan too
 # make reliability  run the tests and write docs/reliability.md
 # make demo      install, run quartz and show the result
 # make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md

@@ -1,4 +1,4 @@
-"""The C++ code under AddressSanitizer and UBSan: the kernels' own tests, and a run of the fix.
+"""The kernels' own tests under AddressSanitizer, and runs of the fix under UBSan as well.
 
 `make sanitize` builds the libraries and names their directory in TRAJCAST_SANITIZED. An error ends
 the process with a status other than zero and a report.
@@ -91,7 +91,7 @@ def test_kernels(environment, record_property) -> None:
         {**environment, "TRITON_INTERPRET": "1"},
     )
     result = f"{output.splitlines()[-1].strip('= ')}; no error"
-    name = "kernels under AddressSanitizer and UBSan"
+    name = "kernels under AddressSanitizer"
     record_property("reliability", {"table": "endurance", "name": name, "result": result})
 
 
