@@ -33,6 +33,30 @@ TIMESTEP = 30.0  # fs; the parity cases were published without one
 TIME_UNIT = {"real": 1.0, "metal": 1000.0}  # fs
 
 
+# Modules whose tests share runs of LAMMPS: their fixtures would be made once in each worker.
+SHARED_RUNS = {
+    "test_benchmarks",
+    "test_example_inputs",
+    "test_fix_energy",
+    "test_fix_errors",
+    "test_fix_forces",
+    "test_guards",
+    "test_record",
+    "test_training",
+    "test_validate",
+    "test_workflows",
+    "test_wrong_inputs",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of such a module together, for ``pytest --dist loadgroup``."""
+    for item in items:
+        if item.path.stem in SHARED_RUNS:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 def lammps_timestep(units: str = "real") -> float:
     return TIMESTEP / TIME_UNIT[units]
 

@@ -199,6 +199,7 @@ def results() -> dict:
     return measure_rows(["shipped", "regular"], TINY)
 
 
+@pytest.mark.long
 def test_rows_measure(results: dict) -> None:
     assert set(results["shipped"]["values"]) == {"1 thread"}
     assert results["shipped"]["samples"]["atoms"] == 9
@@ -227,6 +228,7 @@ def test_the_other_rows_measure() -> None:
     json.dumps(results)
 
 
+@pytest.mark.long
 def test_page_holds_the_results(results: dict, tmp_path: Path) -> None:
     names = ["machine", "targets", "operations", "profile plain", "profile fused"]
     page = tmp_path / "benchmarks.md"

@@ -53,6 +53,7 @@ def test_unfix_and_go_on_with_forces(lmp, script, quartz) -> None:
     assert run.returncode == 0, run.output
 
 
+@pytest.mark.long
 def test_clear_and_start_again(lmp, script, quartz) -> None:
     first = lmp(script, quartz).final()
     run = lmp(f"{script}\nclear\n{script}", quartz)
@@ -70,6 +71,7 @@ def test_minimize_before_the_run(lmp, script, quartz) -> None:
         assert_close(one, other, 1e-12)
 
 
+@pytest.mark.long
 def test_two_instances_in_one_process(python, lmp, script, quartz) -> None:
     """The second instance lives on after the first, with which LAMMPS forgets the plugin."""
     expected = lmp(script, quartz).final()

@@ -57,6 +57,8 @@ if os.environ["PMI_RANK"] == "1":
         raise error
 """
 
+LONG = pytest.mark.long
+
 FAILURES = {
     "out of memory": (
         "replace(stages.KernelStages, 'layer', lambda _: fail(MemoryError()))",
@@ -77,7 +79,13 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("case", FAILURES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[] if case in ("out of memory", "in the exchange") else [LONG])
+        for case in FAILURES
+    ],
+)
 def test_failure_of_one_rank_in_a_step(case, sabotaged, tmp_path, record_property) -> None:
     act, message = FAILURES[case]
     run = sabotaged(f"{ON_RANK_1}    {act}\n")

@@ -9,7 +9,13 @@ import numpy as np
 import vesin
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.layout import DatasetSource, Split, open_dataset, segments_of
+from lammps_trajcast.data.layout import (
+    DatasetError,
+    DatasetSource,
+    Split,
+    open_dataset,
+    segments_of,
+)
 from lammps_trajcast.data.trajectory import BOLTZMANN
 from lammps_trajcast.model.limits import Limits
 
@@ -116,6 +122,11 @@ def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistic
                     )
     if pairs == 0:
         raise ValueError(f"{path}: split '{split}' is empty")
+    squares = (displacements.sum_of_squares, velocity_squares, *temperatures)
+    if not np.isfinite(squares).all():
+        raise DatasetError(
+            f"{path}: displacements or velocities are too large to be squared; record the data anew"
+        )
     components = 3 * displacements.count
     return Statistics(
         pairs=pairs,
