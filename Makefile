@@ -61,7 +61,7 @@ MARKS ?= not long and not sanitize
 
 reliability: install
 	OMP_NUM_THREADS=1 TRAJCAST_SANITIZED=$(sanitized) \
-	  $(BIN)/python -m pytest -n auto --dist loadgroup -m "$(MARKS)" --reliability docs
+	  $(BIN)/python -m pytest -n auto --dist loadgroup -m "$(MARKS)" --reliability=docs
 
 clean:
 	rm -rf build $(VENV)/installed
