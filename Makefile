@@ -35,7 +35,7 @@ format: install
 	$(BIN)/clang-format -i $(sources)
 
 test: install lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 test-long: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
@@ -61,7 +61,7 @@ MARKS ?= not long and not sanitize
 
 reliability: install
 	OMP_NUM_THREADS=1 TRAJCAST_SANITIZED=$(sanitized) \
-	  $(BIN)/python -m pytest -n auto --dist loadgroup -m "$(MARKS)" --reliability=docs
+	  $(BIN)/python -m pytest -n auto -m "$(MARKS)" --reliability=docs
 
 clean:
 	rm -rf build $(VENV)/installed

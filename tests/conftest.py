@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from ase import Atoms
 from ase.calculators.lammps import Prism
 from numpy.typing import NDArray
 from reliability import pytest_addoption, pytest_configure  # noqa: F401
+from xdist.scheduler import LoadScopeScheduling
 
 # Before anything imports Triton: without a GPU its kernels run in its interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -49,12 +51,17 @@ SHARED_RUNS = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of such a module together, for ``pytest --dist loadgroup``."""
-    for item in items:
-        if item.path.stem in SHARED_RUNS:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+class SharedRunsScheduling(LoadScopeScheduling):
+    """Tests of such a module go to one worker, all others to whichever is free."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return file if Path(file).stem in SHARED_RUNS else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedRunsScheduling:
+    """Called by pytest-xdist in place of its ``--dist load``."""
+    return SharedRunsScheduling(config, log)
 
 
 def lammps_timestep(units: str = "real") -> float:
