@@ -59,6 +59,7 @@ class SharedRunsScheduling(LoadScopeScheduling):
         return file if Path(file).stem in SHARED_RUNS else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedRunsScheduling:
     """Called by pytest-xdist in place of its ``--dist load``."""
     return SharedRunsScheduling(config, log)

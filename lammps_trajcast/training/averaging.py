@@ -7,7 +7,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ParameterAveraging(pl.Callback):
@@ -16,11 +15,15 @@ class ParameterAveraging(pl.Callback):
     Lightning's own callback also copies buffers, pairing those of the network with those of a
     copy by position; a copied e3nn module lists its buffers (constants) in another order.
 
+    The decay rate rises to the one given, as (1 + n) / (10 + n) in step n: the average never
+    reaches back further than a tenth of the way, so that the random weights of the start do not
+    weigh on it.
+
     The average is part of every checkpoint, under ``callbacks``; see :meth:`from_checkpoint`.
     """
 
     def __init__(self, decay: float) -> None:
-        self._update = get_ema_multi_avg_fn(decay)
+        self._decay = decay
         self._mean: dict[str, Tensor] = {}
 
     @property
@@ -45,11 +48,8 @@ class ParameterAveraging(pl.Callback):
     ) -> None:
         """Add the weights of this step."""
         current = [p.detach() for p in pl_module.parameters()]
-        # The average of few steps follows them closely: the start must not weigh on it for long.
-        if trainer.global_step <= 1:
-            torch._foreach_copy_(list(self._mean.values()), current)
-        else:
-            self._update(list(self._mean.values()), current, trainer.global_step)
+        decay = min(self._decay, (1.0 + trainer.global_step) / (10.0 + trainer.global_step))
+        torch._foreach_lerp_(list(self._mean.values()), current, 1.0 - decay)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the average in the network's place."""

@@ -63,8 +63,12 @@ class OptimizationConfig(_Section):
     deviation of Gaussian noise on the input, in units of the rms displacement for positions and of
     the rms velocity for velocities; the target stays the true later state. ``training_pairs`` takes
     that many pairs, drawn with the seed, instead of all; fewer pairs are among the more.
+
+    ``optimizer`` is Adam or :class:`lammps_trajcast.training.muon.Muon`, which needs several times
+    fewer steps.
     """
 
+    optimizer: Literal["adam", "muon"] = "muon"
     steps: int = Field(gt=0)
     epoch_steps: int = Field(500, gt=0)
     batch_size: int = Field(4, gt=0)

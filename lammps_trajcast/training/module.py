@@ -15,6 +15,7 @@ from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.training.batches import Batch
 from lammps_trajcast.training.config import OptimizationConfig, TrainingError
+from lammps_trajcast.training.muon import Muon
 
 DTYPES = {"single": torch.float32, "double": torch.float64}
 
@@ -152,10 +153,13 @@ class TrainingModule(pl.LightningModule):
                 self.log(f"validation_{name}_error", metrics[f"_{name}"].sqrt(), prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        """Adam, with the learning rate set anew at every step."""
-        optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=self.options.learning_rate, amsgrad=True
-        )
+        """The optimiser asked for, with the learning rate set anew at every step."""
+        rate = self.options.learning_rate
+        optimizer: torch.optim.Optimizer
+        if self.options.optimizer == "muon":
+            optimizer = Muon(self.network, rate)
+        else:
+            optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, amsgrad=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, self.options)
         )

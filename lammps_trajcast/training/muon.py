@@ -1,0 +1,168 @@
+"""The optimiser Muon for networks whose matrices lie side by side in flat parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from e3nn import o3
+from torch import Tensor
+
+# Coefficients of the iteration that brings singular values near one, and the number of its steps
+# (Jordan et al., "Muon", 2024).
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+ITERATIONS = 5
+# Decay rates of the two means of Adam, which moves what is no matrix.
+ADAM_BETAS = (0.9, 0.99)
+EPSILON = 1e-8
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """Return matrices (B, m, n) with the same singular vectors and singular values of 0.7 to 1.2.
+
+    A quintic polynomial applied again and again, after Jordan et al. (2024); a matrix of zeros
+    stays one.
+    """
+    a, b, c = COEFFICIENTS
+    wide = matrices.mT if matrices.size(1) > matrices.size(2) else matrices
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp(min=torch.finfo(wide.dtype).tiny)
+    for _ in range(ITERATIONS):
+        gram = wide @ wide.mT
+        wide = a * wide + (b * gram + c * (gram @ gram)) @ wide
+    return wide.mT if matrices.size(1) > matrices.size(2) else wide
+
+
+def matrices_of(network: torch.nn.Module) -> dict[torch.nn.Parameter, list[Tensor]]:
+    """Return for each parameter made of matrices where in it (flattened) their elements lie.
+
+    Each entry is a (m, n) int64 tensor of places. e3nn keeps the matrices of a linear map, one for
+    each pair of irreps, in one flat parameter; those that lead to the same irrep are one matrix
+    here, as they act together. The residual tensor product has one matrix for each species.
+    """
+    found: dict[torch.nn.Parameter, list[Tensor]] = {}
+    for module in network.modules():
+        if isinstance(module, o3.Linear) and module.weight_numel:
+            shapes = [instruction.path_shape for instruction in module.instructions]
+            outputs = [instruction.i_out for instruction in module.instructions]
+            found[module.weight] = _joined(_places(shapes), outputs)
+        elif isinstance(module, o3.TensorProduct) and module.internal_weights:
+            places = _places([path.path_shape for path in module.instructions if path.has_weight])
+            found[module.weight] = [
+                place[:, species] for place in places for species in range(place.size(1))
+            ]
+    for parameter in network.parameters():
+        if parameter.dim() == 2:
+            found[parameter] = [torch.arange(parameter.numel()).view(parameter.shape)]
+    return found
+
+
+def _places(shapes: Iterable[tuple[int, ...]]) -> list[Tensor]:
+    places, first = [], 0
+    for shape in shapes:
+        size = math.prod(shape)
+        places.append(torch.arange(first, first + size).view(shape))
+        first += size
+    return places
+
+
+def _joined(places: list[Tensor], outputs: list[int]) -> list[Tensor]:
+    """Return the matrices with the same output, one below the other."""
+    return [
+        torch.cat([place for place, k in zip(places, outputs, strict=True) if k == output])
+        for output in sorted(set(outputs))
+    ]
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, made orthogonal matrix by matrix (Jordan et al., 2024); Adam for what is no matrix.
+
+    A step changes the elements of a matrix by about the learning rate (in the root mean square), as
+    a step of Adam does, but all its singular directions by the same amount.
+
+    Args:
+        network: whose parameters are to be changed.
+        learning_rate: of both kinds of parameters.
+        momentum: decay rate of the mean gradient of matrices.
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, learning_rate: float, momentum: float = 0.95
+    ) -> None:
+        places = matrices_of(network)
+        matrices = [p for p in network.parameters() if p in places]
+        others = [p for p in network.parameters() if p not in places]
+        groups: list[dict[str, Any]] = [{"params": matrices, "momentum": momentum}]
+        if others:
+            groups.append({"params": others, "momentum": None})
+        super().__init__(groups, {"lr": learning_rate})
+        # Matrices of the same shape are worked on together: (their number, m, n) places in all
+        # parameters of the first group, one after the other.
+        alike: dict[tuple[int, ...], list[Tensor]] = {}
+        first = 0
+        for parameter in matrices:
+            for place in places[parameter]:
+                alike.setdefault(tuple(place.shape), []).append(place + first)
+            first += parameter.numel()
+        self._places = [torch.stack(place) for place in alike.values()]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Change the parameters; ``closure``, if given, works out the loss and the gradients."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["momentum"] is None:
+                self._adam(group)
+            else:
+                self._orthogonal(group)
+        return loss
+
+    def _orthogonal(self, group: dict[str, Any]) -> None:
+        parameters, momentum = group["params"], group["momentum"]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["mean_gradient"] = torch.zeros_like(parameter)
+            if parameter.grad is not None:
+                state["mean_gradient"].lerp_(parameter.grad, 1.0 - momentum)
+        # Half a step ahead of the mean, as in Nesterov's method.
+        ahead = torch.cat(
+            [
+                state["mean_gradient"].lerp(parameter.grad, 1.0 - momentum).flatten()
+                if parameter.grad is not None
+                else state["mean_gradient"].flatten()
+                for parameter in parameters
+                for state in [self.state[parameter]]
+            ]
+        )
+        change = torch.zeros_like(ahead)
+        for places in self._places:
+            places = places.to(ahead.device)
+            scale = math.sqrt(max(places.shape[1:]))
+            change[places] = scale * orthogonalized(ahead[places])
+        first = 0
+        for parameter in parameters:
+            part = change[first : first + parameter.numel()].view_as(parameter)
+            parameter.sub_(part, alpha=group["lr"])
+            first += parameter.numel()
+
+    def _adam(self, group: dict[str, Any]) -> None:
+        slow, slower = ADAM_BETAS
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["step"] = 0
+                state["mean_gradient"] = torch.zeros_like(parameter)
+                state["mean_square"] = torch.zeros_like(parameter)
+            state["step"] += 1
+            state["mean_gradient"].lerp_(parameter.grad, 1.0 - slow)
+            state["mean_square"].lerp_(parameter.grad**2, 1.0 - slower)
+            mean = state["mean_gradient"] / (1.0 - slow ** state["step"])
+            square = state["mean_square"] / (1.0 - slower ** state["step"])
+            parameter.sub_(mean / (square.sqrt() + EPSILON), alpha=group["lr"])
