@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 # Where an entry stands: the keys, and the places in lists, that lead to it.
 Location = tuple[str | int, ...]
+
+Schema = TypeVar("Schema", bound=BaseModel)
 
 
 def read_yaml(path: Path, failure: type[Exception]) -> Any:
@@ -19,6 +21,25 @@ def read_yaml(path: Path, failure: type[Exception]) -> Any:
     Raises ``failure``, with one line that names the file, if it cannot be read or is no YAML.
     """
     return read_yaml_with_lines(path, failure)[0]
+
+
+def read_checked(
+    path: Path, schema: type[Schema], failure: type[Exception]
+) -> tuple[Schema, dict[Location, int]]:
+    """Return a YAML file as ``schema`` says, and the line of every key and list entry.
+
+    Raises ``failure``, with one line that names the file, the line, the key and what is wrong.
+    """
+    content, lines = read_yaml_with_lines(path, failure)
+    if not isinstance(content, dict):
+        keys = ", ".join([name for name, key in schema.model_fields.items() if key.is_required()])
+        raise failure(f"{path}: must be a mapping with the keys {keys}")
+    try:
+        return schema(**content), lines
+    except ValidationError as error:
+        raise failure(f"{path}, {describe_problems(error, lines, schema)}") from None
+    except TypeError as error:
+        raise failure(f"{path}: keys must be names ({error})") from None
 
 
 def read_yaml_with_lines(path: Path, failure: type[Exception]) -> tuple[Any, dict[Location, int]]:

@@ -9,46 +9,23 @@ import pytest
 import torch
 from fuzzing import fuzz, mutations
 from hypothesis import strategies as st
+from models import tiny_model
 from reliability import fault
 
-from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import (
     CHECKSUM_KEY,
     HEADER_KEY,
     ModelFile,
     ModelFileError,
-    ModelMetadata,
-    weights_of,
 )
-from lammps_trajcast.model.network import TrajCast
 
 PLACES = 200
 
 
 @pytest.fixture(scope="module")
 def model() -> ModelFile:
-    torch.manual_seed(0)
-    arch = Architecture(
-        num_chem_elements=2,
-        edge_cutoff=3.5,
-        vel_max=0.1,
-        max_rotation_order=1,
-        num_hidden_channels=4,
-        num_mp_layers=1,
-        avg_num_neighbors=9.0,
-    )
-    metadata = ModelMetadata(
-        architecture=arch,
-        species=("Si", "O"),
-        masses=(28.085, 15.999),
-        timestep=30.0,
-        units="real",
-        rms_displacement=0.07,
-        rms_velocity=0.004,
-        statistics={"max_speed": 0.02},
-        provenance={"made by": "a test"},
-    )
-    return ModelFile(metadata, weights_of(TrajCast(arch)))
+    extra = {"statistics": {"max_speed": 0.02}, "provenance": {"made by": "a test"}}
+    return tiny_model(metadata=extra)
 
 
 @pytest.fixture

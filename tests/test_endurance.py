@@ -7,12 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from conftest import lammps_environment
-
-from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.file import ModelFile, ModelMetadata, weights_of
-from lammps_trajcast.model.network import TrajCast
+from models import tiny_model
 
 CHUNKS = 50
 WARM_UP = CHUNKS // 5
@@ -72,26 +68,11 @@ thermo 1000
 
 def endure(directory: Path, steps: int, timeout: float) -> list[dict[str, float]]:
     """Memory, time and momenta at the ends of CHUNKS equal parts of a run."""
-    torch.manual_seed(0)
-    arch = Architecture(
-        num_chem_elements=2,
-        edge_cutoff=3.5,
-        vel_max=0.02,
-        max_rotation_order=1,
-        num_hidden_channels=4,
-        num_mp_layers=1,
-        avg_num_neighbors=2.0,
+    model = tiny_model(
+        architecture={"vel_max": 0.02, "avg_num_neighbors": 2.0},
+        metadata={"rms_displacement": 0.1},
     )
-    metadata = ModelMetadata(
-        architecture=arch,
-        species=("Si", "O"),
-        masses=(28.085, 15.999),
-        timestep=30.0,
-        units="real",
-        rms_displacement=0.1,
-        rms_velocity=0.004,
-    )
-    ModelFile(metadata, weights_of(TrajCast(arch))).save(directory / "tiny.safetensors")
+    model.save(directory / "tiny.safetensors")
     (directory / "in.endurance").write_text(INPUT)
     subprocess.run(
         [sys.executable, "-c", DRIVER, str(CHUNKS), str(steps // CHUNKS)],

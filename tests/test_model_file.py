@@ -10,13 +10,13 @@ import pytest
 import torch
 import yaml
 from conftest import PARITY
+from models import tiny_model
 from safetensors.torch import save_file
 
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.checkpoint import convert_checkpoint
 from lammps_trajcast.model.file import ModelFile, ModelFileError, ModelMetadata, weights_of
 from lammps_trajcast.model.limits import Limits
-from lammps_trajcast.model.network import TrajCast
 
 HEADER_KEY = "lammps_trajcast"
 
@@ -35,31 +35,15 @@ LIMITS = Limits(
 
 @pytest.fixture(scope="module")
 def model() -> ModelFile:
-    torch.manual_seed(0)
-    arch = Architecture(
-        num_chem_elements=2,
-        edge_cutoff=3.5,
-        vel_max=0.1,
-        max_rotation_order=1,
-        num_hidden_channels=4,
-        num_mp_layers=2,
-        avg_num_neighbors=9.0,
-        net_lin_mom=None,
+    return tiny_model(
+        architecture={"num_mp_layers": 2, "net_lin_mom": None},
+        metadata={
+            "precision": "double",
+            "statistics": {"max_speed": 0.02, "pairs": 7},
+            "limits": LIMITS,
+            "provenance": {"made by": "a test", "nested": {"list": [1, 2]}},
+        },
     )
-    metadata = ModelMetadata(
-        architecture=arch,
-        species=("Si", "O"),
-        masses=(28.085, 15.999),
-        timestep=30.0,
-        units="real",
-        rms_displacement=0.07,
-        rms_velocity=0.004,
-        precision="double",
-        statistics={"max_speed": 0.02, "pairs": 7},
-        limits=LIMITS,
-        provenance={"made by": "a test", "nested": {"list": [1, 2]}},
-    )
-    return ModelFile(metadata, weights_of(TrajCast(arch)))
 
 
 @pytest.fixture

@@ -27,7 +27,12 @@ from lammps_trajcast.training.batches import (
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.module import TrainingModule, learning_rate_factor
-from lammps_trajcast.training.train import _training_indices, make_architecture, train
+from lammps_trajcast.training.train import (
+    _training_indices,
+    make_architecture,
+    rms_of_elements,
+    train,
+)
 
 HORIZON = 10.0  # fs
 
@@ -164,24 +169,39 @@ def test_broken_checkpoint_is_left_out(tmp_path: Path, trained: Path, dataset: P
     same_weights(tmp_path, trained, 1e-12)
 
 
-def test_loss_is_the_mean_square_in_units_of_the_rms(dataset: Path) -> None:
-    """A network whose read-out is zero predicts no motion: every relative error is one."""
+@pytest.mark.parametrize("normalization", ["element", "all"])
+def test_loss_is_the_mean_square_in_units_of_the_rms(dataset: Path, normalization: str) -> None:
+    """A network whose read-out is zero predicts no motion: every relative error is one.
+
+    In units of an element's own rms that is so for each element by itself.
+    """
     from lammps_trajcast.data.dataset import TrajectoryPairs
     from lammps_trajcast.data.statistics import dataset_statistics
 
-    options = OptimizationConfig(steps=1)
+    options = OptimizationConfig(steps=1, normalization=normalization, velocity_weight=3.0)
     pairs = TrajectoryPairs(dataset, "train")
     statistics = dataset_statistics(dataset)
     config = TrainingConfig.load(write_config(dataset.parent, dataset))
     architecture = make_architecture(config, pairs, statistics)
     rms = (statistics.rms_displacement, statistics.rms_velocity)
-    module = TrainingModule(architecture, rms, options, "double", "plain")
+    of_elements = rms_of_elements(statistics)
+    module = TrainingModule(architecture, rms, options, "double", "plain", of_elements)
     with torch.no_grad():
         module.network.read_out.read_out.weight.zero_()
         batch = collate(list(GraphPairs(pairs, 3.0)))
         displacement, velocity = module.errors(batch)
-    assert float(displacement.mean()) == pytest.approx(1.0)
-    assert float(velocity.mean()) == pytest.approx(1.0)
+    assert float(module.loss(batch, displacement, velocity)) == pytest.approx(4.0)
+    losses = []
+    for element in range(len(pairs.elements)):
+        of_it = batch.species == element
+        part = batch._replace(species=batch.species[of_it])
+        losses.append(float(module.loss(part, displacement[of_it], velocity[of_it])))
+    if normalization == "element":
+        assert losses == pytest.approx([4.0] * len(losses))
+    else:
+        square = displacement.square().sum() / displacement.numel()
+        assert rms[0] ** 2 == pytest.approx(float(square))
+        assert max(losses) > 4.0 > min(losses)
 
 
 def test_batches_do_not_mix_frames(dataset: Path) -> None:

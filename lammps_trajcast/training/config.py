@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from lammps_trajcast.data.layout import DatasetError, dataset_files
 from lammps_trajcast.model.architecture import MLP, GateActivations
-from lammps_trajcast.yaml_file import describe_problems, read_yaml_with_lines
+from lammps_trajcast.yaml_file import read_checked
 
 
 class TrainingError(Exception):
@@ -64,6 +64,9 @@ class OptimizationConfig(_Section):
     the rms velocity for velocities; the target stays the true later state. ``training_pairs`` takes
     that many pairs, drawn with the seed, instead of all; fewer pairs are among the more.
 
+    With the ``normalization`` ``element`` errors count in units of the rms of the atom's element,
+    with ``all`` in that of all atoms, where light elements outweigh heavy ones.
+
     ``optimizer`` is Adam or :class:`lammps_trajcast.training.muon.Muon`, which needs several times
     fewer steps.
     """
@@ -80,6 +83,7 @@ class OptimizationConfig(_Section):
     validation_pairs: int = Field(128, gt=0)
     pushforward_steps: int = Field(0, ge=0, le=100)
     velocity_weight: float = Field(1.0, gt=0.0)
+    normalization: Literal["element", "all"] = "element"
     early_stopping: int | None = Field(None, ge=1)
     time_reversal: bool = False
     input_noise: float = Field(0.0, ge=0.0, lt=1.0)
@@ -121,16 +125,7 @@ class TrainingConfig(_Section):
         Raises TrainingError naming the file, the line, the key and what is wrong with it.
         """
         path = Path(path)
-        content, lines = read_yaml_with_lines(path, TrainingError)
-        if not isinstance(content, dict):
-            raise TrainingError(f"{path}: must be a mapping with the keys dataset, output, …")
-        try:
-            config = cls(**content)
-        except ValidationError as error:
-            problems = describe_problems(error, lines, cls)
-            raise TrainingError(f"{path}, {problems}") from None
-        except TypeError as error:
-            raise TrainingError(f"{path}: keys must be names ({error})") from None
+        config, lines = read_checked(path, cls, TrainingError)
         here = path.resolve().parent
         config = config.model_copy(
             update={

@@ -30,7 +30,20 @@ def learning_rate_factor(step: int, options: OptimizationConfig) -> float:
 
 
 class TrainingModule(pl.LightningModule):
-    """Minimise the mean square error of displacement and velocity, each in units of its rms."""
+    """Minimise the mean square error of displacement and velocity, each in units of its rms.
+
+    Args:
+        architecture: of the network.
+        rms_targets: rms displacement (Angstrom) and rms velocity (Angstrom/fs) of all atoms, the
+            units of the network's targets.
+        options: loss, optimiser and schedule.
+        precision: ``single`` or ``double``.
+        kernels: ``fused`` or ``plain``.
+        rms_of_elements: (elements, 2), the same for each element, the units of the loss where
+            ``options.normalization`` is ``element``.
+    """
+
+    loss_scales: Tensor
 
     def __init__(
         self,
@@ -39,12 +52,17 @@ class TrainingModule(pl.LightningModule):
         options: OptimizationConfig,
         precision: str,
         kernels: str,
+        rms_of_elements: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.options = options
         self.real = DTYPES[precision]
         self.kernels = kernels
         self.rms_targets = rms_targets
+        scales = torch.tensor(rms_targets).expand(architecture.num_chem_elements, 2)
+        if options.normalization == "element" and rms_of_elements is not None:
+            scales = rms_of_elements
+        self.register_buffer("loss_scales", scales.to(self.real), persistent=False)
         self.cutoff = architecture.edge_cutoff
         self.network = TrajCast(architecture, rms_targets).to(self.real)
         # In a list, so that its parameters, which are the network's, are not listed twice.
@@ -72,12 +90,21 @@ class TrainingModule(pl.LightningModule):
         return prediction
 
     def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return squared errors (N, 3) of displacement and of velocity over their mean squares."""
+        """Return errors (N, 3) of displacement, Angstrom, and of velocity, Angstrom/fs."""
         prediction = self.predict(batch)
         batch = batch.to_dtype(self.real)
-        displacement = (prediction.displacement - batch.displacement) / self.rms_targets[0]
-        velocity = (prediction.velocity - batch.velocity_after) / self.rms_targets[1]
-        return displacement**2, velocity**2
+        return (
+            prediction.displacement - batch.displacement,
+            prediction.velocity - batch.velocity_after,
+        )
+
+    def loss(self, batch: Batch, displacement: Tensor, velocity: Tensor) -> Tensor:
+        """Return the loss of errors (N, 3)."""
+        scales = self.loss_scales[batch.species].unsqueeze(2)
+        weight = self.options.velocity_weight
+        return (displacement / scales[:, 0]).square().mean() + weight * (
+            velocity / scales[:, 1]
+        ).square().mean()
 
     def pushed_forward(self, batch: Batch, steps: int) -> Batch:
         """Return the batch some steps into the network's own trajectory, see the configuration.
@@ -100,12 +127,11 @@ class TrainingModule(pl.LightningModule):
         generator = torch.Generator().manual_seed(self.trainer.global_step)
         steps = torch.randint(0, self.options.pushforward_steps + 1, (), generator=generator)
         batch = self.pushed_forward(batch, int(steps))
-        displacement, velocity = self.errors(batch)
-        loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
+        loss = self.loss(batch, *self.errors(batch))
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"training has diverged: the loss at step {self.trainer.global_step} is "
-                f"{float(loss)}; lower optimization.learning_rate, now "
+                f"{float(loss.detach())}; lower optimization.learning_rate, now "
                 f"{self.options.learning_rate:g}, or raise warmup_steps, and start with --fresh"
             )
         loss = self._weight_among_processes(len(batch.species)) * loss
@@ -134,11 +160,14 @@ class TrainingModule(pl.LightningModule):
         the mean of that and of one step from the end of the network's own trajectory.
         """
         displacement, velocity = self.errors(batch)
-        loss = displacement.mean() + self.options.velocity_weight * velocity.mean()
-        means = {"_displacement": displacement.mean(), "_velocity": velocity.mean()}
+        loss = self.loss(batch, displacement, velocity)
+        means = {
+            "_displacement": displacement.square().mean() / self.rms_targets[0] ** 2,
+            "_velocity": velocity.square().mean() / self.rms_targets[1] ** 2,
+        }
         if self.options.pushforward_steps:
-            late = self.errors(self.pushed_forward(batch, self.options.pushforward_steps))
-            late_loss = late[0].mean() + self.options.velocity_weight * late[1].mean()
+            late = self.pushed_forward(batch, self.options.pushforward_steps)
+            late_loss = self.loss(late, *self.errors(late))
             means["validation_pushforward_loss"] = late_loss
             loss = 0.5 * (loss + late_loss)
         atoms = len(batch.species)

@@ -67,6 +67,21 @@ def make_architecture(
     )
 
 
+def rms_of_elements(statistics: Statistics) -> torch.Tensor:
+    """Return rms displacement and velocity of each element (elements, 2), per component.
+
+    Those of all atoms for an element that does not move or of which there are no atoms.
+    """
+    limits, rms = statistics.limits, (statistics.rms_displacement, statistics.rms_velocity)
+    lengths = zip(limits.rms_displacement, limits.rms_speed, strict=True)
+    return torch.tensor(
+        [
+            [rms[k] if length is None else length / 3**0.5 for k, length in enumerate(both)]
+            for both in lengths
+        ]
+    )
+
+
 def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
     """Return the model that training begins with, if it is for the same system and horizon."""
     assert config.start_from is not None
@@ -143,12 +158,11 @@ def _loader(
 def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -> dict[str, float]:
     """Return RMSE over rms of displacement and velocity, the rms that of the same pairs."""
     error, square = np.zeros(2), np.zeros(2)
-    scale = np.square(module.rms_targets)
     with torch.no_grad():
         for batch in _loader(pairs, batch_size):
             assert isinstance(batch, Batch)
             displacement, velocity = module.errors(batch)
-            error += scale * [float(displacement.double().sum()), float(velocity.double().sum())]
+            error += [float(x.double().square().sum()) for x in (displacement, velocity)]
             square += [float((batch.displacement**2).sum()), float((batch.velocity_after**2).sum())]
     relative = np.sqrt(error / square)
     return {"displacement": float(relative[0]), "velocity": float(relative[1]), "pairs": len(pairs)}
@@ -254,7 +268,10 @@ def train(
     if start is not None:
         architecture = start.metadata.architecture
         rms = (start.metadata.rms_displacement, start.metadata.rms_velocity)
-    module = TrainingModule(architecture, rms, options, config.precision, config.kernels)
+    module = TrainingModule(
+        *(architecture, rms, options, config.precision, config.kernels),
+        rms_of_elements=rms_of_elements(statistics),
+    )
     if start is not None:
         module.network.load_state_dict(start.state_dict, strict=False)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from lammps_trajcast.yaml_file import describe_problems, read_yaml_with_lines
+from lammps_trajcast.yaml_file import read_checked
 
 Positive = Annotated[float, Field(gt=0.0)]
 Length = Literal["short", "full"]
@@ -243,15 +243,7 @@ class ValidationConfig(_Section):
         Raises SetupError naming the file, the line, the key and what is wrong with it.
         """
         path = Path(path)
-        content, lines = read_yaml_with_lines(path, SetupError)
-        if not isinstance(content, dict):
-            raise SetupError(f"{path}: must be a mapping with keys name, model, system …")
-        try:
-            config = cls(**content)
-        except ValidationError as error:
-            raise SetupError(f"{path}, {describe_problems(error, lines, cls)}") from None
-        except TypeError as error:
-            raise SetupError(f"{path}: keys must be names ({error})") from None
+        config, _ = read_checked(path, cls, SetupError)
         here = path.resolve().parent
         return config.model_copy(
             update={"model": here / config.model, "system": here / config.system}
