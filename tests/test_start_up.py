@@ -40,3 +40,24 @@ def test_the_fix_imports_nothing_that_only_training_and_analysis_need() -> None:
         "torchmetrics",
     }
     assert not unwanted & loaded
+
+
+def test_a_start_prints_no_warnings(lmp, model_file) -> None:
+    """What users cannot change is no news to them."""
+    path = model_file("quartz_l2")
+    done = lmp(
+        f"""\
+units           metal
+region          box block 0 20 0 20 0 20
+create_box      2 box
+create_atoms    1 random 10 1 box overlap 2.0
+create_atoms    2 random 20 2 box overlap 1.5
+mass            1 28.085
+mass            2 15.999
+pair_style      zero 5.0
+pair_coeff      * *
+fix             1 all python/trajcast {path} Si O guard off
+"""
+    )
+    assert done.returncode == 0, done.output
+    assert "Warning" not in done.output

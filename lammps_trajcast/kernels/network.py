@@ -558,8 +558,9 @@ class PredictionNetwork(torch.nn.Module):
 
     def __init__(self, kernels: NetworkKernels) -> None:
         super().__init__()
-        self.number: int = kernels.number
-        self.widths: list[int] = kernels.widths
+        # Without annotations, of which TorchScript warns here.
+        self.number = kernels.number
+        self.widths = kernels.widths
 
     @torch.jit.export
     def edges(self, edge_vectors: Tensor) -> Tensor:
