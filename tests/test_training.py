@@ -27,6 +27,7 @@ from lammps_trajcast.training.batches import (
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.module import TrainingModule, learning_rate_factor
+from lammps_trajcast.training.polish import fit_read_out
 from lammps_trajcast.training.train import (
     _training_indices,
     make_architecture,
@@ -202,6 +203,50 @@ def test_loss_is_the_mean_square_in_units_of_the_rms(dataset: Path, normalizatio
         square = displacement.square().sum() / displacement.numel()
         assert rms[0] ** 2 == pytest.approx(float(square))
         assert max(losses) > 4.0 > min(losses)
+
+
+def test_read_out_is_solved_for(dataset: Path) -> None:
+    """The gradient of the loss by the read-out vanishes, and the scale is right.
+
+    Of its hidden channels two are in use, so the other gradients are zero anyway.
+    """
+    from lammps_trajcast.data.dataset import TrajectoryPairs
+    from lammps_trajcast.data.statistics import dataset_statistics
+
+    pairs = TrajectoryPairs(dataset, "train")
+    statistics = dataset_statistics(dataset)
+    config = TrainingConfig.load(write_config(dataset.parent, dataset))
+    torch.manual_seed(0)
+    module = TrainingModule(
+        make_architecture(config, pairs, statistics),
+        (statistics.rms_displacement, statistics.rms_velocity),
+        OptimizationConfig(steps=1),
+        "double",
+        "plain",
+        rms_of_elements(statistics),
+    )
+    frames = list(GraphPairs(pairs, 3.0))
+    batch = collate(frames)
+
+    def loss() -> torch.Tensor:
+        return module.loss(batch, *module.errors(batch))
+
+    before = float(loss().detach())
+    # In parts of unequal size, which the result must not show.
+    fit_read_out(module, [collate(frames[:5]), collate(frames[5:])])
+    after = loss()
+    assert float(after.detach()) < 0.9 * before
+    read_out = module.network.read_out
+    weights = [read_out.compression.weight, read_out.read_out.weight]
+    for gradient, weight in zip(torch.autograd.grad(after, weights), weights, strict=True):
+        assert float(gradient.abs().max() * weight.detach().abs().max()) < 1e-6
+    with torch.no_grad():
+        prediction = module.predict(batch)
+        errors = module.errors(batch)
+        for k, predicted in enumerate([prediction.displacement, prediction.velocity]):
+            scale = module.loss_scales[batch.species][:, k, None]
+            products = (predicted * errors[k] / scale**2).sum()
+            assert abs(float(products)) < 1e-6 * float((predicted / scale).square().sum())
 
 
 def test_batches_do_not_mix_frames(dataset: Path) -> None:

@@ -64,6 +64,10 @@ class OptimizationConfig(_Section):
     the rms velocity for velocities; the target stays the true later state. ``training_pairs`` takes
     that many pairs, drawn with the seed, instead of all; fewer pairs are among the more.
 
+    At the end the read-out, the last linear map, is solved for on ``read_out_pairs`` pairs of the
+    training split, see :func:`lammps_trajcast.training.polish.fit_read_out`; 0 leaves it as
+    trained.
+
     With the ``normalization`` ``element`` errors count in units of the rms of the atom's element,
     with ``all`` in that of all atoms, where light elements outweigh heavy ones.
 
@@ -88,6 +92,7 @@ class OptimizationConfig(_Section):
     time_reversal: bool = False
     input_noise: float = Field(0.0, ge=0.0, lt=1.0)
     training_pairs: int | None = Field(None, ge=1)
+    read_out_pairs: int = Field(500, ge=0)
 
 
 def _as_list(value: Any) -> Any:

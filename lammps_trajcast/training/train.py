@@ -33,6 +33,7 @@ from lammps_trajcast.training.batches import (
 )
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
 from lammps_trajcast.training.module import TrainingModule
+from lammps_trajcast.training.polish import fit_read_out
 from lammps_trajcast.training.saving import WholeCheckpoints
 
 # Frames over which the mean number of neighbours is taken; it hardly varies.
@@ -305,6 +306,9 @@ def train(
     if checkpoint is None:
         return None
     module.load_state_dict(ParameterAveraging.from_checkpoint(checkpoint), strict=False)
+    if options.read_out_pairs:
+        part = _spread(len(splits["train"]), options.read_out_pairs)
+        fit_read_out(module, _loader(GraphPairs(splits["train"], cutoff, part), options.batch_size))
     test = GraphPairs(splits["test"], cutoff, _spread(len(splits["test"]), TEST_PAIRS))
     errors = measure_errors(module, test, options.batch_size)
 
