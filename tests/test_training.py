@@ -343,6 +343,11 @@ def test_pushforward_begins_at_the_networks_own_state(dataset: Path) -> None:
     lengths = after.edge_vectors.norm(dim=1)
     assert len(lengths) > 0 and bool((lengths < 3.0).all())
     assert len(module.pushed_forward(before, 5).later) == 0
+    # A network that explodes is not followed.
+    for factor in (1e9, float("nan")):
+        with torch.no_grad():
+            module.network.read_out.read_out.weight.mul_(factor)
+        assert module.pushed_forward(before, 5) is before
 
 
 def test_training_starts_from_a_model(tmp_path: Path, trained: Path, dataset: Path) -> None:

@@ -109,11 +109,15 @@ class TrainingModule(pl.LightningModule):
     def pushed_forward(self, batch: Batch, steps: int) -> Batch:
         """Return the batch some steps into the network's own trajectory, see the configuration.
 
-        Fewer steps where the data end.
+        Fewer steps where the data end, or where an atom would go farther than the cutoff: a
+        network in training can explode, and the state before that is the one to learn from.
         """
         for _ in range(min(steps, len(batch.later))):
             with torch.no_grad():
                 prediction = self.predict(batch)
+            # Not "greater": numbers that are none compare as false.
+            if not bool(prediction.displacement.abs().max() <= self.cutoff):
+                break
             batch = batch.advanced(
                 batch.positions + prediction.displacement.double(),
                 prediction.velocity.double(),
