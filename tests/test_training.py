@@ -13,10 +13,14 @@ import torch
 import yaml
 from reliability import fault
 
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.statistics import dataset_statistics
+from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import (
     Augmentation,
+    Batch,
     Draw,
     EpochSampler,
     GraphPairs,
@@ -176,8 +180,6 @@ def test_loss_is_the_mean_square_in_units_of_the_rms(dataset: Path, normalizatio
 
     In units of an element's own rms that is so for each element by itself.
     """
-    from lammps_trajcast.data.dataset import TrajectoryPairs
-    from lammps_trajcast.data.statistics import dataset_statistics
 
     options = OptimizationConfig(steps=1, normalization=normalization, velocity_weight=3.0)
     pairs = TrajectoryPairs(dataset, "train")
@@ -210,8 +212,6 @@ def test_read_out_is_solved_for(dataset: Path) -> None:
 
     Of its hidden channels two are in use, so the other gradients are zero anyway.
     """
-    from lammps_trajcast.data.dataset import TrajectoryPairs
-    from lammps_trajcast.data.statistics import dataset_statistics
 
     pairs = TrajectoryPairs(dataset, "train")
     statistics = dataset_statistics(dataset)
@@ -250,7 +250,6 @@ def test_read_out_is_solved_for(dataset: Path) -> None:
 
 
 def test_batches_do_not_mix_frames(dataset: Path) -> None:
-    from lammps_trajcast.data.dataset import TrajectoryPairs
 
     frames = GraphPairs(TrajectoryPairs(dataset, "train"), 3.0)
     items = [frames[0], frames[20]]
@@ -318,9 +317,6 @@ def test_empty_split_is_refused(tmp_path: Path, dataset: Path) -> None:
 
 def test_pushforward_begins_at_the_networks_own_state(dataset: Path) -> None:
     """After one step the batch stands at the prediction and asks for the true state after it."""
-    from lammps_trajcast.data.dataset import TrajectoryPairs
-    from lammps_trajcast.data.statistics import dataset_statistics
-
     pairs = TrajectoryPairs(dataset, "train")
     statistics = dataset_statistics(dataset)
     config = TrainingConfig.load(write_config(dataset.parent, dataset))
@@ -350,6 +346,42 @@ def test_pushforward_begins_at_the_networks_own_state(dataset: Path) -> None:
         assert module.pushed_forward(before, 5) is before
 
 
+class DampedFlight(TrainingModule):
+    """Atoms that fly freely for a horizon and then lose part of their velocity."""
+
+    factor = 1.0
+
+    def predict(self, batch: Batch) -> Prediction:
+        flight = batch.velocities * HORIZON
+        return Prediction(flight, self.factor * batch.velocities)
+
+
+def test_way_back_ends_where_it_began(dataset: Path) -> None:
+    """Free flight is reversible; with a velocity lost on the way there the way back is short."""
+    pairs = TrajectoryPairs(dataset, "train")
+    statistics = dataset_statistics(dataset)
+    config = TrainingConfig.load(write_config(dataset.parent, dataset))
+    architecture = make_architecture(config, pairs, statistics)
+    rms = (statistics.rms_displacement, statistics.rms_velocity)
+    module = DampedFlight(architecture, rms, OptimizationConfig(steps=1), "double", "fused")
+    frames = GraphPairs(pairs, 3.0, [0, 8])
+    batch = collate([frames[0], frames[1]])
+    back = module.way_back(batch, module.predict(batch))
+    assert back is not None
+    assert bool((back.edge_vectors.norm(dim=1) < 3.0).all())
+    torch.testing.assert_close(back.positions + back.displacement, batch.positions)
+    assert float(module.reversal_loss(batch, module.predict(batch))) < 1e-24
+    module.factor = 0.9
+    missing = (0.1 * HORIZON * batch.velocities / rms[0]).square().mean()
+    slower = ((1 - 0.9**2) * batch.velocities / rms[1]).square().mean()
+    found = module.reversal_loss(batch, module.predict(batch))
+    torch.testing.assert_close(found, missing + slower)
+    # A network that explodes is not followed.
+    far = module.predict(batch)._replace(displacement=torch.full_like(batch.positions, np.nan))
+    assert module.way_back(batch, far) is None
+    assert float(module.reversal_loss(batch, far)) == 0.0
+
+
 def test_training_starts_from_a_model(tmp_path: Path, trained: Path, dataset: Path) -> None:
     """With steps that change nothing the weights are those of the model it began with."""
     path = write_config(tmp_path, dataset, learning_rate=1e-30, final_learning_rate=0.0, steps=10)
@@ -375,6 +407,7 @@ def test_options_resume_to_the_same_weights(tmp_path: Path, dataset: Path) -> No
         *(tmp_path, dataset),
         **{"steps": 7, "epoch_steps": 5, "time_reversal": True, "input_noise": 0.1},
         **{"training_pairs": 9, "pushforward_steps": 1, "early_stopping": 5},
+        **{"reversibility_weight": 0.5},
     )
     path.write_text(path.read_text() + "tensorboard: true\n")
     config = TrainingConfig.load(path)
@@ -453,7 +486,6 @@ def shorter(config: TrainingConfig, steps: int) -> OptimizationConfig:
 
 def test_time_reversal_builds_the_graph_of_the_reversed_pair(dataset: Path) -> None:
     """A reversed pair leads back to where it came from, and its later states lie further back."""
-    from lammps_trajcast.data.dataset import TrajectoryPairs
 
     pairs = TrajectoryPairs(dataset, "train")
     change = Augmentation(seed=5, time_reversal=True)
@@ -481,7 +513,6 @@ def test_time_reversal_builds_the_graph_of_the_reversed_pair(dataset: Path) -> N
 
 
 def test_input_noise_moves_the_start_only(dataset: Path) -> None:
-    from lammps_trajcast.data.dataset import TrajectoryPairs
 
     pairs = TrajectoryPairs(dataset, "train")
     change = Augmentation(seed=1, position_noise=0.01, velocity_noise=0.002)

@@ -52,15 +52,31 @@ class Batch(NamedTuple):
             velocities: (N, 3) predicted, Angstrom/fs.
             cutoff: Angstrom.
         """
+        after, later = self.later[0], self.later[1:]
+        return self._between(State(positions, velocities), after, cutoff)._replace(later=later)
+
+    def turned_back(self, positions: Tensor, velocities: Tensor, cutoff: float) -> Batch:
+        """Return the batch at a predicted state, run backwards: what follows is where it began.
+
+        Args:
+            positions: (N, 3) predicted, Angstrom.
+            velocities: (N, 3) predicted, before they are reversed, Angstrom/fs.
+            cutoff: Angstrom.
+        """
+        began = State(self.positions, -self.velocities)
+        return self._between(State(positions, -velocities), began, cutoff)._replace(later=[])
+
+    def _between(self, now: State, after: State, cutoff: float) -> Batch:
+        """Return the batch in the state ``now``, with what it takes to get to ``after``."""
+        positions = now.positions
         counts = torch.bincount(self.system, minlength=self.num_systems).tolist()
         frames = zip(positions.cpu().split(counts), self.cells.cpu(), self.pbc.cpu(), strict=True)
         edges = _join([build_graph(x, cell, pbc, cutoff) for x, cell, pbc in frames], counts)
         return self._replace(
             positions=positions,
-            velocities=velocities,
-            displacement=self.later[0].positions - positions,
-            velocity_after=self.later[0].velocities,
-            later=self.later[1:],
+            velocities=now.velocities,
+            displacement=after.positions - positions,
+            velocity_after=after.velocities,
             **{name: value.to(positions.device) for name, value in edges.items()},
         )
 

@@ -57,6 +57,13 @@ class OptimizationConfig(_Section):
     one horizon later (the "pushforward trick" of Brandstetter, Worrall and Welling, ICLR 2022):
     it learns to damp its own errors instead of amplifying them.
 
+    With ``reversibility_weight`` w > 0 the network also predicts back from where it arrived, with
+    velocities reversed, and w times the mean square distance to where it began is added to the
+    loss. The equations of motion are reversible and a network whose errors are not heats some
+    vibrations and cools others, at every step (the reversal loss of Huh, Yang, Hwang and Shin,
+    "Time-Reversal Symmetric ODE Network", NeurIPS 2020; here without the gradient through the way
+    there).
+
     ``early_stopping`` ends the training after so many validations in a row without a better one.
     With ``time_reversal`` every second pair, at random, is run backwards: from (x', -v') to
     (x, -v), as true to the equations of motion as the pair itself. ``input_noise`` is the standard
@@ -86,6 +93,7 @@ class OptimizationConfig(_Section):
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
     validation_pairs: int = Field(128, gt=0)
     pushforward_steps: int = Field(0, ge=0, le=100)
+    reversibility_weight: float = Field(0.0, ge=0.0)
     velocity_weight: float = Field(1.0, gt=0.0)
     normalization: Literal["element", "all"] = "element"
     early_stopping: int | None = Field(None, ge=1)

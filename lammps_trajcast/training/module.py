@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -18,6 +18,13 @@ from lammps_trajcast.training.config import OptimizationConfig, TrainingError
 from lammps_trajcast.training.muon import Muon
 
 DTYPES = {"single": torch.float32, "double": torch.float64}
+
+
+class Errors(NamedTuple):
+    """What is wrong with a prediction, (N, 3) each."""
+
+    displacement: Tensor  # Angstrom
+    velocity: Tensor  # Angstrom/fs
 
 
 def learning_rate_factor(step: int, options: OptimizationConfig) -> float:
@@ -89,14 +96,39 @@ class TrainingModule(pl.LightningModule):
         )
         return prediction
 
-    def errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return errors (N, 3) of displacement, Angstrom, and of velocity, Angstrom/fs."""
-        prediction = self.predict(batch)
+    def errors(self, batch: Batch, prediction: Prediction | None = None) -> Errors:
+        """Return the errors of a prediction, by default the network's for this batch."""
+        if prediction is None:
+            prediction = self.predict(batch)
         batch = batch.to_dtype(self.real)
-        return (
+        return Errors(
             prediction.displacement - batch.displacement,
             prediction.velocity - batch.velocity_after,
         )
+
+    def way_back(self, batch: Batch, prediction: Prediction) -> Batch | None:
+        """Return the batch to be predicted backwards: from a prediction to where it began.
+
+        None if an atom went farther than the cutoff, see :meth:`pushed_forward`.
+        """
+        if not self._believable(prediction):
+            return None
+        return batch.turned_back(
+            batch.positions + prediction.displacement.detach().double(),
+            prediction.velocity.detach().double(),
+            self.cutoff,
+        )
+
+    def reversal_loss(self, batch: Batch, prediction: Prediction) -> Tensor:
+        """Return the loss of the way back from a prediction, zero where there is none."""
+        back = self.way_back(batch, prediction)
+        if back is None:
+            return prediction.displacement.new_zeros(())
+        return self.loss(back, *self.errors(back))
+
+    def _believable(self, prediction: Prediction) -> bool:
+        # Not "no greater": numbers that are none compare as false.
+        return bool(prediction.displacement.abs().max() <= self.cutoff)
 
     def loss(self, batch: Batch, displacement: Tensor, velocity: Tensor) -> Tensor:
         """Return the loss of errors (N, 3)."""
@@ -115,8 +147,7 @@ class TrainingModule(pl.LightningModule):
         for _ in range(min(steps, len(batch.later))):
             with torch.no_grad():
                 prediction = self.predict(batch)
-            # Not "greater": numbers that are none compare as false.
-            if not bool(prediction.displacement.abs().max() <= self.cutoff):
+            if not self._believable(prediction):
                 break
             batch = batch.advanced(
                 batch.positions + prediction.displacement.double(),
@@ -131,7 +162,10 @@ class TrainingModule(pl.LightningModule):
         generator = torch.Generator().manual_seed(self.trainer.global_step)
         steps = torch.randint(0, self.options.pushforward_steps + 1, (), generator=generator)
         batch = self.pushed_forward(batch, int(steps))
-        loss = self.loss(batch, *self.errors(batch))
+        prediction = self.predict(batch)
+        loss = self.loss(batch, *self.errors(batch, prediction))
+        if self.options.reversibility_weight:
+            loss = loss + self.options.reversibility_weight * self.reversal_loss(batch, prediction)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"training has diverged: the loss at step {self.trainer.global_step} is "
@@ -161,9 +195,11 @@ class TrainingModule(pl.LightningModule):
         """Log errors of one step; the weights are the averaged ones.
 
         The loss, by which the best weights are chosen, is that of one step from a true state, or
-        the mean of that and of one step from the end of the network's own trajectory.
+        the mean of that and of one step from the end of the network's own trajectory, and what
+        the way back adds to it.
         """
-        displacement, velocity = self.errors(batch)
+        prediction = self.predict(batch)
+        displacement, velocity = self.errors(batch, prediction)
         loss = self.loss(batch, displacement, velocity)
         means = {
             "_displacement": displacement.square().mean() / self.rms_targets[0] ** 2,
@@ -174,6 +210,10 @@ class TrainingModule(pl.LightningModule):
             late_loss = self.loss(late, *self.errors(late))
             means["validation_pushforward_loss"] = late_loss
             loss = 0.5 * (loss + late_loss)
+        if self.options.reversibility_weight:
+            back_loss = self.reversal_loss(batch, prediction)
+            means["validation_reversal_loss"] = back_loss
+            loss = loss + self.options.reversibility_weight * back_loss
         atoms = len(batch.species)
         self.log_dict(means, batch_size=atoms, sync_dist=True)
         self.log("validation_loss", loss, batch_size=atoms, sync_dist=True, prog_bar=True)

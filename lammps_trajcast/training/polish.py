@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
     but a network whose velocities are a thousandth too small on average, which the loss hardly
     sees, takes energy out of the system at every step.
 
-    Angular momentum, where it is conserved, is left out of the equations.
+    Angular momentum, where it is conserved, is left out of the equations. Where training weighed
+    the way back from a prediction, so do the equations, with the predictions before.
 
     Args:
         module: the trained network; changed in place.
@@ -42,7 +43,7 @@ def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
     right = torch.zeros(2, channels, dtype=torch.float64)
     try:
         with torch.no_grad():
-            for batch in batches:
+            for batch, weight in _with_ways_back(module, batches):
                 single = batch.to_dtype(module.real)
                 kept.clear()
                 network.predict(
@@ -56,8 +57,8 @@ def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
                 targets = torch.stack([batch.displacement, batch.velocity_after]).double()
                 scales = module.loss_scales.double()[batch.species]
                 for k in range(2):
-                    weighted = inputs / scales[:, k, None, None]
-                    wanted = targets[k] / scales[:, k, None]
+                    weighted = weight**0.5 * inputs / scales[:, k, None, None]
+                    wanted = weight**0.5 * targets[k] / scales[:, k, None]
                     matrix[k] += torch.einsum("nxc,nxd->cd", weighted, weighted).cpu()
                     right[k] += torch.einsum("nxc,nx->c", weighted, wanted).cpu()
     finally:
@@ -76,6 +77,18 @@ def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
     with torch.no_grad():
         plain.compression.weight.copy_(compression.flatten())
         plain.read_out.weight.copy_(combination.flatten())
+
+
+def _with_ways_back(
+    module: TrainingModule, batches: Iterable[Batch]
+) -> Iterator[tuple[Batch, float]]:
+    """Yield each batch and what follows from it for the loss, with their weights."""
+    weight = module.options.reversibility_weight
+    for batch in batches:
+        yield batch, 1.0
+        back = module.way_back(batch, module.predict(batch)) if weight else None
+        if back is not None:
+            yield back, weight
 
 
 def _without_drift(vectors: Tensor, batch: Batch) -> Tensor:
