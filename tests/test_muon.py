@@ -62,7 +62,27 @@ def test_every_weight_belongs_to_one_matrix(network: TrajCast) -> None:
         every = torch.cat([place.flatten() for place in places]).sort().values
         assert torch.equal(every, torch.arange(parameter.numel()))
     others = [name for name, p in network.named_parameters() if p not in found]
-    assert all("bessel_roots" in name for name in others), others
+    functions = ("element_tp", "bessel_roots", "vel_mlp", "edge_mlp.layer0")
+    assert all(any(name in other for name in functions) for other in others), others
+
+
+def test_rare_speeds_do_not_run_away(network: TrajCast) -> None:
+    """What acts on radial functions moves little after a gradient that was seen in one step."""
+    optimizer = Muon(network, 0.01)
+    rare = {
+        name: parameter
+        for name, parameter in network.named_parameters()
+        if any(part in name for part in ("element_tp", "vel_mlp", "mlp.layer0"))
+    }
+    assert len(rare) == 1 + 2 * 4 + 2
+    before = {name: parameter.detach().clone() for name, parameter in rare.items()}
+    for step in range(300):
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, float(step == 0))
+        optimizer.step()
+    for name, parameter in rare.items():
+        # 300 steps of 0.01 would be 3.
+        assert float((parameter.detach() - before[name]).abs().max()) < 0.2, name
 
 
 def test_step(network: TrajCast) -> None:

@@ -249,6 +249,29 @@ def test_read_out_is_solved_for(dataset: Path) -> None:
             assert abs(float(products)) < 1e-6 * float((predicted / scale).square().sum())
 
 
+def test_read_out_is_not_fitted_to_an_explosion(dataset: Path) -> None:
+    """Among many pairs one is absurd: the result is that without it."""
+    pairs = TrajectoryPairs(dataset, "train")
+    statistics = dataset_statistics(dataset)
+    config = TrainingConfig.load(write_config(dataset.parent, dataset))
+    frames = GraphPairs(pairs, 3.0)
+    batches = [collate([frames[k]]) for k in range(6)]
+    absurd = batches[2]._replace(velocity_after=1e7 * batches[2].velocity_after)
+    found = []
+    for used in (batches[:2] + batches[3:], [*batches[:2], absurd, *batches[3:]]):
+        torch.manual_seed(0)
+        module = TrainingModule(
+            make_architecture(config, pairs, statistics),
+            (statistics.rms_displacement, statistics.rms_velocity),
+            OptimizationConfig(steps=1),
+            "double",
+            "fused",
+        )
+        fit_read_out(module, used)
+        found.append(module.network.read_out.compression.weight.detach().clone())
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_batches_do_not_mix_frames(dataset: Path) -> None:
 
     frames = GraphPairs(TrajectoryPairs(dataset, "train"), 3.0)

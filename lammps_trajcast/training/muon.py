@@ -37,12 +37,19 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 def matrices_of(network: torch.nn.Module) -> dict[torch.nn.Parameter, list[Tensor]]:
     """Return for each parameter made of matrices where in it (flattened) their elements lie.
 
+    What acts on radial functions of a distance or a speed is left out, and so is what follows on
+    those of a speed: some are zero for nearly all atoms. The gradient of a rare fast one would move
+    their weights for hundreds of steps, since however far its mean has decayed, it is brought back
+    to the same size; and the network would be wild at speeds that a long run reaches.
+
     Each entry is a (m, n) int64 tensor of places. e3nn keeps the matrices of a linear map, one for
     each pair of irreps, in one flat parameter; those that lead to the same irrep are one matrix
     here, as they act together. The residual tensor product has one matrix for each species.
     """
     found: dict[torch.nn.Parameter, list[Tensor]] = {}
-    for module in network.modules():
+    for name, module in network.named_modules():
+        if name.endswith("element_tp"):
+            continue
         if isinstance(module, o3.Linear) and module.weight_numel:
             shapes = [instruction.path_shape for instruction in module.instructions]
             outputs = [instruction.i_out for instruction in module.instructions]
@@ -52,8 +59,8 @@ def matrices_of(network: torch.nn.Module) -> dict[torch.nn.Parameter, list[Tenso
             found[module.weight] = [
                 place[:, species] for place in places for species in range(place.size(1))
             ]
-    for parameter in network.parameters():
-        if parameter.dim() == 2:
+    for name, parameter in network.named_parameters():
+        if parameter.dim() == 2 and "vel_mlp" not in name and "mlp.layer0" not in name:
             found[parameter] = [torch.arange(parameter.numel()).view(parameter.shape)]
     return found
 

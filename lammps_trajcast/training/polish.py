@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -14,6 +15,8 @@ from lammps_trajcast.training.module import TrainingModule
 
 # Relative to the largest eigenvalue of the normal equations; channels may depend on each other.
 RIDGE = 1e-12
+# Times the median of the losses.
+OUTLIER = 100.0
 
 
 def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
@@ -25,12 +28,15 @@ def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
     but a network whose velocities are a thousandth too small on average, which the loss hardly
     sees, takes energy out of the system at every step.
 
+    Batches with a loss far above the median are left out: a single prediction that explodes would
+    decide the result.
+
     Angular momentum, where it is conserved, is left out of the equations. Where training weighed
     the way back from a prediction, so do the equations, with the predictions before.
 
     Args:
         module: the trained network; changed in place.
-        batches: pairs of states.
+        batches: pairs of states; gone through twice.
     """
     network = FusedTrajCast(module.network)
     read_out = network.read_out
@@ -79,12 +85,23 @@ def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
         plain.read_out.weight.copy_(combination.flatten())
 
 
+def _trusted(module: TrainingModule, batches: Iterable[Batch]) -> list[bool]:
+    """Say of each batch whether its loss is not far above the median."""
+    with torch.no_grad():
+        losses = [float(module.loss(batch, *module.errors(batch))) for batch in batches]
+    limit = OUTLIER * statistics.median(losses)
+    # Not "no greater": numbers that are none compare as false.
+    return [loss <= limit for loss in losses]
+
+
 def _with_ways_back(
     module: TrainingModule, batches: Iterable[Batch]
 ) -> Iterator[tuple[Batch, float]]:
-    """Yield each batch and what follows from it for the loss, with their weights."""
+    """Yield each trusted batch and what follows from it for the loss, with their weights."""
     weight = module.options.reversibility_weight
-    for batch in batches:
+    for batch, trusted in zip(batches, _trusted(module, batches), strict=True):
+        if not trusted:
+            continue
         yield batch, 1.0
         back = module.way_back(batch, module.predict(batch)) if weight else None
         if back is not None:
