@@ -391,6 +391,63 @@ def validate(
         raise typer.Exit(2)
 
 
+@app.command()
+def equalize(
+    config: Annotated[
+        Path, typer.Argument(help="System, temperature, thermostat: the YAML file of validate.")
+    ],
+    dataset: Annotated[
+        list[Path], typer.Option(help="Data set that the model was trained on; repeatable.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Model file instead of the one in the YAML file.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Option(help="Of the runs; default: equalized, beside YAML.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Runs, each followed by a change.")] = 12,
+    duration: Annotated[float, typer.Option(min=0.0, help="Of a run, ps.")] = 20.0,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Change of an energy in one step, of its deviation.")
+    ] = 1e-3,
+    lmp: Annotated[
+        str | None, typer.Option(help='Command that starts LAMMPS, as "mpirun -np 4 lmp".')
+    ] = None,
+) -> None:
+    """Change the last layer of a model until its runs show equipartition.
+
+    Stretching, rotation, vibrations of each wavelength: what has too much kinetic energy in a run
+    with the thermostat is made to lose a little in each step, at the least cost in accuracy.
+    Finished runs are not repeated.
+    """
+    import shlex
+
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.equipartition.equalize import Equalizer
+    from lammps_trajcast.model.file import ModelFileError
+    from lammps_trajcast.validation.config import SetupError, ValidationConfig
+    from lammps_trajcast.validation.validate import with_model
+
+    with _one_line_for(SetupError, DatasetError, ModelFileError, OSError):
+        settings = with_model(ValidationConfig.load(config), model)
+        place = (directory or config.resolve().parent / "equalized").resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        equalizer = Equalizer(
+            settings, place, dataset, duration, rate, shlex.split(lmp) if lmp else None
+        )
+        changed, shown = equalizer.run(rounds)
+        changed.save(output)
+    for number, seen in enumerate(shown, 1):
+        temperatures = ", ".join(f"{name} {value:.1f} K" for name, value in seen.elements.items())
+        typer.echo(
+            f"round {number:2}: {temperatures}; kinds of motion off by "
+            f"{100 * seen.deviation:.1f} % (+- {100 * seen.uncertainty:.1f}), "
+            f"loss + {100 * seen.cost:.2f} %"
+        )
+    typer.echo(f"{output}: mean of the later half")
+
+
 @app.command(name="validation-table")
 def validation_table(
     reports: Annotated[list[Path], typer.Argument(help="JSON files that validate wrote.")],

@@ -207,6 +207,33 @@ class Inputs:
             self._production(1),
         )
 
+    def sampling(self, horizons: int, every: int, begins: bool, run: int) -> str:
+        """A run of the model with the thermostat, from the system as it is or from the last frame
+        of a run of the same length. Writes frames.
+
+        run: changes the thermostat's random numbers.
+        """
+        if begins:
+            start = self.config.reference.initial_temperature or self.temperature
+            rotation = "yes" if self.model.angular else "no"
+            state = (
+                f"velocity        all create {start:g} {self.config.seed} mom yes rot {rotation} "
+                "dist gaussian"
+            )
+        else:
+            state = f"read_dump       ${{start}} {horizons} {READ} {self._box}"
+        return _join(
+            self._head(f"the model, round {run + 1}", "out", "model", *["start"][int(begins) :]),
+            self._model_system(),
+            state,
+            "reset_timestep  0",
+            self._model_integrator(),
+            self._bath(self.temperature, self.temperature, run + 1),
+            self._thermo(every),
+            _dump("frames", every),
+            f"run             {horizons}",
+        )
+
     def nve(self) -> str:
         """Single steps of the model from states along the reference's NVE run, appended to
         one_step.dump; then NVE from the first of these states. Writes nve."""

@@ -123,14 +123,14 @@ class Validation:
             start, stop, rate = protocol.quench
             title = f"{name}: from {start:g} to {stop:g} K at {rate:g} K/ps"
             horizons = self._horizons(abs(stop - start) / rate)
-            inputs = self._inputs(start)
+            inputs = self.inputs(start)
             texts = [inputs.quench(start, stop, horizons, model) for model in (False, True)]
         else:
             assert protocol.hot_half is not None
             cold, hot = protocol.hot_half
             title = f"{name}: a half at {hot:g} K, the other at {cold:g} K"
             horizons = self._horizons(protocol.duration)
-            inputs = self._inputs(cold)
+            inputs = self.inputs(cold)
             texts = [inputs.hot_half(cold, hot, horizons, model) for model in (False, True)]
         reference = self._reference(name, texts[0])
         start_file = reference.directory / "series.dump"
@@ -155,7 +155,7 @@ class Validation:
     # ---- equilibrium -----------------------------------------------------------------------------
 
     def _equilibrium(self, name: str, temperature: float) -> list[Part]:
-        plan, inputs = self.plan, self._inputs(temperature)
+        plan, inputs = self.plan, self.inputs(temperature)
         reference = self._reference(name, inputs.reference())
         runs = [
             self._model_run(
@@ -309,7 +309,7 @@ class Validation:
 
     # ---- runs ------------------------------------------------------------------------------------
 
-    def _inputs(self, temperature: float) -> Inputs:
+    def inputs(self, temperature: float) -> Inputs:
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
     def _reference(self, name: str, text: str) -> Finished:

@@ -1,0 +1,287 @@
+"""`lammps-trajcast equalize`: runs of a model, and small changes that bring equipartition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lammps_trajcast.data.dataset import Pair, TrajectoryPairs
+from lammps_trajcast.data.statistics import dataset_statistics
+from lammps_trajcast.equipartition.last_layer import LastLayer
+from lammps_trajcast.equipartition.motions import Motions, motions
+from lammps_trajcast.model.file import ModelFile, weights_of
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.runtime.graph import build_graph
+from lammps_trajcast.training.batches import Batch, GraphPairs, Sample, collate
+from lammps_trajcast.training.train import rms_of_elements
+from lammps_trajcast.validation.config import SetupError, ValidationConfig
+from lammps_trajcast.validation.runner import Finished
+from lammps_trajcast.validation.trajectory import Trajectory
+from lammps_trajcast.validation.validate import Validation
+
+# Atoms of the data set on which the cost of a change is measured.
+COST_ATOMS = 8000
+# Frames of a round, and how many of them the effect of a change is averaged over.
+FRAMES, EFFECT_FRAMES = 120, 40
+# Part of a round that is not looked at: the model changed at its beginning.
+SETTLING = 0.3
+# Blocks of a round whose scatter is the uncertainty of its means.
+BLOCKS = 6
+# Uncertainty below which no mean is trusted, relative.
+FLOOR = 0.01
+# Kinds of motion with fewer pairs in a frame are left out.
+FEWEST_PAIRS = 0.5
+# Of the mean curvature of the cost; keeps changes small that the data say nothing of.
+RIDGE = 1e-4
+# Weights of the last layer beyond which the equations do not fit into memory.
+LARGEST = 12_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a run showed.
+
+    elements: temperature of each element, K. deviation: root mean square deviation from
+    equipartition of all kinds of motion, relative. uncertainty: median of their uncertainties.
+    cost: growth of the loss since the beginning, relative to it.
+    """
+
+    elements: dict[str, float]
+    deviation: float
+    uncertainty: float
+    cost: float
+
+
+class Equalizer:
+    """Changes the last layer of a model until its runs show equipartition.
+
+    A network that is right to a percent in each step still gives some kinds of motion a little
+    energy in every step and takes it from others, and where motions are weakly coupled this adds
+    up. Equipartition says how much each should have, whatever the forces. A round runs the model
+    with the thermostat in LAMMPS, and asks for a change of the energy that a step gives to each
+    kind of motion, against its deviation and in proportion to it; the change of the last layer is
+    the one that does this at the least cost in the loss on the data set. Over the rounds changes
+    add up: an integral controller.
+
+    Args:
+        config: the system, its temperature and thermostat.
+        directory: of the runs; finished ones are not repeated.
+        dataset: that the model was trained on.
+        duration: of a run, ps.
+        rate: change of a kind's energy in one step over its relative deviation.
+        command: starts LAMMPS.
+
+    Raises:
+        SetupError: the system, the model and the data do not fit together.
+    """
+
+    def __init__(
+        self,
+        config: ValidationConfig,
+        directory: Path,
+        dataset: Sequence[Path],
+        duration: float,
+        rate: float,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        length = next(iter(config.lengths))
+        self.validation = Validation(config, length, directory / "runs", command)
+        self.config, self.directory, self.rate = config, directory, rate
+        self.file = ModelFile.load(config.model)
+        data = self.metadata = self.file.metadata
+        if data.units != "real":
+            raise SetupError(
+                f"model: {config.model} is in metal units; train one with 'lammps-trajcast train'"
+            )
+        self.horizons = round(duration * 1e3 / data.timestep / FRAMES) * FRAMES
+        if self.horizons < FRAMES:
+            raise SetupError(
+                f"--duration: {duration:g} ps are fewer than {FRAMES} steps of {data.timestep:g} "
+                f"fs; write at least {FRAMES * data.timestep * 1e-3:.3g}"
+            )
+        pairs = TrajectoryPairs(dataset, "train")
+        if list(data.species) != pairs.elements or data.timestep != pairs.horizon:
+            raise SetupError(
+                f"--dataset: for {' '.join(pairs.elements)} and {pairs.horizon:g} fs, the model "
+                f"for {' '.join(data.species)} and {data.timestep:g} fs; give the one that the "
+                "model was trained on"
+            )
+        self.cutoff = data.architecture.edge_cutoff
+        self.rms = (data.rms_displacement, data.rms_velocity)
+        self.network = TrajCast(data.architecture, self.rms).float()
+        self.network.load_state_dict(self.file.state_dict, strict=False)
+        self.layer = LastLayer(self.network, self.rms)
+        if self.layer.size > LARGEST:
+            raise SetupError(
+                f"model: {config.model} has {self.layer.size} weights in its last layer, more than "
+                f"the {LARGEST} that can be solved for; take one with fewer channels"
+            )
+        self.scales = rms_of_elements(dataset_statistics(dataset, "train")).double()
+        self.cost = self._cost(pairs)
+
+    def _cost(self, pairs: TrajectoryPairs) -> Tensor:
+        """Return the matrix (size, size) of the growth of the loss, relative to the loss."""
+        frames = GraphPairs(pairs, self.cutoff)
+        atoms = len(pairs[0].species)
+        chosen = np.linspace(0, len(frames) - 1, min(len(frames), 1 + COST_ATOMS // atoms))
+        matrix = torch.zeros(self.layer.size, self.layer.size, dtype=torch.float64)
+        loss = 0.0
+        for k in np.unique(chosen.astype(int)).tolist():
+            batch = collate([frames[k]])
+            prediction = self.layer.predict(batch)
+            for target, truth in enumerate((batch.displacement, batch.velocity_after)):
+                scale = self.scales[batch.species, target]
+                error = (prediction[target] - truth) / scale[:, None]
+                rows = self.layer.derivative(batch, target) / scale.repeat_interleave(3)[:, None]
+                # Half of the time of double precision; what is small is behind the ridge anyway.
+                single = rows.float()
+                matrix += (single.T @ single).double()
+                loss += float(error.square().sum())
+        return matrix / loss
+
+    def _factor(self) -> Tensor:
+        """Return the Cholesky factor of the cost with its ridge, in three parts as the weights."""
+        sizes = (self.layer.map_size, 2 * self.layer.shortcut_size)
+        means = [part.mean() for part in self.cost.diagonal().split(sizes)]
+        ridge = torch.cat([mean.expand(size) for mean, size in zip(means, sizes, strict=True)])
+        return torch.linalg.cholesky(self.cost + torch.diag(RIDGE * ridge))
+
+    def run(self, rounds: int) -> tuple[ModelFile, list[Round]]:
+        """Return the model with the mean weights of the later half of the rounds.
+
+        Raises SetupError if LAMMPS fails.
+        """
+        factor = self._factor()
+        changes = [torch.zeros(self.layer.size, dtype=torch.float64)]
+        shown: list[Round] = []
+        before: Finished | None = None
+        for number in range(rounds):
+            before, trajectory = self._sample(number, before)
+            deviation, uncertainty, effect, used = self._observe(trajectory)
+            elements = 1.0 + deviation[: len(self.metadata.species)]
+            shown.append(
+                Round(
+                    {
+                        element: self.config.temperature * float(share)
+                        for element, share in zip(self.metadata.species, elements, strict=True)
+                    },
+                    float(deviation[used].square().mean().sqrt()),
+                    float(uncertainty[used].median()),
+                    float(changes[-1] @ self.cost @ changes[-1]),
+                )
+            )
+            log.info("round %d: %s", number + 1, shown[-1])
+            change = self._change(
+                factor, effect[used], -self.rate * deviation[used], self.rate * uncertainty[used]
+            )
+            self.layer.add(change)
+            changes.append(changes[-1] + change)
+        later = changes[(len(changes) + 1) // 2 :]
+        self.layer.add(torch.stack(later).mean(0) - changes[-1])
+        return self._model(rounds), shown
+
+    @staticmethod
+    def _change(factor: Tensor, effect: Tensor, wanted: Tensor, uncertainty: Tensor) -> Tensor:
+        """Return the cheapest change (size,) of the weights that does what is wanted.
+
+        Minimises the cost plus the square of what is missing over its uncertainty.
+
+        Args:
+            factor: (size, size) Cholesky factor of the cost.
+            effect: (K, size) of a change of the weights on the energies.
+            wanted: (K,) relative change of the energies in a step.
+            uncertainty: (K,) of what is wanted.
+        """
+        solved = torch.cholesky_solve(effect.T, factor)
+        system = effect @ solved + torch.diag(uncertainty.square())
+        return solved @ torch.linalg.solve(system, wanted)
+
+    def _sample(self, number: int, before: Finished | None) -> tuple[Finished, Trajectory]:
+        """Run the model with its present weights from the end of the run before."""
+        model = self._model(number)
+        path = self.directory / f"round{number}.safetensors"
+        model.save(path)
+        inputs = self.validation.inputs(self.config.temperature)
+        text = inputs.sampling(self.horizons, self.horizons // FRAMES, before is None, number)
+        variables = {"model": path}
+        after = [model.fingerprint()]
+        if before is not None:
+            variables["start"] = before.directory / "frames.dump"
+            after.append(before.key)
+        done = self.validation.runner.run(f"round{number}", text, variables, after)
+        if done.error:
+            raise SetupError(f"round {number + 1}: {done.error}; see {done.directory}")
+        reader = self.validation.reader
+        return done, reader.read(done.directory / "frames.dump", self.metadata.timestep)
+
+    def _observe(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return deviations and uncertainties (K,), effects (K, size), and which are of use."""
+        first = round(SETTLING * len(trajectory))
+        frames = range(first, len(trajectory))
+        found: list[Motions] = []
+        effect: Tensor | None = None
+        every = max(1, len(frames) // EFFECT_FRAMES)
+        angular = self.metadata.architecture.conserve_ang_mom
+        for k in frames:
+            batch = self._batch(trajectory, k)
+            temperature = self.config.temperature
+            found.append(
+                motions(batch, batch.velocities, temperature, self.cutoff, angular)._replace(
+                    gradient=torch.empty(0)
+                )
+            )
+            if (k - first) % every == 0:
+                _, velocity = self.layer.predict(batch)
+                next_step = motions(batch, velocity, temperature, self.cutoff, angular)
+                pulled = self.layer.pull(batch, 1, next_step.gradient)
+                effect = pulled if effect is None else effect + pulled
+        assert effect is not None
+        energy = torch.stack([x.energy for x in found])
+        expected = torch.stack([x.expected for x in found])
+        number = torch.stack([x.number for x in found]).mean(0)
+        used = (number > FEWEST_PAIRS) & (expected.sum(0) > 0.0)
+        total = expected.sum(0).clamp_min(1e-30)
+        deviation = energy.sum(0) / total - 1.0
+        blocks = [
+            energy[part].sum(0) / expected[part].sum(0).clamp_min(1e-30)
+            for part in torch.arange(len(found)).chunk(BLOCKS)
+        ]
+        scatter = torch.stack(blocks).std(0) / len(blocks) ** 0.5
+        uncertainty = (scatter.square() + FLOOR**2).sqrt()
+        effect = effect / len(range(0, len(frames), every)) / (total / len(found))[:, None]
+        return deviation, uncertainty, effect, used.nonzero().squeeze(1)
+
+    def _batch(self, trajectory: Trajectory, frame: int) -> Batch:
+        positions = torch.from_numpy(trajectory.positions[frame])
+        velocities = torch.from_numpy(trajectory.velocities[frame])
+        order = [self.metadata.species.index(element) for element in trajectory.elements]
+        nothing = torch.zeros_like(positions)
+        pair = Pair(
+            species=torch.tensor(order)[torch.from_numpy(trajectory.species)],
+            masses=torch.from_numpy(trajectory.masses),
+            positions=positions,
+            velocities=velocities,
+            displacement=nothing,
+            velocity_after=nothing,
+            cell=torch.from_numpy(trajectory.cell),
+            pbc=torch.from_numpy(trajectory.pbc),
+        )
+        graph = build_graph(positions, trajectory.cell, trajectory.pbc, self.cutoff)
+        return collate([Sample(pair, graph, [])])
+
+    def _model(self, rounds: int) -> ModelFile:
+        provenance = {
+            **self.metadata.provenance,
+            "equalized": f"{rounds} rounds of {self.horizons} steps at "
+            f"{self.config.temperature:g} K, rate {self.rate:g}, {self.config.name}",
+        }
+        metadata = self.metadata.model_copy(update={"provenance": provenance})
+        return ModelFile(metadata, weights_of(self.network))
