@@ -424,10 +424,18 @@ def equalize(
     import shlex
 
     from lammps_trajcast.data.layout import DatasetError
-    from lammps_trajcast.equipartition.equalize import Equalizer
+    from lammps_trajcast.equipartition.equalize import Equalizer, Round
     from lammps_trajcast.model.file import ModelFileError
     from lammps_trajcast.validation.config import SetupError, ValidationConfig
     from lammps_trajcast.validation.validate import with_model
+
+    def tell(number: int, seen: Round) -> None:
+        temperatures = ", ".join(f"{name} {value:.1f} K" for name, value in seen.elements.items())
+        typer.echo(
+            f"round {number:2}: {temperatures}; kinds of motion off by "
+            f"{100 * seen.deviation:.1f} % (+- {100 * seen.uncertainty:.1f}), "
+            f"loss + {100 * seen.cost:.2f} %"
+        )
 
     with _one_line_for(SetupError, DatasetError, ModelFileError, OSError):
         settings = with_model(ValidationConfig.load(config), model)
@@ -436,15 +444,7 @@ def equalize(
         equalizer = Equalizer(
             settings, place, dataset, duration, rate, shlex.split(lmp) if lmp else None
         )
-        changed, shown = equalizer.run(rounds)
-        changed.save(output)
-    for number, seen in enumerate(shown, 1):
-        temperatures = ", ".join(f"{name} {value:.1f} K" for name, value in seen.elements.items())
-        typer.echo(
-            f"round {number:2}: {temperatures}; kinds of motion off by "
-            f"{100 * seen.deviation:.1f} % (+- {100 * seen.uncertainty:.1f}), "
-            f"loss + {100 * seen.cost:.2f} %"
-        )
+        equalizer.run(rounds, tell).save(output)
     typer.echo(f"{output}: mean of the later half")
 
 

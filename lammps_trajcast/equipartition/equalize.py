@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +40,6 @@ FEWEST_PAIRS = 0.5
 RIDGE = 1e-4
 # Weights of the last layer beyond which the equations do not fit into memory.
 LARGEST = 12_000
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -154,31 +151,32 @@ class Equalizer:
         ridge = torch.cat([mean.expand(size) for mean, size in zip(means, sizes, strict=True)])
         return torch.linalg.cholesky(self.cost + torch.diag(RIDGE * ridge))
 
-    def run(self, rounds: int) -> tuple[ModelFile, list[Round]]:
+    def run(self, rounds: int, tell: Callable[[int, Round], None]) -> ModelFile:
         """Return the model with the mean weights of the later half of the rounds.
+
+        Args:
+            rounds: number of runs, each followed by a change.
+            tell: called after each with its number, from 1, and what it showed.
 
         Raises SetupError if LAMMPS fails.
         """
         factor = self._factor()
         changes = [torch.zeros(self.layer.size, dtype=torch.float64)]
-        shown: list[Round] = []
         before: Finished | None = None
         for number in range(rounds):
             before, trajectory = self._sample(number, before)
             deviation, uncertainty, effect, used = self._observe(trajectory)
             elements = 1.0 + deviation[: len(self.metadata.species)]
-            shown.append(
-                Round(
-                    {
-                        element: self.config.temperature * float(share)
-                        for element, share in zip(self.metadata.species, elements, strict=True)
-                    },
-                    float(deviation[used].square().mean().sqrt()),
-                    float(uncertainty[used].median()),
-                    float(changes[-1] @ self.cost @ changes[-1]),
-                )
+            seen = Round(
+                {
+                    element: self.config.temperature * float(share)
+                    for element, share in zip(self.metadata.species, elements, strict=True)
+                },
+                float(deviation[used].square().mean().sqrt()),
+                float(uncertainty[used].median()),
+                float(changes[-1] @ self.cost @ changes[-1]),
             )
-            log.info("round %d: %s", number + 1, shown[-1])
+            tell(number + 1, seen)
             change = self._change(
                 factor, effect[used], -self.rate * deviation[used], self.rate * uncertainty[used]
             )
@@ -186,7 +184,7 @@ class Equalizer:
             changes.append(changes[-1] + change)
         later = changes[(len(changes) + 1) // 2 :]
         self.layer.add(torch.stack(later).mean(0) - changes[-1])
-        return self._model(rounds), shown
+        return self._model(rounds)
 
     @staticmethod
     def _change(factor: Tensor, effect: Tensor, wanted: Tensor, uncertainty: Tensor) -> Tensor:
