@@ -26,6 +26,8 @@ from lammps_trajcast.validation.validate import Validation
 
 # Atoms of the data set on which the cost of a change is measured.
 COST_ATOMS = 8000
+# Atoms of which the derivatives are in memory at once.
+COST_BATCH = 150
 # Frames of a round, and how many of them the effect of a change is averaged over.
 FRAMES, EFFECT_FRAMES = 120, 40
 # Part of a round that is not looked at: the model changed at its beginning.
@@ -131,8 +133,9 @@ class Equalizer:
         chosen = np.linspace(0, len(frames) - 1, min(len(frames), 1 + COST_ATOMS // atoms))
         matrix = torch.zeros(self.layer.size, self.layer.size, dtype=torch.float64)
         loss = 0.0
-        for k in np.unique(chosen.astype(int)).tolist():
-            batch = collate([frames[k]])
+        indices, together = np.unique(chosen.astype(int)).tolist(), 1 + COST_BATCH // atoms
+        for k in range(0, len(indices), together):
+            batch = collate([frames[index] for index in indices[k : k + together]])
             prediction = self.layer.predict(batch)
             for target, truth in enumerate((batch.displacement, batch.velocity_after)):
                 scale = self.scales[batch.species, target]
