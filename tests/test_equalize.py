@@ -22,7 +22,8 @@ from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import Batch, Sample, collate
-from lammps_trajcast.validation.config import ValidationConfig
+from lammps_trajcast.validation.config import SetupError, ValidationConfig
+from lammps_trajcast.validation.trajectory import Reader, Trajectory
 
 CUTOFF = 4.0
 
@@ -257,6 +258,23 @@ def test_the_wanted_effect_is_the_effect(home: Path, monkeypatch: pytest.MonkeyP
     relative = ((energies() - before) / expected)[:2]
     torch.testing.assert_close(relative, (effect @ change)[:2], rtol=0.1, atol=5e-5)
     assert float(relative[0]) < -5e-4 and float(relative[1]) > 5e-4
+
+
+def test_a_run_that_a_guard_stopped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next begins anew; after too few frames there is nothing to learn."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    config = ValidationConfig.load(home / "validate.yaml")
+    equalizer = Equalizer(config, home / "runs", [home / "nve.h5"], 3.6, 0.01)
+    read, begun = Reader.read, []
+
+    def shorter(self: Reader, path: Path, timestep: float, **more: Any) -> Trajectory:
+        begun.append("velocity" in (path.parent / "in.lmp").read_text())
+        return read(self, path, timestep, **more).part(-1, [100, 120, 30][len(begun) - 1])
+
+    monkeypatch.setattr(Reader, "read", shorter)
+    with pytest.raises(SetupError, match="round 3: the model was stopped after 30 of 120 steps"):
+        equalizer.run(4, lambda *_: None)
+    assert begun == [True, True, False]
 
 
 def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ COST_ATOMS = 8000
 COST_BATCH = 150
 # Frames of a round, and how many of them the effect of a change is averaged over.
 FRAMES, EFFECT_FRAMES = 120, 40
+# Of a round that a guard stopped.
+FEWEST_FRAMES = 40
 # Part of a round that is not looked at: the model changed at its beginning.
 SETTLING = 0.3
 # Blocks of a round whose scatter is the uncertainty of its means.
@@ -167,7 +169,9 @@ class Equalizer:
         changes = [torch.zeros(self.layer.size, dtype=torch.float64)]
         before: Finished | None = None
         for number in range(rounds):
-            before, trajectory = self._sample(number, before)
+            finished, trajectory = self._sample(number, before)
+            # Stopped by a guard: the last state is no place to begin from.
+            before = finished if trajectory.steps[-1] == self.horizons else None
             deviation, uncertainty, effect, used = self._observe(trajectory)
             elements = 1.0 + deviation[: len(self.metadata.species)]
             seen = Round(
@@ -221,7 +225,13 @@ class Equalizer:
         if done.error:
             raise SetupError(f"round {number + 1}: {done.error}; see {done.directory}")
         reader = self.validation.reader
-        return done, reader.read(done.directory / "frames.dump", self.metadata.timestep)
+        trajectory = reader.read(done.directory / "frames.dump", self.metadata.timestep)
+        if len(trajectory) < FEWEST_FRAMES:
+            raise SetupError(
+                f"round {number + 1}: the model was stopped after {int(trajectory.steps[-1])} of "
+                f"{self.horizons} steps, too early to learn from; see {done.directory}/log.lammps"
+            )
+        return done, trajectory
 
     def _observe(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return deviations and uncertainties (K,), effects (K, size), and which are of use."""
