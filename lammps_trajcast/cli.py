@@ -434,7 +434,7 @@ def equalize(
         typer.echo(
             f"round {number:2}: {temperatures}; kinds of motion off by "
             f"{100 * seen.deviation:.1f} % (+- {100 * seen.uncertainty:.1f}), "
-            f"loss + {100 * seen.cost:.2f} %"
+            f"heat {100 * seen.heat:.3f} % a step, loss + {100 * seen.cost:.2f} %"
         )
 
     with _one_line_for(SetupError, DatasetError, ModelFileError, OSError):

@@ -170,7 +170,7 @@ def test_energies_of_dumped_frames_are_those_of_the_run(
     validation: Validation, reference: tuple[Finished, Production]
 ) -> None:
     run, production = reference
-    inputs = validation._inputs(300.0)
+    inputs = validation.inputs(300.0)
     last = int(production.frames[-1].steps[-1])
     every = validation.plan.every * validation.plan.steps
     (loop,) = validation._energies("check", inputs, [(run, "frames", every, last)])

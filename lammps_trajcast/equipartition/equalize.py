@@ -38,6 +38,8 @@ SETTLING = 0.3
 BLOCKS = 6
 # Uncertainty below which no mean is trusted, relative.
 FLOOR = 0.01
+# Part of the heat that a round takes away.
+HEAT_SHARE = 0.5
 # Kinds of motion with fewer pairs in a frame are left out.
 FEWEST_PAIRS = 0.5
 # Of the mean curvature of the cost; keeps changes small that the data say nothing of.
@@ -52,12 +54,14 @@ class Round:
 
     elements: temperature of each element, K. deviation: root mean square deviation from
     equipartition of all kinds of motion, relative. uncertainty: median of their uncertainties.
-    cost: growth of the loss since the beginning, relative to it.
+    heat: that the thermostat took out in a step, over the kinetic energy. cost: growth of the loss
+    since the beginning, relative to it.
     """
 
     elements: dict[str, float]
     deviation: float
     uncertainty: float
+    heat: float
     cost: float
 
 
@@ -69,8 +73,9 @@ class Equalizer:
     up. Equipartition says how much each should have, whatever the forces. A round runs the model
     with the thermostat in LAMMPS, and asks for a change of the energy that a step gives to each
     kind of motion, against its deviation and in proportion to it; the change of the last layer is
-    the one that does this at the least cost in the loss on the data set. Over the rounds changes
-    add up: an integral controller.
+    the one that does this at the least cost in the loss on the data set. What the thermostat takes
+    out in a step is taken from all kinds alike. Over the rounds changes add up: an integral
+    controller.
 
     Args:
         config: the system, its temperature and thermostat.
@@ -170,6 +175,7 @@ class Equalizer:
         before: Finished | None = None
         for number in range(rounds):
             finished, trajectory = self._sample(number, before)
+            heat = self._heat(finished)
             # Stopped by a guard: the last state is no place to begin from.
             before = finished if trajectory.steps[-1] == self.horizons else None
             deviation, uncertainty, effect, used = self._observe(trajectory)
@@ -181,12 +187,12 @@ class Equalizer:
                 },
                 float(deviation[used].square().mean().sqrt()),
                 float(uncertainty[used].median()),
+                heat,
                 float(changes[-1] @ self.cost @ changes[-1]),
             )
             tell(number + 1, seen)
-            change = self._change(
-                factor, effect[used], -self.rate * deviation[used], self.rate * uncertainty[used]
-            )
+            wanted = -self.rate * deviation[used] - HEAT_SHARE * seen.heat
+            change = self._change(factor, effect[used], wanted, self.rate * uncertainty[used])
             self.layer.add(change)
             changes.append(changes[-1] + change)
         later = changes[(len(changes) + 1) // 2 :]
@@ -232,6 +238,20 @@ class Equalizer:
                 f"{self.horizons} steps, too early to learn from; see {done.directory}/log.lammps"
             )
         return done, trajectory
+
+    def _heat(self, run: Finished) -> float:
+        """Return what the thermostat took out in a step, relative to the kinetic energy.
+
+        All motions together cannot show it: the thermostat holds their temperature. Zero if it
+        does not count.
+        """
+        if not self.validation.inputs(self.config.temperature).tallies:
+            return 0.0
+        (loop,) = run.loops()
+        later = slice(round(SETTLING * len(loop.columns["Step"])), None)
+        step, taken = (loop.columns[name][later] for name in ("Step", "f_bath"))
+        kinetic = loop.columns["KinEng"][later].mean()
+        return float((taken[-1] - taken[0]) / (step[-1] - step[0]) / kinetic)
 
     def _observe(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return deviations and uncertainties (K,), effects (K, size), and which are of use."""

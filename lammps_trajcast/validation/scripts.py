@@ -17,6 +17,8 @@ from lammps_trajcast.validation.config import Lengths, SetupError, ValidationCon
 DUMP = "id type xu yu zu vx vy vz"
 READ = "x y z vx vy vz wrapped no"
 THERMO = "custom step temp pe ke etotal"
+# Thermostats that count the energy that they take out.
+TALLYING = ("temp/berendsen", "temp/csld", "temp/csvr", "temp/rescale")
 # Frames of an NVE run in which the potential energy is evaluated.
 NVE_ENERGIES = 200
 
@@ -229,7 +231,7 @@ class Inputs:
             "reset_timestep  0",
             self._model_integrator(),
             self._bath(self.temperature, self.temperature, run + 1),
-            self._thermo(every),
+            self._thermo(every, THERMO + " f_bath" if self.tallies else THERMO),
             _dump("frames", every),
             f"run             {horizons}",
         )
@@ -389,6 +391,11 @@ class Inputs:
         # Three belong to the fixed momentum, three more to the fixed angular momentum.
         return "compute_modify  thermo_temp extra/dof 6" if self.model.angular else ""
 
+    @property
+    def tallies(self) -> bool:
+        """Whether the thermostat's scalar is the energy that it has taken out so far."""
+        return self.config.thermostat.split()[0] in TALLYING
+
     def _bath(self, start: float, stop: float, number: int) -> str:
         line = self.config.thermostat.format(
             start=f"{start:g}", stop=f"{stop:g}", seed=self.config.seed + number
@@ -418,10 +425,10 @@ class Inputs:
             "undump          nve",
         )
 
-    def _thermo(self, every: int) -> str:
+    def _thermo(self, every: int, columns: str = THERMO) -> str:
         return _join(
             f"thermo          {every}",
-            f"thermo_style    {THERMO}",
+            f"thermo_style    {columns}",
             "thermo_modify   flush yes format float %.12g",
         )
 
