@@ -166,25 +166,19 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         SYSTEM.replace("quartz.data", str(directory / "quartz.data")).replace(
             "SiO.1990", f"{potentials}/SiO.1990"
         )
-        + "timestep 0.001\nvelocity all create 600 7 mom yes dist gaussian\nfix 1 all nve\n"
-        f"run 300\nreset_timestep 0\ndump 1 all custom 30 {directory}/nve.dump id type xu yu zu "
-        "vx vy vz\ndump_modify 1 sort id format float %.10g\nrun 900\n"
+        + "timestep 0.001\nvelocity all create 600 7 mom yes dist gaussian\n"
+        "fix 1 all nve\nrun 300\n"
     )
+    for segment in range(2):
+        engine.commands_string(
+            f"reset_timestep 0\ndump 1 all custom 30 {directory}/{segment}.dump id type xu yu zu "
+            "vx vy vz\ndump_modify 1 sort id format float %.10g\nrun 300\nundump 1\n"
+        )
     engine.close()
-    words = [
-        "--elements",
-        "Si",
-        "O",
-        "--horizon",
-        "30",
-        "--timestep",
-        "1",
-        "--split",
-        "1",
-        "0",
-        "0",
-    ]
-    status, _, error = invoke("dataset", directory / "nve.dump", *words, "-o", directory / "nve.h5")
+    words = "--elements Si O --horizon 30 --timestep 1 --split 0.5 0 0.5".split()
+    status, _, error = invoke(
+        "dataset", *sorted(directory.glob("*.dump")), *words, "-o", directory / "nve.h5"
+    )
     assert status == 0, error
     return directory
 
@@ -203,6 +197,11 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.count("round") == 3 and "Si " in out
     before = ModelFile.load(home / "quartz.safetensors")
     after = ModelFile.load(home / "first.safetensors")
+    found, known = after.metadata.provenance, before.metadata.provenance
+    assert found["test_pairs"] == 10
+    # The same system, other frames, and a change that must not cost much.
+    for name in ("test_error_displacement", "test_error_velocity"):
+        assert found[name] < 1.5 * known[name]
     assert "3 rounds" in after.metadata.provenance["equalized"]
     changed = {
         name

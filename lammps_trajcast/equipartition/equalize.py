@@ -18,7 +18,9 @@ from lammps_trajcast.model.file import ModelFile, weights_of
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import Batch, GraphPairs, Sample, collate
-from lammps_trajcast.training.train import rms_of_elements
+from lammps_trajcast.training.config import OptimizationConfig
+from lammps_trajcast.training.module import TrainingModule
+from lammps_trajcast.training.train import TEST_PAIRS, measure_errors, rms_of_elements
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
 from lammps_trajcast.validation.runner import Finished
 from lammps_trajcast.validation.trajectory import Trajectory
@@ -101,6 +103,7 @@ class Equalizer:
         length = next(iter(config.lengths))
         self.validation = Validation(config, length, directory / "runs", command)
         self.config, self.directory, self.rate = config, directory, rate
+        self.dataset = dataset
         self.file = ModelFile.load(config.model)
         data = self.metadata = self.file.metadata
         if data.units != "real":
@@ -197,7 +200,33 @@ class Equalizer:
             changes.append(changes[-1] + change)
         later = changes[(len(changes) + 1) // 2 :]
         self.layer.add(torch.stack(later).mean(0) - changes[-1])
-        return self._model(rounds)
+        changed = self._model(rounds)
+        provenance = {
+            name: value
+            for name, value in changed.metadata.provenance.items()
+            if not name.startswith("test_")
+        }
+        metadata = changed.metadata.model_copy(update={"provenance": provenance | self._errors()})
+        return ModelFile(metadata, changed.state_dict)
+
+    def _errors(self) -> dict[str, float]:
+        """Return the errors on the test split as training puts them into the provenance."""
+        pairs = TrajectoryPairs(self.dataset, "test")
+        if not len(pairs):
+            return {}
+        module = TrainingModule(
+            *(
+                self.metadata.architecture,
+                self.rms,
+                OptimizationConfig.model_validate({"steps": 1}),
+            ),
+            *("single", "fused"),
+        )
+        module.network.load_state_dict(self.network.state_dict())
+        chosen = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), TEST_PAIRS)).astype(int))
+        errors = measure_errors(module, GraphPairs(pairs, self.cutoff, chosen.tolist()), 1)
+        names = {"displacement": "test_error_displacement", "velocity": "test_error_velocity"}
+        return {names.get(name, "test_pairs"): value for name, value in errors.items()}
 
     @staticmethod
     def _change(factor: Tensor, effect: Tensor, wanted: Tensor, uncertainty: Tensor) -> Tensor:
@@ -309,10 +338,14 @@ class Equalizer:
         return collate([Sample(pair, graph, [])])
 
     def _model(self, rounds: int) -> ModelFile:
+        done = (
+            f"{rounds} rounds of {self.horizons} steps at {self.config.temperature:g} K, rate "
+            f"{self.rate:g}, {self.config.name}"
+        )
+        earlier = self.metadata.provenance.get("equalized")
         provenance = {
             **self.metadata.provenance,
-            "equalized": f"{rounds} rounds of {self.horizons} steps at "
-            f"{self.config.temperature:g} K, rate {self.rate:g}, {self.config.name}",
+            "equalized": done if earlier is None else f"{earlier}; then {done}",
         }
         metadata = self.metadata.model_copy(update={"provenance": provenance})
         return ModelFile(metadata, weights_of(self.network))
