@@ -424,6 +424,7 @@ def equalize(
     import shlex
 
     from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.data.trajectory import TrajectoryError
     from lammps_trajcast.equipartition.equalize import Equalizer, Round
     from lammps_trajcast.model.file import ModelFileError
     from lammps_trajcast.validation.config import SetupError, ValidationConfig
@@ -437,7 +438,7 @@ def equalize(
             f"heat {100 * seen.heat:.3f} % a step, loss + {100 * seen.cost:.2f} %"
         )
 
-    with _one_line_for(SetupError, DatasetError, ModelFileError, OSError):
+    with _one_line_for(SetupError, DatasetError, TrajectoryError, ModelFileError, OSError):
         settings = with_model(ValidationConfig.load(config), model)
         place = (directory or config.resolve().parent / "equalized").resolve()
         place.mkdir(parents=True, exist_ok=True)

@@ -62,15 +62,19 @@ def invoke(*words: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a system and its YAML file."""
-    directory = tmp_path_factory.mktemp("validate")
+def write_system(directory: Path) -> Path:
+    """Fill a directory with a system, a model and the YAML file."""
     for name in ("quartz.data", "quartz.safetensors"):
         shutil.copy(EXAMPLE / name, directory)
     (directory / "system.lmp").write_text(SYSTEM)
     (directory / "validate.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     return directory
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a system and its YAML file."""
+    return write_system(tmp_path_factory.mktemp("validate"))
 
 
 @pytest.fixture(scope="module")

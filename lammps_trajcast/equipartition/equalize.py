@@ -6,21 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lammps_trajcast.data.dataset import Pair, TrajectoryPairs
 from lammps_trajcast.data.statistics import dataset_statistics
 from lammps_trajcast.equipartition.last_layer import LastLayer
-from lammps_trajcast.equipartition.motions import Motions, motions
+from lammps_trajcast.equipartition.motions import Motions, gradients, motions
 from lammps_trajcast.model.file import ModelFile, weights_of
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import Batch, GraphPairs, Sample, collate
 from lammps_trajcast.training.config import OptimizationConfig
 from lammps_trajcast.training.module import TrainingModule
-from lammps_trajcast.training.train import TEST_PAIRS, measure_errors, rms_of_elements
+from lammps_trajcast.training.train import TEST_PAIRS, measure_errors, rms_of_elements, spread
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
 from lammps_trajcast.validation.runner import Finished
 from lammps_trajcast.validation.trajectory import Trajectory
@@ -140,10 +139,10 @@ class Equalizer:
         """Return the matrix (size, size) of the growth of the loss, relative to the loss."""
         frames = GraphPairs(pairs, self.cutoff)
         atoms = len(pairs[0].species)
-        chosen = np.linspace(0, len(frames) - 1, min(len(frames), 1 + COST_ATOMS // atoms))
         matrix = torch.zeros(self.layer.size, self.layer.size, dtype=torch.float64)
         loss = 0.0
-        indices, together = np.unique(chosen.astype(int)).tolist(), 1 + COST_BATCH // atoms
+        indices = spread(len(frames), 1 + COST_ATOMS // atoms)
+        together = 1 + COST_BATCH // atoms
         for k in range(0, len(indices), together):
             batch = collate([frames[index] for index in indices[k : k + together]])
             prediction = self.layer.predict(batch)
@@ -158,7 +157,7 @@ class Equalizer:
         return matrix / loss
 
     def _factor(self) -> Tensor:
-        """Return the Cholesky factor of the cost with its ridge, in three parts as the weights."""
+        """Return the Cholesky factor of the cost with its ridge."""
         sizes = (self.layer.map_size, 2 * self.layer.shortcut_size)
         means = [part.mean() for part in self.cost.diagonal().split(sizes)]
         ridge = torch.cat([mean.expand(size) for mean, size in zip(means, sizes, strict=True)])
@@ -223,8 +222,8 @@ class Equalizer:
             *("single", "fused"),
         )
         module.network.load_state_dict(self.network.state_dict())
-        chosen = np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), TEST_PAIRS)).astype(int))
-        errors = measure_errors(module, GraphPairs(pairs, self.cutoff, chosen.tolist()), 1)
+        chosen = spread(len(pairs), TEST_PAIRS)
+        errors = measure_errors(module, GraphPairs(pairs, self.cutoff, chosen), 1)
         names = {"displacement": "test_error_displacement", "velocity": "test_error_velocity"}
         return {names.get(name, "test_pairs"): value for name, value in errors.items()}
 
@@ -293,15 +292,10 @@ class Equalizer:
         for k in frames:
             batch = self._batch(trajectory, k)
             temperature = self.config.temperature
-            found.append(
-                motions(batch, batch.velocities, temperature, self.cutoff, angular)._replace(
-                    gradient=torch.empty(0)
-                )
-            )
+            found.append(motions(batch, batch.velocities, temperature, self.cutoff, angular))
             if (k - first) % every == 0:
                 _, velocity = self.layer.predict(batch)
-                next_step = motions(batch, velocity, temperature, self.cutoff, angular)
-                pulled = self.layer.pull(batch, 1, next_step.gradient)
+                pulled = self.layer.pull(batch, 1, gradients(batch, velocity, self.cutoff))
                 effect = pulled if effect is None else effect + pulled
         assert effect is not None
         energy = torch.stack([x.energy for x in found])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.model.network import TrajCast
-from lammps_trajcast.training.batches import Batch
+from lammps_trajcast.training.batches import Batch, per_frame, without_drift
 
 
 class LastLayer:
@@ -122,7 +122,7 @@ class LastLayer:
         messages, gates, features, one_hot = self._parts()
         mass = batch.masses.double()
         # The transpose of without_drift.
-        share = mass / _per_frame(mass, batch)[batch.system]
+        share = mass / per_frame(mass, batch)[batch.system]
         sums = directions.new_zeros(len(directions), batch.num_systems, 3)
         sums.index_add_(1, batch.system, directions)
         directions = directions - share[:, None] * sums[:, batch.system]
@@ -154,15 +154,3 @@ class LastLayer:
             part = change[: self.map_size]
             updates[self._first : self._first + self.map_size] += part.to(updates.dtype)
             residual[first : first + weights.numel()] += weights.flatten().to(residual.dtype)
-
-
-def _per_frame(values: Tensor, batch: Batch) -> Tensor:
-    return values.new_zeros(batch.num_systems, *values.shape[1:]).index_add(0, batch.system, values)
-
-
-def without_drift(vectors: Tensor, batch: Batch) -> Tensor:
-    """Return vectors (N, 3) or (N, 3, K) less their mass-weighted mean in each frame."""
-    mass = batch.masses.to(vectors.dtype)
-    weighted = vectors * mass.view(-1, *[1] * (vectors.dim() - 1))
-    total = _per_frame(mass, batch).view(-1, *[1] * (vectors.dim() - 1))
-    return vectors - (_per_frame(weighted, batch) / total)[batch.system]

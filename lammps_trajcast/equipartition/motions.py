@@ -26,7 +26,6 @@ class Motions(NamedTuple):
     energy: Tensor  # (K,) Angstrom^2/fs^2
     expected: Tensor  # (K,) of the same in equilibrium
     number: Tensor  # (K,) of atoms or pairs (each counted from both ends)
-    gradient: Tensor  # (K, N, 3) of the energy by the velocities
 
 
 def motions(
@@ -45,57 +44,80 @@ def motions(
         cutoff: Angstrom.
         angular: whether the angular momentum is fixed.
     """
-    species, mass = batch.species, batch.masses.double()
+    mass = batch.masses.double()
     receivers, senders = batch.receivers, batch.senders
-    elements, count = int(species.max()) + 1, len(species)
-    energy_unit = BOLTZMANN * temperature
-    length = batch.edge_vectors.norm(dim=1)
-    line = batch.edge_vectors / length[:, None]
-    first = torch.minimum(species[receivers], species[senders])
-    second = torch.maximum(species[receivers], species[senders])
-    pair = second * (second + 1) // 2 + first
-    kind = pair * BINS + (length / cutoff * BINS).long().clamp_max(BINS - 1)
-    kinds = elements * (elements + 1) // 2 * BINS
-
+    kinds = _Kinds.of(batch, cutoff)
     own = 3.0 / mass * (1.0 - mass / mass.sum())
-    across = 2.0 * (1.0 / mass[receivers] + 1.0 / mass[senders])
-    if angular:
-        own = own - _rigid(batch.positions, batch)
-        across = across - _rigid(None, batch)
     along = 1.0 / mass[receivers] + 1.0 / mass[senders]
-
-    relative = velocities[senders] - velocities[receivers]
-    along_part = (relative * line).sum(1, keepdim=True) * line
-    one_hot = torch.nn.functional.one_hot(species, elements).double()
-    energies = [one_hot.T @ velocities.square().sum(1)]
-    expected = [one_hot.T @ own]
-    numbers = [one_hot.sum(0)]
-    gradients = [2.0 * one_hot.T[:, :, None] * velocities]
-    for part, share in ((along_part, along), (relative - along_part, across)):
-        zeros = velocities.new_zeros(kinds)
-        energies.append(zeros.index_add(0, kind, part.square().sum(1)))
-        expected.append(zeros.index_add(0, kind, share))
-        numbers.append(zeros.index_add(0, kind, torch.ones_like(share)))
-        # Each pair is there from both ends: as much again for the receiver as for the sender.
-        gradient = velocities.new_zeros(kinds * count, 3)
-        gradient.index_add_(0, kind * count + receivers, -4.0 * part)
-        gradients.append(gradient.view(kinds, count, 3))
+    across = 2.0 * along
+    if angular:
+        x = batch.positions
+        centred = x - (mass[:, None] * x).sum(0) / mass.sum()
+        own = own - _rigid(centred, centred, mass)
+        across = across - _rigid(batch.edge_vectors, centred, mass)
+    energies = [kinds.elements.T @ velocities.square().sum(1)]
+    expected = [kinds.elements.T @ own]
+    numbers = [kinds.elements.sum(0)]
+    for part, share in zip(kinds.parts(batch, velocities), (along, across), strict=True):
+        energies.append(kinds.sums(part.square().sum(1)))
+        expected.append(kinds.sums(share))
+        numbers.append(kinds.sums(torch.ones_like(share)))
     return Motions(
         torch.cat(energies),
-        energy_unit * torch.cat(expected),
+        BOLTZMANN * temperature * torch.cat(expected),
         torch.cat(numbers),
-        torch.cat(gradients),
     )
 
 
-def _rigid(positions: Tensor | None, batch: Batch) -> Tensor:
-    """Return the variance of rigid rotation over k_B T: of atoms (N,), or of pairs (E,)."""
-    mass, x = batch.masses.double(), batch.positions
-    centred = x - (mass[:, None] * x).sum(0) / mass.sum()
-    square = centred.square().sum(1)
-    eye = torch.eye(3, dtype=x.dtype)
-    inertia = (mass * square).sum() * eye - torch.einsum("n,na,nb->ab", mass, centred, centred)
-    inverse = torch.linalg.pinv(inertia)
-    arm = centred if positions is not None else batch.edge_vectors
+def gradients(batch: Batch, velocities: Tensor, cutoff: float) -> Tensor:
+    """Return the derivatives (K, N, 3) of the energies of :func:`motions` by the velocities."""
+    kinds, count = _Kinds.of(batch, cutoff), len(batch.species)
+    found = [2.0 * kinds.elements.T[:, :, None] * velocities]
+    for part in kinds.parts(batch, velocities):
+        # Each pair is there from both ends: as much again for the receiver as for the sender.
+        sums = velocities.new_zeros(kinds.number * count, 3)
+        sums.index_add_(0, kinds.kind * count + batch.receivers, -4.0 * part)
+        found.append(sums.view(kinds.number, count, 3))
+    return torch.cat(found)
+
+
+class _Kinds(NamedTuple):
+    """Which kinds of pairs there are, and of which each edge is."""
+
+    elements: Tensor  # (N, elements) one-hot
+    kind: Tensor  # (E,)
+    number: int
+
+    @classmethod
+    def of(cls, batch: Batch, cutoff: float) -> _Kinds:
+        species = batch.species
+        ends = species[batch.receivers], species[batch.senders]
+        first, second = torch.minimum(*ends), torch.maximum(*ends)
+        elements = int(species.max()) + 1
+        part = (batch.edge_vectors.norm(dim=1) / cutoff * BINS).long().clamp_max(BINS - 1)
+        return cls(
+            torch.nn.functional.one_hot(species, elements).double(),
+            (second * (second + 1) // 2 + first) * BINS + part,
+            elements * (elements + 1) // 2 * BINS,
+        )
+
+    def sums(self, values: Tensor) -> Tensor:
+        """Return the sums (kinds,) of values (E,) of the edges."""
+        return values.new_zeros(self.number).index_add(0, self.kind, values)
+
+    @staticmethod
+    def parts(batch: Batch, velocities: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the velocities (E, 3) of pairs along and across the line between them."""
+        line = batch.edge_vectors / batch.edge_vectors.norm(dim=1, keepdim=True)
+        relative = velocities[batch.senders] - velocities[batch.receivers]
+        along = (relative * line).sum(1, keepdim=True) * line
+        return along, relative - along
+
+
+def _rigid(arms: Tensor, centred: Tensor, mass: Tensor) -> Tensor:
+    """Return the variance (M,) of what a rigid rotation adds over arms (M, 3), over k_B T."""
+    eye = torch.eye(3, dtype=centred.dtype)
+    square = (mass * centred.square().sum(1)).sum()
+    inverse = torch.linalg.pinv(square * eye - torch.einsum("n,na,nb->ab", mass, centred, centred))
     # <|w x r|^2> with <w w> = k_B T / I.
-    return arm.square().sum(1) * inverse.trace() - torch.einsum("na,ab,nb->n", arm, inverse, arm)
+    return arms.square().sum(1) * inverse.trace() - torch.einsum("na,ab,nb->n", arms, inverse, arms)

@@ -238,6 +238,19 @@ def collate(samples: list[Sample]) -> Batch:
     )
 
 
+def per_frame(values: Tensor, batch: Batch) -> Tensor:
+    """Return the sums of values (N, ...) over the atoms of each frame."""
+    return values.new_zeros(batch.num_systems, *values.shape[1:]).index_add(0, batch.system, values)
+
+
+def without_drift(vectors: Tensor, batch: Batch) -> Tensor:
+    """Return vectors (N, 3) or (N, 3, K) less their mass-weighted mean in each frame."""
+    mass = batch.masses.to(vectors.dtype)
+    weighted = vectors * mass.view(-1, *[1] * (vectors.dim() - 1))
+    total = per_frame(mass, batch).view(-1, *[1] * (vectors.dim() - 1))
+    return vectors - (per_frame(weighted, batch) / total)[batch.system]
+
+
 @dataclass(frozen=True)
 class Share:
     """Which part of every mini-batch this process takes: part `rank` of `size`."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
-from lammps_trajcast.training.batches import Batch
+from lammps_trajcast.training.batches import Batch, without_drift
 from lammps_trajcast.training.module import TrainingModule
 
 # Relative to the largest eigenvalue of the normal equations; channels may depend on each other.
@@ -59,7 +59,7 @@ def fit_read_out(module: TrainingModule, batches: Iterable[Batch]) -> None:
                     single.receivers,
                     single.senders,
                 )
-                inputs = _without_drift(kept[0].double(), batch)
+                inputs = without_drift(kept[0].double(), batch)
                 targets = torch.stack([batch.displacement, batch.velocity_after]).double()
                 scales = module.loss_scales.double()[batch.species]
                 for k in range(2):
@@ -106,14 +106,3 @@ def _with_ways_back(
         back = module.way_back(batch, module.predict(batch)) if weight else None
         if back is not None:
             yield back, weight
-
-
-def _without_drift(vectors: Tensor, batch: Batch) -> Tensor:
-    """Return vectors (N, 3, channels) less their mass-weighted mean in each frame."""
-    masses = batch.masses.double()
-    total = torch.zeros(batch.num_systems, dtype=torch.float64, device=masses.device)
-    total.index_add_(0, batch.system, masses)
-    weighted = vectors * masses[:, None, None]
-    sums = vectors.new_zeros(batch.num_systems, *vectors.shape[1:])
-    sums.index_add_(0, batch.system, weighted)
-    return vectors - (sums / total[:, None, None])[batch.system]

@@ -44,7 +44,8 @@ LOGS = "logs"
 TEST_PAIRS = 500
 
 
-def _spread(size: int, wanted: int) -> list[int]:
+def spread(size: int, wanted: int) -> list[int]:
+    """Return at most so many indices below ``size``, evenly spread."""
     return np.unique(np.linspace(0, size - 1, min(size, wanted)).astype(int)).tolist()
 
 
@@ -53,7 +54,7 @@ def make_architecture(
 ) -> Architecture:
     """Return the network's hyperparameters: those of the YAML file and what the data set says."""
     cutoff = config.network.edge_cutoff
-    frames = GraphPairs(pairs, cutoff, _spread(len(pairs), NEIGHBOUR_FRAMES))
+    frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOUR_FRAMES))
     samples = (frames[k] for k in range(len(frames)))
     solid = config.network.velocity_harmonics == "solid"
     counts = [len(sample.graph.receivers) / len(sample.pair.species) for sample in samples]
@@ -292,7 +293,7 @@ def train(
     validation = GraphPairs(
         splits["validation"],
         cutoff,
-        _spread(len(splits["validation"]), options.validation_pairs),
+        spread(len(splits["validation"]), options.validation_pairs),
         num_later=options.pushforward_steps,
     )
     _check_devices(config, len(validation))
@@ -307,9 +308,9 @@ def train(
         return None
     module.load_state_dict(ParameterAveraging.from_checkpoint(checkpoint), strict=False)
     if options.read_out_pairs:
-        part = _spread(len(splits["train"]), options.read_out_pairs)
+        part = spread(len(splits["train"]), options.read_out_pairs)
         fit_read_out(module, _loader(GraphPairs(splits["train"], cutoff, part), options.batch_size))
-    test = GraphPairs(splits["test"], cutoff, _spread(len(splits["test"]), TEST_PAIRS))
+    test = GraphPairs(splits["test"], cutoff, spread(len(splits["test"]), TEST_PAIRS))
     errors = measure_errors(module, test, options.batch_size)
 
     from lammps_trajcast.training.export import export_model

@@ -216,12 +216,7 @@ class Inputs:
         run: changes the thermostat's random numbers.
         """
         if begins:
-            start = self.config.reference.initial_temperature or self.temperature
-            rotation = "yes" if self.model.angular else "no"
-            state = (
-                f"velocity        all create {start:g} {self.config.seed} mom yes rot {rotation} "
-                "dist gaussian"
-            )
+            state = self._velocities(self.temperature)
         else:
             state = f"read_dump       ${{start}} {horizons} {READ} {self._box}"
         return _join(
@@ -354,16 +349,21 @@ class Inputs:
         )
 
     def _equilibrate(self, temperature: float) -> str:
-        # Velocities for the temperature of the protocol unless the user wants it otherwise.
-        start = self.config.reference.initial_temperature or temperature
-        rotation = "yes" if self.model.angular else "no"
         return _join(
-            f"velocity        all create {start:g} {self.config.seed} mom yes rot {rotation} "
-            "dist gaussian",
+            self._velocities(temperature),
             self._degrees_of_freedom(),
             self._bath(temperature, temperature, 0),
             self._thermo(self.plan.every * self.plan.steps),
             f"run             {self.plan.equilibration * self.plan.steps}",
+        )
+
+    def _velocities(self, temperature: float) -> str:
+        # For the temperature of the protocol unless the user wants it otherwise.
+        start = self.config.reference.initial_temperature or temperature
+        rotation = "yes" if self.model.angular else "no"
+        return (
+            f"velocity        all create {start:g} {self.config.seed} mom yes rot {rotation} "
+            "dist gaussian"
         )
 
     def _model_system(self) -> str:
