@@ -20,11 +20,13 @@ VARIANTS = {
     "solid": {"velocity_harmonics": "solid", "velocity_scale": 0.03},
     "both": {"message_features": "both"},
     "natural": {"feature_parity": "natural"},
+    "saturating": {"speed_embedding": "saturating"},
     "all": {
         "velocity_harmonics": "solid",
         "velocity_scale": 0.03,
         "message_features": "both",
         "feature_parity": "natural",
+        "speed_embedding": "saturating",
     },
 }
 
@@ -67,6 +69,7 @@ def test_fused_and_its_gradients_are_plain(name: str) -> None:
         ("solid", 5, "portable"),
         ("both", 40, "best"),
         ("natural", 32, "avx2"),
+        ("saturating", 16, "best"),
         ("all", 8, "best"),
         ("all", 32, "portable"),
     ],
@@ -125,6 +128,26 @@ def test_shapes_are_those_of_the_network(name: str) -> None:
     arch = variant(name)
     found = {key: tuple(p.shape) for key, p in TrajCast(arch).named_parameters() if p.numel()}
     assert weight_shapes(arch) == found
+
+
+@pytest.mark.parametrize("kernels", ["plain", "prediction"])
+def test_saturating_embedding_of_fast_atoms(kernels: str) -> None:
+    """Beyond many times ``vel_max`` only the direction of a velocity counts; below it is linear."""
+    arch = variant("saturating")
+    plain = network(arch)
+    species, velocities, *graph = random_inputs(arch, torch.float64)
+    predict = plain.predict
+    if kernels == "prediction":
+        fast = NetworkKernels(plain, arch, torch.float64)
+        predict = compile_network(PredictionNetwork(fast))
+    direction = velocities / velocities.norm(dim=1, keepdim=True)
+    with torch.no_grad():
+        one, two, slow = (
+            predict(species, speed * arch.vel_max * direction, *graph) for speed in (25, 1e6, 0.3)
+        )
+    assert torch.isfinite(one).all()
+    assert relative(two, one) < 1e-10
+    assert relative(slow, one) > 1e-2
 
 
 def test_natural_parity_alone() -> None:

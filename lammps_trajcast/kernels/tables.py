@@ -224,7 +224,10 @@ def message_range(cutoff: float) -> tuple[float, float]:
 
 
 def fastest(embedding: NodeEmbeddingLayer) -> float:
-    """Return the speed beyond which the embedding of the speed is zero for good."""
+    """Return the speed beyond which the embedding of the speed does not change any more."""
+    if embedding.saturating:
+        # tanh is one there, in double precision.
+        return 20.0 * embedding.vel_max
     # e^-36 times a few: nothing in double precision.
     return float(embedding.centres[-1]) + 6.0 * embedding.spacing
 
@@ -237,6 +240,8 @@ def _speed_embedding(embedding: NodeEmbeddingLayer, species: int) -> Callable[[T
     mixing = weight[:, species] / math.sqrt(size * embedding.num_species)
 
     def run(speed: Tensor) -> Tensor:
+        if embedding.saturating:
+            speed = embedding.vel_max * torch.tanh(speed / embedding.vel_max)
         offset = (speed.unsqueeze(-1) - centres) / embedding.spacing
         return (torch.exp(-offset * offset) * embedding.speed_scale) @ mixing
 

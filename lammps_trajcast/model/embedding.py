@@ -109,6 +109,8 @@ class NodeEmbeddingLayer(torch.nn.Module):
         self.register_buffer("centres", centres, persistent=False)
         self.spacing = arch.vel_max / (size + 1)
         self.speed_scale = math.sqrt(size) / GAUSSIAN_NORM
+        self.vel_max = arch.vel_max
+        self.saturating = arch.speed_embedding == "saturating"
         scalars = o3.Irreps([(size, (0, 1))])
         species = o3.Irreps([(self.num_species, (0, 1))])
         self.element_tp = o3.FullyConnectedTensorProduct(scalars, species, scalars)
@@ -122,6 +124,8 @@ class NodeEmbeddingLayer(torch.nn.Module):
         """Embed species indices (N,) int64 and velocities (N, 3) in the model's unit."""
         one_hot = torch.nn.functional.one_hot(species, self.num_species).to(velocities.dtype)
         norm = torch.linalg.vector_norm(velocities, dim=1)
+        if self.saturating:
+            norm = self.vel_max * torch.tanh(norm / self.vel_max)
         offset = (norm.unsqueeze(-1) - self.centres) / self.spacing
         speed = self.element_tp(torch.exp(-offset * offset) * self.speed_scale, one_hot)
         direction = self.harmonics(velocities)

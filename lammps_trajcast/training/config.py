@@ -43,6 +43,7 @@ class NetworkConfig(_Section):
     velocity_harmonics: Literal["unit", "solid"] = "unit"
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
+    speed_embedding: Literal["linear", "saturating"] = "linear"
 
 
 class OptimizationConfig(_Section):

@@ -57,14 +57,19 @@ def make_architecture(
     frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOUR_FRAMES))
     samples = (frames[k] for k in range(len(frames)))
     solid = config.network.velocity_harmonics == "solid"
+    rms_speed = 3**0.5 * statistics.rms_velocity
+    # The speed basis must cover what a thermostat may bring, not only what was sampled.
+    vel_max = 1.2 * statistics.max_speed
+    if config.network.speed_embedding == "saturating":
+        # An atom in a hundred is beyond 2 rms, where tanh(2 / 1.5) is 0.87.
+        vel_max = 1.5 * rms_speed
     counts = [len(sample.graph.receivers) / len(sample.pair.species) for sample in samples]
     return Architecture(
         num_chem_elements=len(pairs.elements),
-        # The speed basis must cover what a thermostat may bring, not only what was sampled.
-        vel_max=round(1.2 * statistics.max_speed, 6),
+        vel_max=round(vel_max, 6),
         avg_num_neighbors=round(float(np.mean(counts)), 3),
         # rms of the speed: polynomials of the velocity stay of the order of one.
-        velocity_scale=round(3**0.5 * statistics.rms_velocity, 6) if solid else None,
+        velocity_scale=round(rms_speed, 6) if solid else None,
         **config.network.model_dump(),
     )
 
