@@ -59,7 +59,8 @@ def _variant(network: Architecture) -> str:
             ("velocity_harmonics", network.velocity_harmonics),
             ("message_features", network.message_features),
             ("feature_parity", network.feature_parity),
-            ("speed_embedding", network.speed_embedding),
+            ("speed_limit", network.speed_limit),
+            ("velocity_embedding", network.velocity_embedding),
         )
         if value != Architecture.model_fields[name].default
     ]

@@ -20,13 +20,15 @@ VARIANTS = {
     "solid": {"velocity_harmonics": "solid", "velocity_scale": 0.03},
     "both": {"message_features": "both"},
     "natural": {"feature_parity": "natural"},
-    "saturating": {"speed_embedding": "saturating"},
+    "limited": {"speed_limit": 0.02},
+    "species": {"velocity_embedding": "species"},
     "all": {
         "velocity_harmonics": "solid",
         "velocity_scale": 0.03,
         "message_features": "both",
         "feature_parity": "natural",
-        "speed_embedding": "saturating",
+        "speed_limit": 0.02,
+        "velocity_embedding": "species",
     },
 }
 
@@ -39,6 +41,8 @@ def variant(name: str, lmax: int = 2, channels: int = 8) -> Architecture:
 def network(arch: Architecture) -> TrajCast:
     torch.manual_seed(0)
     made = TrajCast(arch)
+    if made.embedding.scale is not None:  # at their first values all species would be alike
+        made.embedding.scale.weight.data += 0.5 * torch.randn_like(made.embedding.scale.weight)
     for layer in made.interactions:
         if layer.own_share is not None:  # at their first values scalars would not be tested
             layer.own_share.weight.data += 0.3 * torch.randn_like(layer.own_share.weight)
@@ -69,7 +73,8 @@ def test_fused_and_its_gradients_are_plain(name: str) -> None:
         ("solid", 5, "portable"),
         ("both", 40, "best"),
         ("natural", 32, "avx2"),
-        ("saturating", 16, "best"),
+        ("limited", 16, "best"),
+        ("species", 40, "portable"),
         ("all", 8, "best"),
         ("all", 32, "portable"),
     ],
@@ -131,23 +136,23 @@ def test_shapes_are_those_of_the_network(name: str) -> None:
 
 
 @pytest.mark.parametrize("kernels", ["plain", "prediction"])
-def test_saturating_embedding_of_fast_atoms(kernels: str) -> None:
-    """Beyond many times ``vel_max`` only the direction of a velocity counts; below it is linear."""
-    arch = variant("saturating")
-    plain = network(arch)
+def test_speed_limit(kernels: str) -> None:
+    """Beyond it only the direction of a velocity counts; far below it there is none."""
+    arch = variant("limited")
+    limit = arch.speed_limit
+    assert limit is not None
+    plain, without = network(arch), network(arch.model_copy(update={"speed_limit": None}))
     species, velocities, *graph = random_inputs(arch, torch.float64)
     predict = plain.predict
     if kernels == "prediction":
-        fast = NetworkKernels(plain, arch, torch.float64)
-        predict = compile_network(PredictionNetwork(fast))
+        predict = compile_network(PredictionNetwork(NetworkKernels(plain, arch, torch.float64)))
     direction = velocities / velocities.norm(dim=1, keepdim=True)
     with torch.no_grad():
-        one, two, slow = (
-            predict(species, speed * arch.vel_max * direction, *graph) for speed in (25, 1e6, 0.3)
-        )
-    assert torch.isfinite(one).all()
-    assert relative(two, one) < 1e-10
-    assert relative(slow, one) > 1e-2
+        fast, faster = (predict(species, x * limit * direction, *graph) for x in (30.0, 1e9))
+        slow = predict(species, 0.1 * limit * direction, *graph)
+        assert relative(faster, fast) < 1e-9
+        assert relative(fast, without.predict(species, limit * direction, *graph)) < 1e-9
+        assert relative(slow, without.predict(species, 0.1 * limit * direction, *graph)) < 1e-8
 
 
 def test_natural_parity_alone() -> None:

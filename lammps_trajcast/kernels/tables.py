@@ -17,7 +17,7 @@ from e3nn import nn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.model.embedding import BesselBasis, NodeEmbeddingLayer
+from lammps_trajcast.model.embedding import BesselBasis, NodeEmbeddingLayer, limited
 
 TOLERANCE = {torch.float32: 5e-7, torch.float64: 1e-11}
 """Largest error of a table of each precision, relative to its largest value."""
@@ -225,9 +225,9 @@ def message_range(cutoff: float) -> tuple[float, float]:
 
 def fastest(embedding: NodeEmbeddingLayer) -> float:
     """Return the speed beyond which the embedding of the speed does not change any more."""
-    if embedding.saturating:
-        # tanh is one there, in double precision.
-        return 20.0 * embedding.vel_max
+    if embedding.speed_limit > 0.0:
+        # The embedded speed is within 1e-12 of the limit there.
+        return 25.0 * embedding.speed_limit
     # e^-36 times a few: nothing in double precision.
     return float(embedding.centres[-1]) + 6.0 * embedding.spacing
 
@@ -240,8 +240,8 @@ def _speed_embedding(embedding: NodeEmbeddingLayer, species: int) -> Callable[[T
     mixing = weight[:, species] / math.sqrt(size * embedding.num_species)
 
     def run(speed: Tensor) -> Tensor:
-        if embedding.saturating:
-            speed = embedding.vel_max * torch.tanh(speed / embedding.vel_max)
+        if embedding.speed_limit > 0.0:
+            speed = limited(speed, embedding.speed_limit)
         offset = (speed.unsqueeze(-1) - centres) / embedding.spacing
         return (torch.exp(-offset * offset) * embedding.speed_scale) @ mixing
 

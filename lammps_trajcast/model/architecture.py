@@ -59,10 +59,12 @@ class Architecture(_Section):
     the sender's features; "both" adds the receiver's to them, each channel times a weight that
     begins at -1 (0 for scalars): differences of vectors, as forces between atoms are.
     ``feature_parity``: "both" has features of both parities of each order, "natural" of (-1)^l
-    alone, a third of the tensor products. ``speed_embedding``: with "saturating" the radial
-    functions of the speed s are those of vel_max tanh(s / vel_max): fast atoms, of which a
-    training set has few, are embedded as less fast ones are, and no radial function is without
-    data.
+    alone, a third of the tensor products. ``speed_limit``: with it the
+    radial functions of the speed are those of s / (1 + (s / speed_limit)^8)^(1/8), which is s while
+    s is smaller and never greater than speed_limit: fast atoms, of which a training set has few,
+    are embedded as less fast ones are. ``velocity_embedding``: in the published network the first vectors and tensors of all
+    species are the same multiples of the harmonics of the velocity; with "species" each species
+    has multiples of its own, so that a first message tells whose velocity it carries.
     """
 
     num_chem_elements: int = Field(ge=1, le=118)
@@ -85,7 +87,8 @@ class Architecture(_Section):
     velocity_scale: float | None = Field(None, gt=0.0, allow_inf_nan=False)
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
-    speed_embedding: Literal["linear", "saturating"] = "linear"
+    speed_limit: float | None = Field(None, gt=0.0, allow_inf_nan=False)
+    velocity_embedding: Literal["shared", "species"] = "shared"
 
     @model_validator(mode="before")
     @classmethod

@@ -95,6 +95,37 @@ class EdgeEmbeddingLayer(torch.nn.Module):
         )
 
 
+def limited(speed: Tensor, limit: float) -> Tensor:
+    """Return speeds that follow ``speed`` up to about ``limit`` and never exceed it."""
+    # From a hundred times the limit on nothing changes, and powers would overflow.
+    ratio = torch.clamp(speed / limit, max=100.0)
+    return limit * ratio / (1.0 + ratio**8) ** 0.125
+
+
+class SpeciesScale(torch.nn.Module):
+    """Multiplies the channels of vectors and tensors by weights of each species, at first one."""
+
+    channel: Tensor
+
+    def __init__(self, num_species: int, irreps: o3.Irreps) -> None:
+        super().__init__()
+        self.scalars: int = irreps[0].mul
+        tensors = irreps[1:]
+        self.weight = torch.nn.Parameter(torch.ones(num_species, len(tensors), self.scalars))
+        firsts = [k * self.scalars for k in range(len(tensors))]
+        channel = [
+            (first + torch.arange(mul)).repeat_interleave(ir.dim)
+            for first, (mul, ir) in zip(firsts, tensors, strict=True)
+        ]
+        self.register_buffer("channel", torch.cat(channel), persistent=False)
+
+    def forward(self, features: Tensor, species: Tensor) -> Tensor:
+        """Scale features (N, irreps.dim) of atoms of species (N,)."""
+        scale = self.weight.flatten(1)[species][:, self.channel]
+        scalars = features[:, : self.scalars]
+        return torch.cat([scalars, features[:, self.scalars :] * scale], dim=1)
+
+
 class NodeEmbeddingLayer(torch.nn.Module):
     """Embedding of species and velocity, and the initial features made of them."""
 
@@ -109,8 +140,7 @@ class NodeEmbeddingLayer(torch.nn.Module):
         self.register_buffer("centres", centres, persistent=False)
         self.spacing = arch.vel_max / (size + 1)
         self.speed_scale = math.sqrt(size) / GAUSSIAN_NORM
-        self.vel_max = arch.vel_max
-        self.saturating = arch.speed_embedding == "saturating"
+        self.speed_limit = arch.speed_limit or 0.0
         scalars = o3.Irreps([(size, (0, 1))])
         species = o3.Irreps([(self.num_species, (0, 1))])
         self.element_tp = o3.FullyConnectedTensorProduct(scalars, species, scalars)
@@ -119,15 +149,19 @@ class NodeEmbeddingLayer(torch.nn.Module):
         irreps_in = (species + scalars + direction[1:]).simplify()
         self.irreps_out = o3.Irreps([(arch.num_hidden_channels, ir) for _, ir in direction])
         self.linear = o3.Linear(irreps_in, self.irreps_out)
+        by_species = arch.velocity_embedding == "species"
+        self.scale = SpeciesScale(self.num_species, self.irreps_out) if by_species else None
 
     def forward(self, species: Tensor, velocities: Tensor) -> NodeEmbedding:
         """Embed species indices (N,) int64 and velocities (N, 3) in the model's unit."""
         one_hot = torch.nn.functional.one_hot(species, self.num_species).to(velocities.dtype)
         norm = torch.linalg.vector_norm(velocities, dim=1)
-        if self.saturating:
-            norm = self.vel_max * torch.tanh(norm / self.vel_max)
+        if self.speed_limit > 0.0:
+            norm = limited(norm, self.speed_limit)
         offset = (norm.unsqueeze(-1) - self.centres) / self.spacing
         speed = self.element_tp(torch.exp(-offset * offset) * self.speed_scale, one_hot)
         direction = self.harmonics(velocities)
         features = self.linear(torch.cat([one_hot, speed, direction[:, 1:]], dim=1))
+        if self.scale is not None:
+            features = self.scale(features, species)
         return NodeEmbedding(one_hot, speed, direction, features)

@@ -24,7 +24,8 @@ class NetworkConfig(_Section):
     """Hyperparameters of the network; what the data set says (species, averages) is not repeated.
 
     Names as in :class:`lammps_trajcast.model.architecture.Architecture`; ``edge_cutoff`` in
-    Angstrom.
+    Angstrom. ``speed_limit_rms`` is the architecture's speed_limit in units of the rms speed of the
+    data set.
     """
 
     edge_cutoff: float = Field(gt=0.0)
@@ -43,7 +44,8 @@ class NetworkConfig(_Section):
     velocity_harmonics: Literal["unit", "solid"] = "unit"
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
-    speed_embedding: Literal["linear", "saturating"] = "linear"
+    speed_limit_rms: float | None = Field(None, gt=0.0, le=100.0)
+    velocity_embedding: Literal["shared", "species"] = "shared"
 
 
 class OptimizationConfig(_Section):

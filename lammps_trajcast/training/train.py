@@ -57,20 +57,21 @@ def make_architecture(
     frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOUR_FRAMES))
     samples = (frames[k] for k in range(len(frames)))
     solid = config.network.velocity_harmonics == "solid"
+    # rms of the speed: polynomials of the velocity stay of the order of one.
     rms_speed = 3**0.5 * statistics.rms_velocity
     # The speed basis must cover what a thermostat may bring, not only what was sampled.
-    vel_max = 1.2 * statistics.max_speed
-    if config.network.speed_embedding == "saturating":
-        # An atom in a hundred is beyond 2 rms, where tanh(2 / 1.5) is 0.87.
-        vel_max = 1.5 * rms_speed
+    fastest, limit = 1.2 * statistics.max_speed, None
+    if config.network.speed_limit_rms is not None:
+        limit = round(config.network.speed_limit_rms * rms_speed, 6)
+        fastest = 1.2 * limit
     counts = [len(sample.graph.receivers) / len(sample.pair.species) for sample in samples]
     return Architecture(
         num_chem_elements=len(pairs.elements),
-        vel_max=round(vel_max, 6),
+        vel_max=round(fastest, 6),
+        speed_limit=limit,
         avg_num_neighbors=round(float(np.mean(counts)), 3),
-        # rms of the speed: polynomials of the velocity stay of the order of one.
         velocity_scale=round(rms_speed, 6) if solid else None,
-        **config.network.model_dump(),
+        **config.network.model_dump(exclude={"speed_limit_rms"}),
     )
 
 
@@ -103,7 +104,8 @@ def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
             f"{data.timestep:g} fs, the data set for {' '.join(pairs.elements)} and "
             f"{pairs.horizon:g} fs; take a model and a data set that fit"
         )
-    wanted = config.network.model_dump()
+    # The scales come from the data set that the model was first trained on.
+    wanted = config.network.model_dump(exclude={"speed_limit_rms"})
     found = data.architecture.model_dump(include=set(wanted))
     different = [name for name in wanted if wanted[name] != found[name]]
     if different:
