@@ -60,7 +60,6 @@ def _variant(network: Architecture) -> str:
             ("message_features", network.message_features),
             ("feature_parity", network.feature_parity),
             ("speed_limit", network.speed_limit),
-            ("velocity_embedding", network.velocity_embedding),
         )
         if value != Architecture.model_fields[name].default
     ]

@@ -91,8 +91,8 @@ typedef struct {
   trajcast_table scalars;   /* (num_species, num_nodes, 1, order, channels): of the speed */
   double velocity_scale;    /* > 0: the harmonics of a velocity are solid ones of the velocity over
                                this; 0: spherical ones of its direction */
-  const double *directions; /* (num_species, lmax, channels): first features of orders 1, 2, ...
-                               are this times the harmonics of the velocity */
+  const double *directions; /* (lmax, channels): first features of orders 1, 2, ... are this times
+                               the harmonics of the velocity */
   int32_t vectors;          /* first row of the irrep 1o in the last features */
   const double *read_out;   /* (channels, 2) */
 } trajcast_ends;

@@ -654,12 +654,12 @@ public:
         blocks((ends.channels + kLanes - 1) / kLanes),
         scalars(ends.scalars, 1, ends.channels, blocks), vectors(ends.vectors),
         inverse_scale(ends.velocity_scale > 0.0 ? 1.0 / ends.velocity_scale : 0.0),
-        directions(int64_t(ends.num_species) * ends.lmax * blocks * kLanes),
+        directions(int64_t(ends.lmax) * blocks * kLanes),
         read_out_weights(int64_t(2) * blocks * kLanes) {
-    for (int row = 0; row < num_species * lmax; ++row)
+    for (int l = 0; l < lmax; ++l)
       for (int u = 0; u < channels; ++u)
-        directions.data()[row * blocks * kLanes + u] =
-            static_cast<T>(ends.directions[row * channels + u]);
+        directions.data()[l * blocks * kLanes + u] =
+            static_cast<T>(ends.directions[l * channels + u]);
     for (int u = 0; u < channels; ++u)
       for (int k = 0; k < 2; ++k)
         read_out_weights.data()[k * blocks * kLanes + u] = static_cast<T>(ends.read_out[2 * u + k]);
@@ -723,8 +723,8 @@ public:
           sum.add(basis[k], Block<T>::load(table + k * kLanes));
         sum.store(out);
         for (int l = 1; l <= lmax; ++l) {
-          const int64_t row = (species[i] * lmax + l - 1) * blocks + block;
-          const Block<T> weight = Block<T>::load(directions.data() + row * kLanes);
+          const Block<T> weight =
+              Block<T>::load(directions.data() + ((l - 1) * blocks + block) * kLanes);
           for (int m = l * l; m < (l + 1) * (l + 1); ++m)
             (direction[m] * weight).store(out + m * kLanes);
         }
@@ -775,8 +775,7 @@ private:
   Table<T> scalars;
   int64_t vectors;
   double inverse_scale;                  // of velocities, for solid harmonics; 0: spherical ones
-  // (species, lmax, blocks, 16) and (2, blocks, 16)
-  Array<T> directions, read_out_weights;
+  Array<T> directions, read_out_weights; // (lmax, blocks, 16) and (2, blocks, 16)
   std::vector<Layer<T>> layers;
 
   int64_t num_harmonics() const { return int64_t(lmax + 1) * (lmax + 1); }

@@ -364,9 +364,6 @@ class _Builder:
         # The linear map of the direction: one input for each order, after those of the scalars.
         count = embedding.linear.irreps_in[0].mul * channels
         directions = embedding.linear.weight.detach().double()[count:].view(lmax, channels)
-        directions = directions.repeat(len(self._species), 1, 1)
-        if embedding.scale is not None:
-            directions = directions * embedding.scale.weight.detach().double()
         hidden = read_out.compression.irreps_out.num_irreps
         compression = read_out.compression.weight.detach().double().view(channels, hidden)
         last = read_out.read_out.weight.detach().double().view(hidden, 2)

@@ -62,9 +62,7 @@ class Architecture(_Section):
     alone, a third of the tensor products. ``speed_limit``: with it the
     radial functions of the speed are those of s / (1 + (s / speed_limit)^8)^(1/8), which is s while
     s is smaller and never greater than speed_limit: fast atoms, of which a training set has few,
-    are embedded as less fast ones are. ``velocity_embedding``: in the published network the first vectors and tensors of all
-    species are the same multiples of the harmonics of the velocity; with "species" each species
-    has multiples of its own, so that a first message tells whose velocity it carries.
+    are embedded as less fast ones are.
     """
 
     num_chem_elements: int = Field(ge=1, le=118)
@@ -88,7 +86,6 @@ class Architecture(_Section):
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
     speed_limit: float | None = Field(None, gt=0.0, allow_inf_nan=False)
-    velocity_embedding: Literal["shared", "species"] = "shared"
 
     @model_validator(mode="before")
     @classmethod

@@ -102,30 +102,6 @@ def limited(speed: Tensor, limit: float) -> Tensor:
     return limit * ratio / (1.0 + ratio**8) ** 0.125
 
 
-class SpeciesScale(torch.nn.Module):
-    """Multiplies the channels of vectors and tensors by weights of each species, at first one."""
-
-    channel: Tensor
-
-    def __init__(self, num_species: int, irreps: o3.Irreps) -> None:
-        super().__init__()
-        self.scalars: int = irreps[0].mul
-        tensors = irreps[1:]
-        self.weight = torch.nn.Parameter(torch.ones(num_species, len(tensors), self.scalars))
-        firsts = [k * self.scalars for k in range(len(tensors))]
-        channel = [
-            (first + torch.arange(mul)).repeat_interleave(ir.dim)
-            for first, (mul, ir) in zip(firsts, tensors, strict=True)
-        ]
-        self.register_buffer("channel", torch.cat(channel), persistent=False)
-
-    def forward(self, features: Tensor, species: Tensor) -> Tensor:
-        """Scale features (N, irreps.dim) of atoms of species (N,)."""
-        scale = self.weight.flatten(1)[species][:, self.channel]
-        scalars = features[:, : self.scalars]
-        return torch.cat([scalars, features[:, self.scalars :] * scale], dim=1)
-
-
 class NodeEmbeddingLayer(torch.nn.Module):
     """Embedding of species and velocity, and the initial features made of them."""
 
@@ -149,8 +125,6 @@ class NodeEmbeddingLayer(torch.nn.Module):
         irreps_in = (species + scalars + direction[1:]).simplify()
         self.irreps_out = o3.Irreps([(arch.num_hidden_channels, ir) for _, ir in direction])
         self.linear = o3.Linear(irreps_in, self.irreps_out)
-        by_species = arch.velocity_embedding == "species"
-        self.scale = SpeciesScale(self.num_species, self.irreps_out) if by_species else None
 
     def forward(self, species: Tensor, velocities: Tensor) -> NodeEmbedding:
         """Embed species indices (N,) int64 and velocities (N, 3) in the model's unit."""
@@ -162,6 +136,4 @@ class NodeEmbeddingLayer(torch.nn.Module):
         speed = self.element_tp(torch.exp(-offset * offset) * self.speed_scale, one_hot)
         direction = self.harmonics(velocities)
         features = self.linear(torch.cat([one_hot, speed, direction[:, 1:]], dim=1))
-        if self.scale is not None:
-            features = self.scale(features, species)
         return NodeEmbedding(one_hot, speed, direction, features)

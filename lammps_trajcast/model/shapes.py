@@ -37,8 +37,6 @@ def weight_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
         "embedding.element_tp.weight": (num_species * arch.num_vel_rbf**2,),
         "embedding.linear.weight": ((num_species + arch.num_vel_rbf + lmax) * channels,),
     }
-    if arch.velocity_embedding == "species":
-        shapes["embedding.scale.weight"] = (num_species, lmax, channels)
     irreps = o3.Irreps([(channels, ir) for _, ir in direction])
     for k in range(arch.num_mp_layers):
         prefix = f"interactions.{k}"

@@ -45,7 +45,6 @@ class NetworkConfig(_Section):
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
     speed_limit_rms: float | None = Field(None, gt=0.0, le=100.0)
-    velocity_embedding: Literal["shared", "species"] = "shared"
 
 
 class OptimizationConfig(_Section):
