@@ -135,6 +135,24 @@ def limits(
     typer.echo(f"{output}\n{describe_limits(limited)}")
 
 
+@app.command(name="limit-speed")
+def limit_speed(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    factor: Annotated[
+        float, typer.Option(help="The limit, in rms speeds of the training data.", min=1.0)
+    ] = 2.0,
+) -> None:
+    """Let a network see atoms that are faster than training had enough of as less fast ones."""
+    from lammps_trajcast.model.file import ModelFile, ModelFileError
+    from lammps_trajcast.model.speed_limit import with_speed_limit
+
+    with _one_line_for(ModelFileError):
+        limited = with_speed_limit(ModelFile.load(model), factor)
+        limited.save(output)
+    typer.echo(f"{output}: speed limit {limited.metadata.architecture.speed_limit:g}")
+
+
 @app.command(cls=_CommandWithLists)
 def dataset(
     files: Annotated[

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import _spread_lists, app
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import open_dataset
+from lammps_trajcast.model.file import ModelFile
 
 PARITY = Path(__file__).parent / "data" / "parity"
 RUNNER = CliRunner()
@@ -170,6 +172,36 @@ def test_limits_then_info(dump: Path, tmp_path: Path) -> None:
     assert status == 1 and "50 fs apart" in err and err.count("\n") == 1
 
 
+def test_limit_speed(tmp_path: Path) -> None:
+    """Slow atoms are predicted as before, also by the fastest kernels."""
+    case, model = PARITY / "quartz_l2", tmp_path / "quartz.safetensors"
+    status, _, err = invoke(
+        *("convert", "--config", case / "config.yaml", "--weights", case / "state_dict.pt"),
+        *("--species", "Si", "O", "--timestep", 30, "--units", "real", "-o", model),
+    )
+    assert status == 0, err
+    limited = tmp_path / "limited.safetensors"
+    status, out, err = invoke("limit-speed", model, "-o", limited, "--factor", 3)
+    assert status == 0 and str(limited) in out, err
+    assert "speed_limit" in invoke("info", limited)[1]
+    before, after = ModelFile.load(model), ModelFile.load(limited)
+    limit = after.metadata.architecture.speed_limit
+    assert limit is not None and limit == pytest.approx(3.0 * 3**0.5 * before.metadata.rms_velocity)
+    frame = np.load(case / "expected.npz")
+    species = torch.from_numpy(frame["types"]).long()
+    velocities = torch.from_numpy(frame["velocities"])
+    slow, fast = (
+        velocities * factor * limit / velocities.norm(dim=1).max() for factor in (0.3, 3.0)
+    )
+    networks = [file.build(torch.float64).embedding for file in (before, after)]
+    with torch.no_grad():
+        for speeds, same in ((slow, True), (fast, False)):
+            a, b = (network(species, speeds).speed for network in networks)
+            assert (float((a - b).abs().max() / a.abs().max()) < 1e-3) == same
+    status, _, err = invoke("limit-speed", model, "-o", limited, "--factor", 0.5)
+    assert status == 2 and "--factor" in err
+
+
 def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nonsense")
     for name in ("broken.safetensors", "absent.safetensors"):
@@ -180,7 +212,17 @@ def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["convert"], ["info"], ["limits"], ["record"], ["dataset"], ["baseline"], ["train"]],
+    [
+        [],
+        ["convert"],
+        ["info"],
+        ["limits"],
+        ["limit-speed"],
+        ["record"],
+        ["dataset"],
+        ["baseline"],
+        ["train"],
+    ],
 )
 def test_help(command: list[str]) -> None:
     status, out, _ = invoke(*command, "--help")
