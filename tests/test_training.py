@@ -421,6 +421,24 @@ def test_training_refuses_another_start(tmp_path: Path, trained: Path, dataset: 
         train(config.model_copy(update=start), progress=False)
     with pytest.raises(TrainingError, match="no such model file"):
         train(config.model_copy(update={"start_from": tmp_path / "no"}), progress=False)
+    network = config.network.model_copy(update={"speed_limit_rms": 2.0})
+    start = {"start_from": trained / "model.safetensors", "network": network}
+    with pytest.raises(TrainingError, match="has no speed limit.*limit-speed"):
+        train(config.model_copy(update=start), progress=False)
+
+
+def test_speed_limit_in_rms_speeds(tmp_path: Path, dataset: Path) -> None:
+    """It ends the range of the radial functions, whatever the fastest atom of the data."""
+    config = TrainingConfig.load(write_config(tmp_path, dataset))
+    pairs, statistics = TrajectoryPairs(dataset, "train"), dataset_statistics(dataset, "train")
+    without = make_architecture(config, pairs, statistics)
+    assert without.speed_limit is None
+    assert without.vel_max == pytest.approx(1.2 * statistics.max_speed, rel=1e-3)
+    network = config.network.model_copy(update={"speed_limit_rms": 2.0})
+    limited = make_architecture(config.model_copy(update={"network": network}), pairs, statistics)
+    speeds = np.concatenate([np.linalg.norm(pair.velocities, axis=1) for pair in pairs])
+    assert limited.speed_limit == pytest.approx(2.0 * np.sqrt((speeds**2).mean()), rel=0.05)
+    assert limited.vel_max == pytest.approx(1.2 * limited.speed_limit, rel=1e-3)
 
 
 # ---- options -------------------------------------------------------------------------------------

@@ -108,6 +108,12 @@ def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
     wanted = config.network.model_dump(exclude={"speed_limit_rms"})
     found = data.architecture.model_dump(include=set(wanted))
     different = [name for name in wanted if wanted[name] != found[name]]
+    if config.network.speed_limit_rms is not None and data.architecture.speed_limit is None:
+        raise TrainingError(
+            f"start_from: {config.start_from} has no speed limit, but network.speed_limit_rms is "
+            f"{config.network.speed_limit_rms:g}; set one with 'lammps-trajcast limit-speed', or "
+            "leave the key out"
+        )
     if different:
         raise TrainingError(
             f"start_from: {config.start_from} has another {', '.join(different)}; write its values "
