@@ -1,6 +1,6 @@
 """Errors of single steps against the number of training pairs, and against the horizon.
 
-    python scan.py pairs 30 100 300 1000 3000
+    python scan.py pairs 30 300 all
     python scan.py horizons 15 30 45 60
 
 trains the network of train_scan.yaml once for each number on the frames of raw/block*.dump
@@ -51,26 +51,29 @@ def network_errors(horizon: int, pairs: int | None) -> list[float]:
     return [float(provenance[f"test_error_{quantity}"]) for quantity in QUANTITIES]
 
 
-def linear_errors(horizon: int, pairs: int | None) -> list[float]:
-    """Return the same of the linear map fitted to so many pairs."""
+def linear_map(horizon: int, pairs: int | None) -> dict[str, float]:
+    """Return what `lammps-trajcast baseline` says of the linear map fitted to so many pairs."""
     path = Path(f"scan_{horizon}fs_{pairs or 'all'}_linear.json")
     if not path.exists():
         words = ["lammps-trajcast", "baseline", dataset(horizon), "--json", path]
         subprocess.run(words + ([] if pairs is None else ["--pairs", str(pairs)]), check=True)
-    found = json.loads(path.read_text())
-    return [float(found[quantity]) for quantity in QUANTITIES]
+    found: dict[str, float] = json.loads(path.read_text())
+    return found
 
 
 def main() -> None:
     """Train, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("against", choices=["pairs", "horizons"])
-    parser.add_argument("numbers", type=int, nargs="+")
+    parser.add_argument("numbers", nargs="+", help="numbers; for pairs also: all")
     options = parser.parse_args()
     rows = []
-    for number in options.numbers:
-        case = (HORIZON, number) if options.against == "pairs" else (number, None)
-        rows.append([number, *network_errors(*case), *linear_errors(*case)])
+    for word in options.numbers:
+        number = None if word == "all" else int(word)
+        case = (HORIZON, number) if options.against == "pairs" else (int(word), None)
+        linear = linear_map(*case)
+        x = linear["training_pairs" if options.against == "pairs" else "horizon"]
+        rows.append([x, *network_errors(*case), *(linear[quantity] for quantity in QUANTITIES)])
         print(*rows[-1])
     header = [f"{kind} {quantity}" for kind in ("network", "linear map") for quantity in QUANTITIES]
     with Path(f"scan_{options.against}.csv").open("w", newline="") as file:
