@@ -140,7 +140,8 @@ def limit_speed(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
     factor: Annotated[
-        float, typer.Option(help="The limit, in rms speeds of the training data.", min=1.0)
+        float,
+        typer.Option(help="The limit, in rms speeds of the training data.", min=1.0, max=100.0),
     ] = 2.0,
 ) -> None:
     """Let a network see atoms that are faster than training had enough of as less fast ones."""

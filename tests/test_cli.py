@@ -173,7 +173,7 @@ def test_limits_then_info(dump: Path, tmp_path: Path) -> None:
 
 
 def test_limit_speed(tmp_path: Path) -> None:
-    """Slow atoms are predicted as before, also by the fastest kernels."""
+    """Slow atoms are embedded as before, fast ones are not."""
     case, model = PARITY / "quartz_l2", tmp_path / "quartz.safetensors"
     status, _, err = invoke(
         *("convert", "--config", case / "config.yaml", "--weights", case / "state_dict.pt"),

@@ -132,7 +132,7 @@ def test_shapes_are_those_of_the_network(name: str) -> None:
 
 @pytest.mark.parametrize("kernels", ["plain", "prediction"])
 def test_speed_limit(kernels: str) -> None:
-    """Beyond it only the direction of a velocity counts; far below it there is none."""
+    """Far beyond it nothing changes with the speed; far below, nothing changes with the limit."""
     arch = variant("limited")
     limit = arch.speed_limit
     assert limit is not None
