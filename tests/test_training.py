@@ -17,6 +17,7 @@ from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import dataset_statistics
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.model.speed_limit import with_speed_limit
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import (
     Augmentation,
@@ -425,6 +426,10 @@ def test_training_refuses_another_start(tmp_path: Path, trained: Path, dataset: 
     start = {"start_from": trained / "model.safetensors", "network": network}
     with pytest.raises(TrainingError, match="has no speed limit.*limit-speed"):
         train(config.model_copy(update=start), progress=False)
+    limited = tmp_path / "limited.safetensors"
+    with_speed_limit(ModelFile.load(trained / "model.safetensors"), 3.0).save(limited)
+    with pytest.raises(TrainingError, match="limit of 3 rms speeds.*limit-speed"):
+        train(config.model_copy(update=start | {"start_from": limited}), progress=False)
 
 
 def test_speed_limit_in_rms_speeds(tmp_path: Path, dataset: Path) -> None:

@@ -108,11 +108,13 @@ def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
     wanted = config.network.model_dump(exclude={"speed_limit_rms"})
     found = data.architecture.model_dump(include=set(wanted))
     different = [name for name in wanted if wanted[name] != found[name]]
-    if config.network.speed_limit_rms is not None and data.architecture.speed_limit is None:
+    factor, limit = config.network.speed_limit_rms, data.architecture.speed_limit
+    has = (limit or 0.0) / (3**0.5 * data.rms_velocity)
+    if factor is not None and abs(has - factor) > 0.01 * factor:
+        what = f"a speed limit of {has:.3g} rms speeds" if limit else "no speed limit"
         raise TrainingError(
-            f"start_from: {config.start_from} has no speed limit, but network.speed_limit_rms is "
-            f"{config.network.speed_limit_rms:g}; set one with 'lammps-trajcast limit-speed', or "
-            "leave the key out"
+            f"start_from: {config.start_from} has {what}, but network.speed_limit_rms is "
+            f"{factor:g}; set it with 'lammps-trajcast limit-speed', or leave the key out"
         )
     if different:
         raise TrainingError(
