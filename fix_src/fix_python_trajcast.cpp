@@ -229,6 +229,7 @@ void FixPythonTrajcast::open_model() {
   info.max_displacements = training.displacements.data();
   info.max_speeds = training.speeds.data();
   info.min_distances = training.distances.data();
+  info.max_isolations = training.isolations.data();
 
   const bool failed = bridge->open(&config, &model, &info, &message) != TRAJCAST_OK;
   fail_if_any(failed, message.text);
@@ -686,7 +687,7 @@ void FixPythonTrajcast::predict() {
       static_cast<FixPythonTrajcast *>(fix)->check(predictions, sums);
     };
     frame.context = this;
-    frame.check_remote = comm->nprocs > 1 && guard->limits_distances();
+    frame.check_remote = comm->nprocs > 1 && guard->needs_remote();
   }
 
   last.displacements = displacements.data();

@@ -72,7 +72,7 @@ int FixPythonTrajcast::parse_limits(int narg, char **arg, int iarg) {
   const bool multiple = keyword == "factor";
   if (find_quantity(arg[iarg]) == NUM_QUANTITIES)
     fail(fmt::format("'{}' cannot be limited: write '{}' and then 'displacement', 'speed', "
-                     "'distance' or 'temperature' with a value after each",
+                     "'distance', 'isolation' or 'temperature' with a value after each",
                      arg[iarg], keyword));
   for (; iarg < narg && find_quantity(arg[iarg]) < NUM_QUANTITIES; iarg += 2) {
     const int quantity = find_quantity(arg[iarg]);
@@ -104,7 +104,7 @@ void FixPythonTrajcast::set_limits(const trajcast_model_info &info,
   trajcast::Limits limits = training;
   if (info.has_limits && info.max_temperature > 0.0)
     limits.temperature = info.max_temperature;
-  guard.reset(new trajcast::Guard(limit_settings.apply(limits)));
+  guard.reset(new trajcast::Guard(limit_settings.apply(limits), cutoff));
   if (!info.has_limits && comm->me == 0)
     utils::logmesg(lmp,
                    "Fix {} python/trajcast: {} does not say how far its training data went: "
@@ -186,6 +186,11 @@ std::string FixPythonTrajcast::describe(const trajcast::Violation &violation) co
                        std::min(one, other), std::max(one, other), before ? "are" : "would be",
                        violation.value, before ? step - 1 : step, violation.limit);
   }
+  case trajcast::ISOLATION:
+    return fmt::format("atom {} {} at least {:.4g} Angstrom from all others at step {}, the limit "
+                       "is {:.4g}",
+                       tag(violation.node), before ? "is" : "would be", violation.value,
+                       before ? step - 1 : step, violation.limit);
   default:
     return fmt::format("the temperature would be {:.4g} K at step {}, the limit is {:.4g}",
                        violation.value, step, violation.limit);

@@ -22,11 +22,12 @@ double square(const double *vector) {
 } // namespace
 
 const char *const QUANTITY_NAMES[NUM_QUANTITIES] = {"displacement", "speed", "distance",
-                                                    "temperature"};
+                                                    "isolation", "temperature"};
 
 Limits::Limits(int num_types)
     : num_types(num_types), displacements(num_types, INFINITE), speeds(num_types, INFINITE),
-      distances(num_types * num_types, 0.0), temperature(INFINITE) {}
+      distances(num_types * num_types, 0.0), isolations(num_types, INFINITE),
+      temperature(INFINITE) {}
 
 Limits LimitSettings::apply(Limits limits) const {
   const auto set = [this](double &limit, Quantity quantity) {
@@ -38,6 +39,8 @@ Limits LimitSettings::apply(Limits limits) const {
     set(limit, SPEED);
   for (double &limit : limits.distances)
     set(limit, DISTANCE);
+  for (double &limit : limits.isolations)
+    set(limit, ISOLATION);
   set(limits.temperature, TEMPERATURE);
   return limits;
 }
@@ -58,6 +61,8 @@ void Guard::check(const trajcast_frame &frame, const std::vector<char> &moved,
   check_atoms(frame, moved, predictions, sums);
   if (limits_distances())
     check_distances(frame, moved, predictions, sums);
+  if (limits_isolations())
+    check_isolations(frame, moved, predictions, sums);
 }
 
 Violation Guard::temperature(double kelvin) const {
@@ -69,6 +74,11 @@ Violation Guard::temperature(double kelvin) const {
 bool Guard::limits_distances() const {
   return std::any_of(limits.distances.begin(), limits.distances.end(),
                      [](double distance) { return distance > 0.0; });
+}
+
+bool Guard::limits_isolations() const {
+  return std::any_of(limits.isolations.begin(), limits.isolations.end(),
+                     [this](double isolation) { return isolation < cutoff; });
 }
 
 void Guard::check_atoms(const trajcast_frame &frame, const std::vector<char> &moved,
@@ -136,6 +146,35 @@ void Guard::check_distances(const trajcast_frame &frame, const std::vector<char>
       if (square(after) < limit * limit)
         note({0.0, DISTANCE, AFTER, i, j, std::sqrt(square(after)), limit}, sums);
     }
+  }
+}
+
+/* ----------------------------------------------------------------------
+   of atoms that lose their neighbors, as one that leaves its molecule does; nobody sees beyond the
+   cutoff, so that a limit beyond it cannot be checked
+------------------------------------------------------------------------- */
+
+void Guard::check_isolations(const trajcast_frame &frame, const std::vector<char> &moved,
+                             const double *predictions, double *sums) {
+  for (std::int64_t i = 0; i < frame.num_atoms; i++) {
+    const double limit = limits.isolations[frame.types[i] - 1];
+    if (!moved[i] || limit >= cutoff)
+      continue;
+    double before = cutoff * cutoff, after = cutoff * cutoff;
+    for (std::int64_t e = frame.first_edge[i]; e < frame.first_edge[i + 1]; e++) {
+      const double *edge = frame.edge_vectors + 3 * e;
+      const std::int64_t j = frame.senders[e];
+      double moves_to[3];
+      for (int k = 0; k < 3; k++)
+        moves_to[k] =
+            edge[k] + (moved[j] ? predictions[ROW * j + k] : 0.0) - predictions[ROW * i + k];
+      before = std::min(before, square(edge));
+      after = std::min(after, square(moves_to));
+    }
+    if (before > limit * limit)
+      note({0.0, ISOLATION, BEFORE, i, -1, std::sqrt(before), limit}, sums);
+    if (after > limit * limit)
+      note({0.0, ISOLATION, AFTER, i, -1, std::sqrt(after), limit}, sums);
   }
 }
 

@@ -19,18 +19,19 @@ struct Limits {
   std::vector<double> displacements; // (num_types,) in a time step, Angstrom
   std::vector<double> speeds;        // (num_types,) in the units of the run
   std::vector<double> distances;     // (num_types, num_types) Angstrom, symmetric
+  std::vector<double> isolations;    // (num_types,) distance to the nearest neighbor, Angstrom
   double temperature;                // K
 };
 
 // What is limited, in the order of the words that name them in an input script.
-enum Quantity { DISPLACEMENT, SPEED, DISTANCE, TEMPERATURE, NUM_QUANTITIES };
+enum Quantity { DISPLACEMENT, SPEED, DISTANCE, ISOLATION, TEMPERATURE, NUM_QUANTITIES };
 extern const char *const QUANTITY_NAMES[NUM_QUANTITIES];
 
 // The limits of a run: multiples of those of the training data, unless the input script says
 // otherwise.
 struct LimitSettings {
-  double factors[NUM_QUANTITIES] = {2.0, 2.0, 0.8, 2.0};
-  double values[NUM_QUANTITIES] = {-1.0, -1.0, -1.0, -1.0}; // negative: not given
+  double factors[NUM_QUANTITIES] = {2.0, 2.0, 0.8, 1.5, 2.0};
+  double values[NUM_QUANTITIES] = {-1.0, -1.0, -1.0, -1.0, -1.0}; // negative: not given
 
   Limits apply(Limits training) const;
 };
@@ -65,7 +66,8 @@ struct GuardSums {
 // Compares the prediction for a rank's own atoms with the limits.
 class Guard {
 public:
-  explicit Guard(Limits limits) : limits(std::move(limits)) {}
+  // cutoff: of the edges, Angstrom
+  Guard(Limits limits, double cutoff) : limits(std::move(limits)), cutoff(cutoff) {}
 
   // Fill the sums of trajcast_frame.check, and keep the worst violation.
   // moved: (num_nodes,) whether the prediction will be applied to an atom
@@ -75,17 +77,23 @@ public:
   // The violation of the limit of the temperature, if it is one.
   Violation temperature(double kelvin) const;
 
-  // Whether check() looks at distances, for which it needs the predictions of remote nodes.
-  bool limits_distances() const;
+  // Whether check() looks at where neighbors are, for which it needs the predictions of remote
+  // nodes.
+  bool needs_remote() const { return limits_distances() || limits_isolations(); }
 
   const Limits limits;
   Violation worst; // on this rank, in the last check(); but for temperature
 
 private:
+  const double cutoff;
   void check_atoms(const trajcast_frame &, const std::vector<char> &moved,
                    const double *predictions, double *sums);
+  bool limits_distances() const;
+  bool limits_isolations() const;
   void check_distances(const trajcast_frame &, const std::vector<char> &moved,
                        const double *predictions, double *sums);
+  void check_isolations(const trajcast_frame &, const std::vector<char> &moved,
+                        const double *predictions, double *sums);
   void note(Violation, double *sums);
 };
 

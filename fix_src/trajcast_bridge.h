@@ -66,6 +66,7 @@ typedef struct {
   double *max_displacements; /* (num_types,) in one time step, Angstrom */
   double *max_speeds;        /* (num_types,) in the units of the run */
   double *min_distances;     /* (num_types, num_types) Angstrom */
+  double *max_isolations;    /* (num_types,) to the nearest neighbour, Angstrom */
 } trajcast_model_info;
 
 /* The atoms of other ranks that own atoms may see before the neighbour list is built anew, each

@@ -304,6 +304,7 @@ def test_statistics_of_known_motion(tmp_path: Path) -> None:
     assert limits.max_speed == pytest.approx((0.002,))
     assert limits.rms_speed == pytest.approx((np.sqrt((0.002**2 + 0.001**2) / 2),))
     assert limits.min_distance[0] == pytest.approx((statistics.min_distance,))
+    assert limits.max_isolation == pytest.approx((4.0,))
     assert limits.min_temperature == pytest.approx(statistics.temperature)
     assert limits.max_temperature == pytest.approx(statistics.temperature)
 

@@ -77,6 +77,7 @@ STOPPED = {
     "displacement": Case("limit displacement 0.2 speed none"),
     "speed": Case(before=FAST),
     "distance": Case("limit displacement none speed none distance 1.57", before=APPROACHING),
+    "isolation": Case("limit isolation 1.62"),
     "temperature": Case("limit temperature 200", before=HEAT, after_fix=HEATED, steps=12),
     "box": Case("limit displacement 0.2", after_fix=STRETCHED),
 }
@@ -90,10 +91,18 @@ WARNED = {
     "off": Case("guard off limit displacement 0.01", steps=10),
     "speed": Case("guard warn limit speed 1.0", steps=1),
     "distance": Case("guard warn limit distance 2.5 displacement none", steps=1),
+    "isolation": Case("guard warn limit isolation 1.0 displacement none speed none", steps=1),
     "temperature": Case("guard warn limit temperature 50", steps=1),
 }
 # Of the above, what two ranks do too.
-ON_TWO_RANKS = ("stop_number", "stop_distance", "stop_temperature", "stop_box", "error_touching")
+ON_TWO_RANKS = (
+    "stop_number",
+    "stop_distance",
+    "stop_isolation",
+    "stop_temperature",
+    "stop_box",
+    "error_touching",
+)
 ON_TWO_RANKS += ("rescue_all", "rescue_some")
 
 # So thin a skin that neighbour lists are built anew between small steps.
@@ -169,6 +178,14 @@ def _frames(path: Path) -> dict[int, NDArray[np.float64]]:
         lines = text.splitlines()
         frames[int(lines[0])] = np.array([line.split()[1:] for line in lines[8:]], float)
     return frames
+
+
+def _distances(positions: NDArray[np.float64], cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Between all atoms, nearest images; infinite from each to itself."""
+    fractional = (positions[:, None] - positions[None]) @ np.linalg.inv(cell)
+    distances = np.linalg.norm((fractional - np.round(fractional)) @ cell, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    return np.asarray(distances)
 
 
 def _cells(path: Path) -> dict[int, str]:
@@ -272,8 +289,8 @@ RANKS_AND_CASES = [(1, name) for name in STOPPED] + [
 
 def numbers(message: str) -> tuple[list[int], float, int, float]:
     """Atoms, value, step and limit in a message."""
-    who = re.search(r"cast: (?:atoms? |the temperature)([0-9and ]*) (?:would|has|are) ", message)
-    value = re.search(r"by (\S+) Ang|speed (\S+) Ang|(?:be|are) (\S+) (?:Ang|K)", message)
+    who = re.search(r"cast: (?:atoms? |the temperature)([0-9and ]*) (?:would|has|are|is) ", message)
+    value = re.search(r"(?:by|speed|least) (\S+) Ang|(?:be|are) (\S+) (?:Ang|K)", message)
     step, limit = re.search(r"step (\d+),", message), re.search(r"limit is ([0-9.e+]+)", message)
     assert who and step and value and limit, message
     atoms = [int(x) for x in re.findall(r"\d+", who[1])]
@@ -396,12 +413,16 @@ def test_warnings_say_what_happens(one_rank, record_property) -> None:
 
     atoms, value, step, _ = message["distance"]
     positions, cell = runs["distance"].states()[step][:, :3], matrix(runs["distance"].cell(step))
-    fractional = (positions[:, None] - positions[None]) @ np.linalg.inv(cell)
-    distances = np.linalg.norm((fractional - np.round(fractional)) @ cell, axis=2)
-    np.fill_diagonal(distances, np.inf)
+    distances = _distances(positions, cell)
     closest = np.unravel_index(distances.argmin(), distances.shape)
     assert sorted(atoms) == sorted(int(k) + 1 for k in closest)
     assert value == pytest.approx(distances.min(), rel=1e-3)
+
+    (atom,), value, step, limit = message["isolation"]
+    positions, cell = runs["isolation"].states()[step][:, :3], matrix(runs["isolation"].cell(step))
+    nearest = _distances(positions, cell).min(1)
+    assert limit == 1.0 and atom == nearest.argmax() + 1
+    assert value == pytest.approx(nearest.max(), rel=1e-3)
 
     shown = re.search(r"^ +1 +([0-9.]+) ", runs["temperature"].log, re.MULTILINE)
     assert shown is not None

@@ -27,6 +27,7 @@ LIMITS = Limits(
     max_speed=(0.02, 0.03),
     rms_speed=(0.005, 0.007),
     min_distance=((2.8, 1.5), (1.5, None)),
+    max_isolation=(1.8, None),
     min_temperature=280.0,
     mean_temperature=300.0,
     max_temperature=330.0,
@@ -138,7 +139,17 @@ def test_limits_of_some_species_in_other_units() -> None:
     metal = turned.converted("real", "metal")
     assert metal.max_speed == pytest.approx((30.0, 20.0, 30.0))
     assert metal.rms_speed == pytest.approx((7.0, 5.0, 7.0))
-    assert metal.min_distance == turned.min_distance
+    assert turned.max_isolation == (None, 1.8, None)
+    assert metal.min_distance == turned.min_distance and metal.max_isolation == turned.max_isolation
+
+
+def test_files_without_isolation_are_read(written: Path) -> None:
+    """As those written before there was any, with the same fingerprint."""
+    whole = ModelFile.load(written).fingerprint()
+    rewrite(written, lambda metadata: metadata["limits"].pop("max_isolation") and None)
+    limits = ModelFile.load(written).metadata.limits
+    assert limits is not None and limits.max_isolation is None
+    assert ModelFile.load(written).fingerprint() == whole
 
 
 def test_absent_file(tmp_path: Path) -> None:

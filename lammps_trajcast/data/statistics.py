@@ -101,6 +101,7 @@ def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistic
         num_species = len(file.attrs["elements"])
         displacements, speeds = _LengthsOfSpecies(num_species), _LengthsOfSpecies(num_species)
         distances = np.full((num_species, num_species), np.inf)
+        isolation = np.zeros(num_species)
         for name in segments_of(file, split):
             segment: h5py.Group = file[name]
             species, cell, pbc = segment["species"][:], segment["cell"][:], segment["pbc"][:]
@@ -116,6 +117,7 @@ def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistic
             spread = np.linspace(0, len(positions) - 1, min(DISTANCE_FRAMES, len(positions)))
             for frame in np.unique(spread.astype(int)):
                 lower_distances(distances, positions[frame], cell, pbc, species)
+                raise_isolation(isolation, positions[frame], cell, pbc, species)
                 if np.isinf(distances).all():
                     lone_distance = min(
                         lone_distance, smallest_distance(positions[frame], cell, pbc)
@@ -142,6 +144,7 @@ def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistic
             max_speed=speeds.largest(),
             rms_speed=speeds.rms(),
             min_distance=tuple(_positive(row) for row in distances),
+            max_isolation=_positive(isolation),
             min_temperature=min(temperatures),
             mean_temperature=float(np.mean(means)),
             max_temperature=max(temperatures),
@@ -168,6 +171,25 @@ def lower_distances(
     first, second, found = neighbours.compute(positions, cell, periodic=pbc, quantities="ijd")
     np.minimum.at(smallest, (species[first], species[second]), found)
     np.minimum(smallest, smallest.T, out=smallest)
+
+
+def raise_isolation(
+    largest: NDArray[np.float64],
+    positions: NDArray[np.float64],
+    cell: NDArray[np.float64],
+    pbc: NDArray[np.bool_],
+    species: NDArray[np.int64],
+) -> None:
+    """Raise the largest distance of a species to the nearest neighbour where a frame has more.
+
+    largest (S,), positions (N, 3), cell (3, 3) in Angstrom; pbc (3,), species (N,). An atom without
+    a neighbour within NEIGHBOUR_RANGE has none: infinite.
+    """
+    neighbours = vesin.NeighborList(cutoff=NEIGHBOUR_RANGE, full_list=True)
+    atoms, found = neighbours.compute(positions, cell, periodic=pbc, quantities="id")
+    nearest = np.full(len(species), np.inf)
+    np.minimum.at(nearest, atoms, found)
+    np.maximum.at(largest, species, nearest)
 
 
 def smallest_distance(

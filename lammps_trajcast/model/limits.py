@@ -28,13 +28,17 @@ class Limits(BaseModel):
     max_speed: tuple[_Positive | None, ...]  # (S,)
     rms_speed: tuple[_Positive | None, ...]  # (S,)
     min_distance: tuple[tuple[_Positive | None, ...], ...]  # (S, S) smallest, for pairs of species
+    # (S,) largest from an atom to its nearest neighbour; None: files of earlier releases do not say
+    max_isolation: tuple[_Positive | None, ...] | None = None
     min_temperature: _Temperature  # K, kinetic, of a frame
     mean_temperature: _Temperature  # K
     max_temperature: _Temperature  # K
 
     @model_validator(mode="after")
     def _consistent(self) -> Limits:
-        rows = (self.max_displacement, self.rms_displacement, self.max_speed, self.rms_speed)
+        rows = [self.max_displacement, self.rms_displacement, self.max_speed, self.rms_speed]
+        if self.max_isolation is not None:
+            rows.append(self.max_isolation)
         if any(len(row) != self.num_species for row in (*rows, *self.min_distance)):
             raise ValueError("its lists must have one number for each species")
         if self.min_distance != tuple(zip(*self.min_distance, strict=True)):
@@ -59,6 +63,7 @@ class Limits(BaseModel):
                 "max_speed": pick(self.max_speed),
                 "rms_speed": pick(self.rms_speed),
                 "min_distance": tuple(pick(self.min_distance[k]) for k in order),
+                "max_isolation": None if self.max_isolation is None else pick(self.max_isolation),
             }
         )
 

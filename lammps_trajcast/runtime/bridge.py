@@ -66,6 +66,7 @@ class Bridge:
                 self._view(info.max_displacements, (types,), np.float64)[:] = limits.displacements
                 self._view(info.max_speeds, (types,), np.float64)[:] = limits.speeds
                 self._view(info.min_distances, (types, types), np.float64)[:] = limits.distances
+                self._view(info.max_isolations, (types,), np.float64)[:] = limits.isolations
             handle[0] = self._next_handle
             self._models[self._next_handle] = predictor
             self._next_handle += 1

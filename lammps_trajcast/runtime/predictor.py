@@ -83,6 +83,7 @@ class RunLimits(NamedTuple):
     displacements: NDArray[np.float64]  # (T,) Angstrom
     speeds: NDArray[np.float64]  # (T,) in the units of the run
     distances: NDArray[np.float64]  # (T, T) Angstrom
+    isolations: NDArray[np.float64]  # (T,) Angstrom, to the nearest neighbour
     temperature: float  # K
 
 
@@ -429,6 +430,7 @@ def _limits_of_types(
         displacements=_numbers(limits.max_displacement, np.inf),
         speeds=_numbers(limits.max_speed, np.inf) * time_ratio,
         distances=np.stack([_numbers(row, 0.0) for row in limits.min_distance]),
+        isolations=_numbers(limits.max_isolation or [None] * len(index), np.inf),
         temperature=limits.max_temperature,
     )
 
