@@ -430,6 +430,9 @@ def equalize(
     rate: Annotated[
         float, typer.Option(min=0.0, help="Change of an energy in one step, of its deviation.")
     ] = 1e-3,
+    damping: Annotated[
+        float, typer.Option(min=0.0, help="The same, of what a deviation has grown in a round.")
+    ] = 0.0,
     lmp: Annotated[
         str | None, typer.Option(help='Command that starts LAMMPS, as "mpirun -np 4 lmp".')
     ] = None,
@@ -462,7 +465,8 @@ def equalize(
         place = (directory or config.resolve().parent / "equalized").resolve()
         place.mkdir(parents=True, exist_ok=True)
         equalizer = Equalizer(
-            settings, place, dataset, duration, rate, shlex.split(lmp) if lmp else None
+            *(settings, place, dataset, duration, rate, damping),
+            shlex.split(lmp) if lmp else None,
         )
         equalizer.run(rounds, tell).save(output)
     typer.echo(f"{output}: mean of the later half")

@@ -12,7 +12,7 @@ import torch
 from test_validate import SYSTEM, invoke, write_system
 
 from lammps_trajcast.data.dataset import Pair
-from lammps_trajcast.equipartition.equalize import SETTLING, Equalizer
+from lammps_trajcast.equipartition.equalize import SETTLING, Equalizer, gains
 from lammps_trajcast.equipartition.last_layer import LastLayer
 from lammps_trajcast.equipartition.motions import BOLTZMANN, gradients, motions
 from lammps_trajcast.model.architecture import Architecture
@@ -284,3 +284,21 @@ def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
     status, _, error = invoke("equalize", home / "validate.yaml", *other, *output)
     assert status == 1 and "the model for Si O and 30 fs" in error
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(("damping", "swings"), [(0.0, True), (0.6, False)])
+def test_damping_of_motions_that_exchange_nothing(damping: float, swings: bool) -> None:
+    """A vibration on its own, that a model heats: its energy is an exponential of the steps."""
+    steps = 1000
+    heating, change, start = 3e-4, 0.0, 1.0
+    last, seen = torch.zeros(1), []
+    for _ in range(60):
+        grown = start * np.exp((heating + change) * np.arange(steps))
+        start, measured = grown[-1], grown[round(SETTLING * steps) :].mean()
+        seen.append(measured)
+        gain, last = gains(torch.tensor([measured]), last, 0.25 / steps, damping / steps)
+        change += float(gain)
+    late = np.array(seen[40:])
+    assert (np.abs(np.log(late)).max() > 0.3) == swings
+    if not swings:
+        assert late == pytest.approx(1.0, abs=0.01)

@@ -41,12 +41,31 @@ BLOCKS = 6
 FLOOR = 0.01
 # Part of the heat that a round takes away.
 HEAT_SHARE = 0.5
+# Of a kind of motion over that of equilibrium; no less is believed.
+LEAST_ENERGY = 1e-3
+# Logarithms of energies over those of equilibrium, beyond which a deviation counts no more.
+LARGEST_DEVIATION = 1.5
 # Kinds of motion with fewer pairs in a frame are left out.
 FEWEST_PAIRS = 0.5
 # Of the mean curvature of the cost; keeps changes small that the data say nothing of.
 RIDGE = 1e-4
 # Weights of the last layer beyond which the equations do not fit into memory.
 LARGEST = 12_000
+
+
+def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Tensor, Tensor]:
+    """Return what kinds of motion shall gain in a step more than before, and their deviations.
+
+    An integral controller (damping: and a proportional one) of the logarithms of energies, since a
+    step multiplies energies, that says by how much its output changes from round to round.
+
+    Args:
+        energy: (K,) over that of equilibrium.
+        last: deviations (K,) that it returned the round before; at the first zero.
+        rate, damping: see :class:`Equalizer`.
+    """
+    deviation = energy.log().clamp(-LARGEST_DEVIATION, LARGEST_DEVIATION)
+    return -rate * deviation - damping * (deviation - last), deviation
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,9 @@ class Equalizer:
         directory: of the runs; finished ones are not repeated.
         dataset: that the model was trained on.
         duration: of a run, ps.
-        rate: change of a kind's energy in one step over its relative deviation.
+        rate: change of a kind's energy in one step over its deviation, both relative.
+        damping: the same for what a deviation has grown since the round before. Without it the
+            energies of motions that hardly exchange any swing from round to round.
         command: starts LAMMPS.
 
     Raises:
@@ -97,11 +118,12 @@ class Equalizer:
         dataset: Sequence[Path],
         duration: float,
         rate: float,
+        damping: float = 0.0,
         command: Sequence[str] | None = None,
     ) -> None:
         length = next(iter(config.lengths))
         self.validation = Validation(config, length, directory / "runs", command)
-        self.config, self.directory, self.rate = config, directory, rate
+        self.config, self.directory, self.rate, self.damping = config, directory, rate, damping
         self.dataset = dataset
         self.file = ModelFile.load(config.model)
         data = self.metadata = self.file.metadata
@@ -175,6 +197,7 @@ class Equalizer:
         factor = self._factor()
         changes = [torch.zeros(self.layer.size, dtype=torch.float64)]
         before: Finished | None = None
+        last = torch.zeros(())
         for number in range(rounds):
             finished, trajectory = self._sample(number, before)
             heat = self._heat(finished)
@@ -193,8 +216,13 @@ class Equalizer:
                 float(changes[-1] @ self.cost @ changes[-1]),
             )
             tell(number + 1, seen)
-            wanted = -self.rate * deviation[used] - HEAT_SHARE * seen.heat
-            change = self._change(factor, effect[used], wanted, self.rate * uncertainty[used])
+            energy = (1.0 + deviation).clamp_min(LEAST_ENERGY)
+            gain, last = gains(energy, last, self.rate, self.damping)
+            wanted = gain - HEAT_SHARE * seen.heat
+            energy = energy[used]
+            relative = effect[used] / energy[:, None]
+            doubt = (self.rate + self.damping) * uncertainty[used] / energy
+            change = self._change(factor, relative, wanted[used], doubt)
             self.layer.add(change)
             changes.append(changes[-1] + change)
         later = changes[(len(changes) + 1) // 2 :]
@@ -334,7 +362,8 @@ class Equalizer:
     def _model(self, rounds: int) -> ModelFile:
         done = (
             f"{rounds} rounds of {self.horizons} steps at {self.config.temperature:g} K, rate "
-            f"{self.rate:g}, {self.config.name}"
+            f"{self.rate:g}{f', damping {self.damping:g}' if self.damping else ''}, "
+            f"{self.config.name}"
         )
         earlier = self.metadata.provenance.get("equalized")
         provenance = {
