@@ -23,6 +23,8 @@ RUNS = {
     "deform": ("in.deform", {"steps": "100"}),
     "efield": ("in.efield", {"steps": "200"}),
     "umbrella": ("in.umbrella", {"steps": "50"}),
+    "water": ("in.water", {"steps": "60"}),
+    "paracetamol": ("in.paracetamol", {"steps": "200"}),
 }
 
 
@@ -30,7 +32,8 @@ RUNS = {
 def logs(tmp_path_factory) -> Path:
     """The directory in which the inputs ran, with NAME.log of each; all in one process."""
     directory = tmp_path_factory.mktemp("examples")
-    (directory / "quartz").symlink_to(EXAMPLES / "quartz")
+    for name in ("quartz", "water", "paracetamol"):
+        (directory / name).symlink_to(EXAMPLES / name)
     (directory / "lammps_inputs").mkdir()
     commands = [
         (f"{name}.log", [word for item in variables.items() for word in ("-var", *item)], file)
@@ -112,3 +115,26 @@ def test_umbrella(logs, record_property) -> None:
         assert_close(seen[50], table["v_r"][-1], 1e-6)
     result = "the distance of Colvars is that of LAMMPS within 1e-6 relative"
     workflow(record_property, "umbrella sampling with Colvars", result)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "bonds"),
+    [
+        # Those of the force field, and how many of each there are.
+        ("water", 60, {1.012: 128}),
+        (
+            "paracetamol",
+            200,
+            {1.4: 6, 1.08: 4, 1.364: 1, 0.945: 1, 1.381: 1, 1.01: 1, 1.335: 1, 1.229: 1, 1.522: 1}
+            | {1.09: 3},
+        ),
+    ],
+)
+def test_molecules_keep_their_bonds(name: str, steps: int, bonds: dict[float, int], logs) -> None:
+    """On average as long as in the force field, with a temperature like that of the thermostat."""
+    (table,) = tables(logs, name)
+    assert table["Step"][-1] == steps
+    later = slice(len(table["Step"]) // 2, None)
+    mean = sum(length * count for length, count in bonds.items()) / sum(bonds.values())
+    assert table["c_bond"][later].mean() == pytest.approx(mean, rel=0.03)
+    assert 220.0 < table["Temp"][later].mean() < 380.0
