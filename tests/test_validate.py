@@ -48,6 +48,7 @@ CONFIG = {
             "spectrum": 0.15,
             "nve": 0.3,
             "one_step": 5,
+            "reference_runs": 2,
         }
     },
     "bonds": {"Si-O": 2.2},
@@ -94,14 +95,15 @@ def validation(home: Path, outcome: tuple[int, str, str]) -> Validation:
 @pytest.fixture(scope="module")
 def reference(validation: Validation) -> tuple[Finished, Production]:
     """The finished reference run, and its production."""
-    (record,) = validation.runner.directory.glob("equilibrium-reference-*/done.json")
+    # Two runs: equilibrium-reference-KEY and equilibrium-reference-2-KEY.
+    pattern = "equilibrium-reference-" + 10 * "[0-9a-f]"
+    (record,) = validation.runner.directory.glob(f"{pattern}/done.json")
     run = Finished(record.parent, json.loads(record.read_text())["key"])
     plan = validation.plan
     return run, validation._production(
         validation._blocks(run, "frames", plan.steps, plan.blocks),
         validation._windows(run, plan.steps, plan.blocks),
         run.loops()[1:-1],
-        plan.steps,
         None,
     )
 
@@ -158,6 +160,32 @@ def test_finished_runs_are_not_repeated(
         system.write_text(SYSTEM)
 
 
+def test_runs_of_the_reference_are_averaged(
+    home: Path, validation: Validation, reference: tuple[Finished, Production]
+) -> None:
+    (place,) = validation.runner.directory.glob("equilibrium-reference-2-*")
+    assert not (place / "nve.dump").exists()
+    both = [run / "frames.dump" for run in (reference[0].directory, place)]
+    first, other = (validation.reader.read(path, 1.0).velocities[0] for path in both)
+    assert np.abs(first - other).max() > 1e-3, "other random numbers"
+    data = json.loads((home / "validation" / "quartz-short.json").read_text())
+    (check,) = (
+        check
+        for chapter in data["chapters"]
+        for part in chapter["parts"]
+        for check in part["checks"]
+        if check["name"] == "mean potential energy per atom"
+    )
+    # Blocks begin after the first frame; where one ends the next begins, with the same energy.
+    log = Finished(place, "").loops()[1:]
+    steps = np.concatenate([loop.columns["Step"] for loop in log])
+    energy = np.concatenate([loop.columns["PotEng"] for loop in log])
+    of_other = energy[np.unique(steps, return_index=True)[1]][1:]
+    assert len(of_other) == len(reference[1].energy)
+    mean = (reference[1].energy.mean() + of_other.mean()) / 2.0 / 72.0
+    assert check["reference"] == f"{mean:.6g}"
+
+
 def test_the_model_starts_where_the_reference_did(
     validation: Validation, reference: tuple[Finished, Production]
 ) -> None:
@@ -187,7 +215,7 @@ def verdicts(
 ) -> dict[str, bool | None]:
     """By name of the figure, of some chapters or of all."""
     comparison = Equilibrium(
-        validation.config, "metal", False, validation.plan, 300.0, known, [found]
+        validation.config, "metal", False, validation.plan, 300.0, [known], [found]
     )
     parts = [getattr(comparison, chapter)() for chapter in chapters] or comparison.parts()
     flat = [part for each in parts for part in (each if isinstance(each, list) else [each])]

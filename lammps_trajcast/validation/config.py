@@ -45,6 +45,8 @@ class Lengths(_Section):
                    gives the pairs of states for the errors of single steps.
     one_step:      number of such pairs.
     runs:          independent runs of the model.
+    reference_runs: independent runs of the reference with the thermostat; more than one where a
+                   single one does not say well enough what the model is to be compared with.
     """
 
     equilibration: Positive
@@ -55,6 +57,7 @@ class Lengths(_Section):
     nve: Positive
     one_step: int = Field(50, ge=1)
     runs: int = Field(1, ge=1)
+    reference_runs: int = Field(1, ge=1, le=500)
 
 
 class RadialSettings(_Section):

@@ -99,7 +99,7 @@ class SingleSteps:
 
 
 class Equilibrium:
-    """The chapters, one method each. All of the model's runs count alike."""
+    """The chapters, one method each. All runs of a side count alike."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Equilibrium:
         angular: bool,
         plan: Plan,
         temperature: float,
-        reference: Production,
+        reference: Sequence[Production],
         model: Sequence[Production],
     ) -> None:
         self.config = config
@@ -116,9 +116,9 @@ class Equilibrium:
         self.units = units
         self.plan = plan
         self.temperature = temperature
-        self.reference = reference
+        self.reference = list(reference)
         self.model = list(model)
-        first = reference.frames[0]
+        first = self.reference[0].frames[0]
         self.first = first
         self.periodic = bool(first.pbc.all())
         positions = first.positions[:: max(len(first) // SHARE_FRAMES, 1)] if angular else None
@@ -137,7 +137,10 @@ class Equilibrium:
         return [*chapters, self.spectrum(), self.displacement(), self.temperatures(), self.energy()]
 
     def _blocks(self) -> tuple[list[Trajectory], list[Trajectory]]:
-        return self.reference.frames, [block for run in self.model for block in run.frames]
+        reference, model = (
+            [block for run in side for block in run.frames] for side in (self.reference, self.model)
+        )
+        return reference, model
 
     # ---- structure -------------------------------------------------------------------------------
 
@@ -313,10 +316,11 @@ class Equilibrium:
                 )
             return result
 
-        model_windows = [window for run in self.model for window in run.spectra]
         x, reference, model = _curves(
-            [of(window) for window in self.reference.spectra],
-            [of(window) for window in model_windows],
+            *(
+                [of(window) for run in side for window in run.spectra]
+                for side in (self.reference, self.model)
+            )
         )
         known, found = reference["all"], model["all"]
         blocks = [cosine_similarity(each, known.mean) for each in known.values]
@@ -446,11 +450,14 @@ class Equilibrium:
     def temperatures(self) -> Part:
         """Mean temperature and its fluctuation, of all atoms and of each element."""
         target = self.temperature
-        known = _split(self.reference.temperature, self.plan.blocks)
-        found = Blocks(
-            np.concatenate([_split(run.temperature, self.plan.blocks).values for run in self.model])
+        known, found = (
+            _pooled([run.temperature for run in side], self.plan.blocks)
+            for side in (self.reference, self.model)
         )
-        samples = np.concatenate([run.temperature for run in self.model])
+        of_reference, samples = (
+            np.concatenate([run.temperature for run in side])
+            for side in (self.reference, self.model)
+        )
         expected = canonical_fluctuation(target, self.shares)
         checks = [
             Check(
@@ -467,11 +474,11 @@ class Equilibrium:
                 value=abs(float(samples.std()) / expected - 1.0),
                 unit="%",
                 limit=self.tolerances.fluctuation,
-                reference=f"{self.reference.temperature.std():.3g} K, canonical {expected:.3g} K",
+                reference=f"{of_reference.std():.3g} K, canonical {expected:.3g} K",
                 model=f"{samples.std():.3g} K",
             ),
         ]
-        lines = {"all": (self.reference.temperature, samples)}
+        lines = {"all": (of_reference, samples)}
         for element, atoms in self._groups(self.first).items():
             if element == "all":
                 continue
@@ -508,11 +515,14 @@ class Equilibrium:
         """Potential energy of the frames, evaluated with the reference."""
         atoms = len(self.first.species)
         thermal = BOLTZMANN[self.units] * self.temperature
-        known = _split(self.reference.energy / atoms, self.plan.blocks)
-        runs = [run.energy / atoms for run in self.model]
-        found = Blocks(np.concatenate([_split(run, self.plan.blocks).values for run in runs]))
-        known_fluctuation = float(self.reference.energy.std())
-        found_fluctuation = float(np.sqrt(np.mean([run.energy.var() for run in self.model])))
+        of_reference, runs = (
+            [run.energy / atoms for run in side] for side in (self.reference, self.model)
+        )
+        known, found = (_pooled(side, self.plan.blocks) for side in (of_reference, runs))
+        known_fluctuation, found_fluctuation = (
+            float(np.sqrt(np.mean([run.energy.var() for run in side])))
+            for side in (self.reference, self.model)
+        )
         checks = [
             Check(
                 "mean potential energy per atom",
@@ -544,14 +554,14 @@ class Equilibrium:
         over_time = plots.series(
             {
                 "over time": [
-                    ("reference", *curve(self.reference.energy / atoms)),
+                    ("reference", *curve(of_reference[0])),
                     *((f"model, run {k + 1}", *curve(run)) for k, run in enumerate(runs)),
                 ]
             },
             "time / ps",
             "(E − mean of the reference) / (N kT)",
         )
-        both = (curve(self.reference.energy / atoms)[1], curve(np.concatenate(runs))[1])
+        both = (curve(np.concatenate(of_reference))[1], curve(np.concatenate(runs))[1])
         histogram = plots.distributions({"distribution": both}, "(E − E_ref) / (N kT)", {})
         return Part(
             "Potential energy",
@@ -669,9 +679,10 @@ def single_steps_part(
     )
 
 
-def _split(values: Floats, blocks: int) -> Blocks:
-    """Means of equal parts of a series."""
-    return Blocks(np.array([part.mean() for part in np.array_split(values, blocks)]))
+def _pooled(runs: list[Floats], blocks: int) -> Blocks:
+    """Means of equal parts of the series of every run."""
+    parts = [part for run in runs for part in np.array_split(run, blocks)]
+    return Blocks(np.array([part.mean() for part in parts]))
 
 
 def _curves(

@@ -21,6 +21,9 @@ THERMO = "custom step temp pe ke etotal"
 TALLYING = ("temp/berendsen", "temp/csld", "temp/csvr", "temp/rescale")
 # Frames of an NVE run in which the potential energy is evaluated.
 NVE_ENERGIES = 200
+# Seeds of further runs of the reference begin so far above the first one's, those of the model's
+# runs follow it.
+OTHER_REFERENCES = 499
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,7 @@ class Plan:
     nve: int
     pairs: int
     runs: int
+    reference_runs: int
 
     @classmethod
     def make(cls, lengths: Lengths, horizon: float, timestep: float) -> Plan:
@@ -151,6 +155,7 @@ class Plan:
             nve=nve,
             pairs=min(lengths.one_step, nve),
             runs=lengths.runs,
+            reference_runs=lengths.reference_runs,
         )
 
     @property
@@ -192,6 +197,20 @@ class Inputs:
             self._nve(plan.steps),
         )
 
+    def another_reference(self, run: int) -> str:
+        """Equilibration and production of the reference with random numbers of its own.
+
+        run: number of the run, from 1. Writes frames and spectrum.
+        """
+        seed = self.config.seed + OTHER_REFERENCES + run
+        return _join(
+            self._head(f"the reference, run {run + 1}", "out"),
+            self._reference_system(),
+            self._equilibrate(self.temperature, seed),
+            "reset_timestep  0",
+            self._production(self.plan.steps),
+        )
+
     def production(self, run: int) -> str:
         """Production of the model from a state of the reference. Writes frames and spectrum.
 
@@ -216,7 +235,7 @@ class Inputs:
         run: changes the thermostat's random numbers.
         """
         if begins:
-            state = self._velocities(self.temperature)
+            state = self._velocities(self.temperature, self.config.seed)
         else:
             state = f"read_dump       ${{start}} {horizons} {READ} {self._box}"
         return _join(
@@ -348,23 +367,21 @@ class Inputs:
             "fix             integrate all nve",
         )
 
-    def _equilibrate(self, temperature: float) -> str:
+    def _equilibrate(self, temperature: float, seed: int | None = None) -> str:
+        seed = seed or self.config.seed
         return _join(
-            self._velocities(temperature),
+            self._velocities(temperature, seed),
             self._degrees_of_freedom(),
-            self._bath(temperature, temperature, 0),
+            self._bath(temperature, temperature, seed - self.config.seed),
             self._thermo(self.plan.every * self.plan.steps),
             f"run             {self.plan.equilibration * self.plan.steps}",
         )
 
-    def _velocities(self, temperature: float) -> str:
+    def _velocities(self, temperature: float, seed: int) -> str:
         # For the temperature of the protocol unless the user wants it otherwise.
         start = self.config.reference.initial_temperature or temperature
         rotation = "yes" if self.model.angular else "no"
-        return (
-            f"velocity        all create {start:g} {self.config.seed} mom yes rot {rotation} "
-            "dist gaussian"
-        )
+        return f"velocity        all create {start:g} {seed} mom yes rot {rotation} dist gaussian"
 
     def _model_system(self) -> str:
         # No forces act on the atoms; pair style zero asks for the neighbours.

@@ -157,6 +157,10 @@ class Validation:
     def _equilibrium(self, name: str, temperature: float) -> list[Part]:
         plan, inputs = self.plan, self.inputs(temperature)
         reference = self._reference(name, inputs.reference())
+        others = [
+            self._reference(name, inputs.another_reference(number), f"-{number + 1}")
+            for number in range(1, plan.reference_runs)
+        ]
         runs = [
             self._model_run(
                 self._model(
@@ -180,15 +184,19 @@ class Validation:
             wanted.append((free, "nve", plan.nve_every, plan.nve))
         energies = self._energies(f"{name}-energies", inputs, wanted) if wanted else []
 
-        known = self._production(
-            self._blocks(reference, "frames", plan.steps, plan.blocks),
-            self._windows(reference, plan.steps, plan.blocks),
-            reference.loops()[1:-1],
-            plan.steps,
-            None,
-        )
+        # The first loop equilibrates; the last of the first run has no thermostat.
+        loops = [reference.loops()[1:-1], *(run.loops()[1:] for run in others)]
+        known = [
+            self._production(
+                self._blocks(run, "frames", plan.steps, plan.blocks),
+                self._windows(run, plan.steps, plan.blocks),
+                of_run,
+                None,
+            )
+            for run, of_run in zip([reference, *others], loops, strict=True)
+        ]
         found = [
-            self._production(run.frames, run.spectra, run.run.loops(), 1, loop)
+            self._production(run.frames, run.spectra, run.run.loops(), loop)
             for run, loop in zip((run for run in runs if run.frames), energies, strict=False)
         ]
         parts = [_failures([run.error for run in runs])]
@@ -209,7 +217,7 @@ class Validation:
             nve_part(
                 self._nve(reference.loops()[-1], plan.steps, None),
                 self._nve(free_loops[-1], 1, energies[-1]) if whole_nve else None,
-                len(known.frames[0].species),
+                len(known[0].frames[0].species),
                 self.system.units,
                 self.config.tolerances.nve_drift,
                 self._why(free),
@@ -235,7 +243,6 @@ class Validation:
         frames: list[Trajectory],
         spectra: list[Trajectory],
         loops: list[Loop],
-        steps: int,
         energies: Loop | None,
     ) -> Production:
         taken = np.concatenate([block.steps for block in frames])
@@ -279,13 +286,15 @@ class Validation:
             self.config.tolerances.one_step_velocity,
         )
 
-    def _speed(self, reference: Production, model: list[Production]) -> Part:
+    def _speed(self, reference: list[Production], model: list[Production]) -> Part:
         def nanoseconds_a_day(loops: list[Loop], timestep: float) -> tuple[float, float]:
             steps = sum(loop.steps for loop in loops)
             seconds = sum(loop.seconds for loop in loops)
             return steps * timestep * 1e-6 / seconds * 86400.0, seconds / steps * 1e3
 
-        known = nanoseconds_a_day(reference.loops, self.config.reference.timestep)
+        known = nanoseconds_a_day(
+            [loop for run in reference for loop in run.loops], self.config.reference.timestep
+        )
         checks = []
         if model:
             found = nanoseconds_a_day(
@@ -312,8 +321,8 @@ class Validation:
     def inputs(self, temperature: float) -> Inputs:
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
-    def _reference(self, name: str, text: str) -> Finished:
-        run = self.runner.run(f"{name}-reference", text, after=self._content)
+    def _reference(self, name: str, text: str, number: str = "") -> Finished:
+        run = self.runner.run(f"{name}-reference{number}", text, after=self._content)
         if run.error:
             raise SetupError(
                 f"the reference failed: {run.error} (input: {run.directory / 'in.lmp'}); correct "
