@@ -14,6 +14,7 @@ import yaml
 from reliability import fault
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.layout import Split
 from lammps_trajcast.data.statistics import dataset_statistics
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
@@ -31,6 +32,7 @@ from lammps_trajcast.training.batches import (
 )
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.curve import join_logs
+from lammps_trajcast.training.dense_graph import dense_edges
 from lammps_trajcast.training.module import TrainingModule, learning_rate_factor
 from lammps_trajcast.training.polish import fit_read_out
 from lammps_trajcast.training.train import (
@@ -281,6 +283,79 @@ def test_batches_do_not_mix_frames(dataset: Path) -> None:
     assert bool((batch.system[batch.receivers] == batch.system[batch.senders]).all())
     assert len(batch.receivers) == sum(len(sample.graph.receivers) for sample in items)
     assert bool((batch.receivers[1:] >= batch.receivers[:-1]).all())
+
+
+def test_worker_processes_change_nothing(tmp_path: Path, trained: Path, dataset: Path) -> None:
+    config = write_config(tmp_path, dataset)
+    content = yaml.safe_load(config.read_text()) | {"workers": 2}
+    config.write_text(yaml.safe_dump(content))
+    train(TrainingConfig.load(config), progress=False)
+    weights = [ModelFile.load(d / "model.safetensors").state_dict for d in (trained, tmp_path)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_pairs_are_the_same_in_memory_and_from_the_file(
+    dataset: Path, split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_memory = TrajectoryPairs(dataset, split)
+    monkeypatch.setattr("lammps_trajcast.data.dataset.IN_MEMORY", 0)
+    from_file = TrajectoryPairs(dataset, split)
+    both = (in_memory, from_file)
+    for index in [*range(len(from_file)), *range(len(from_file))]:
+        for one, other in zip(in_memory[index], from_file[index], strict=True):
+            assert torch.equal(one, other)
+        states = [p.later_states(index, 3) + p.earlier_states(index, 3) for p in both]
+        assert len(states[0]) == len(states[1])
+        assert all(torch.equal(a.positions, b.positions) for a, b in zip(*states, strict=True))
+    assert in_memory._segment_cache and not from_file._segment_cache
+
+
+@pytest.mark.parametrize("cutoff", [2.5, 4.0, 9.0])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_edges_by_looking_at_all_pairs(cutoff: float, periodic: bool) -> None:
+    """The same edges as from vesin, in skewed cells and for atoms far outside of them."""
+    random = np.random.default_rng(4)
+    counts = [5, 1, 9]
+    cells = np.array([np.diag(x) for x in ((5.0, 6.0, 7.0), (4.0, 4.0, 4.0), (6.0, 3.5, 9.0))])
+    cells[:, 1, 0], cells[:, 2, :2] = 1.9, (-1.5, 1.2)
+    pbc = np.full((3, 3), periodic)
+    spans = (-2.0, 3.0) if periodic else (0.0, 0.8)
+    frames = [random.uniform(*spans, (n, 3)) @ c for n, c in zip(counts, cells, strict=True)]
+    expected = [build_graph(*frame, cutoff) for frame in zip(frames, cells, pbc, strict=True)]
+    system = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+    found = dense_edges(
+        torch.from_numpy(np.concatenate(frames)),
+        system,
+        torch.from_numpy(cells),
+        torch.from_numpy(pbc),
+        cutoff,
+    )
+    assert found is not None
+    assert bool((found["receivers"].diff() >= 0).all())
+
+    def rows(receivers: torch.Tensor, senders: torch.Tensor, vectors: torch.Tensor) -> np.ndarray:
+        table = np.column_stack([receivers.numpy(), senders.numpy(), vectors.numpy().round(9)])
+        return table[np.lexsort(table.T[::-1])]
+
+    first = np.cumsum([0, *counts])
+    known = np.concatenate(
+        [
+            rows(g.receivers + n, g.senders + n, g.edge_vectors)
+            for g, n in zip(expected, first[:-1], strict=True)
+        ]
+    )
+    assert len(known) == len(found["receivers"]) and len(known) > (20 if periodic else 2)
+    np.testing.assert_allclose(
+        rows(found["receivers"], found["senders"], found["edge_vectors"]), known, atol=1e-8
+    )
+
+
+def test_edges_of_slabs_are_left_to_others() -> None:
+    slab = torch.tensor([[True, True, False]])
+    where = (torch.zeros(2, 3).double(), torch.zeros(2).long(), torch.eye(3).double()[None] * 5.0)
+    assert dense_edges(*where, slab, 3.0) is None
+    assert dense_edges(*where, torch.ones_like(slab), 3.0) is not None
 
 
 def test_sampler_passes_over_everything() -> None:

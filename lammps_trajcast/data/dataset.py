@@ -21,6 +21,9 @@ from lammps_trajcast.data.layout import (
     segments_of,
 )
 
+# Bytes of files that are kept in memory.
+IN_MEMORY = 512 * 2**20
+
 
 class Pair(NamedTuple):
     """Two states of a system, one horizon apart.
@@ -55,8 +58,9 @@ class State(NamedTuple):
 class TrajectoryPairs(Dataset[Pair]):
     """The pairs of one split, read frame by frame when they are asked for.
 
-    Only the numbers of the pairs are kept in memory: the files may be larger than it. Every worker
-    process of a data loader opens them for itself.
+    Only the numbers of the pairs are kept in memory: the files may be larger than it. Small ones,
+    up to :data:`IN_MEMORY`, are kept once they were read. Every worker process of a data loader
+    opens them for itself.
 
     files:    of the data set
     horizon:  fs
@@ -69,6 +73,8 @@ class TrajectoryPairs(Dataset[Pair]):
     def __init__(self, source: DatasetSource, split: Split) -> None:
         self.files: list[Path] = dataset_files(source)
         self.split: Split = split
+        self._in_memory = sum(file.stat().st_size for file in self.files) <= IN_MEMORY
+        self._segment_cache: dict[str, Any] = {}
         self._file: h5py.File | Shards | None = None
         self._opened_by = 0
         with open_dataset(self.files) as file:
@@ -88,7 +94,7 @@ class TrajectoryPairs(Dataset[Pair]):
     def __getitem__(self, index: int) -> Pair:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        segment = self._open()[self._segments[self._segment_of_pair[index]]]
+        segment = self._segment(self._segments[self._segment_of_pair[index]])
         before, after = self._pairs[index]
         species = segment["species"][:]
         positions = segment["positions"][before]
@@ -123,7 +129,7 @@ class TrajectoryPairs(Dataset[Pair]):
             return []
         number = self._segment_of_pair[index]
         pairs = self._pairs[self._first_pair[number] : self._first_pair[number + 1]]
-        segment = self._open()[self._segments[number]]
+        segment = self._segment(self._segments[number])
         frame = self._pairs[index, start]
         states: list[State] = []
         while len(states) < count:
@@ -140,6 +146,16 @@ class TrajectoryPairs(Dataset[Pair]):
             )
         return states
 
+    def _segment(self, name: str) -> Any:
+        """Return the arrays of a segment by name, in memory or in the file."""
+        if not self._in_memory:
+            return self._open()[name]
+        if name not in self._segment_cache:
+            group = self._open()[name]
+            wanted = ("species", "positions", "velocities", "cell", "pbc")
+            self._segment_cache[name] = {key: group[key][:] for key in wanted}
+        return self._segment_cache[name]
+
     def _open(self) -> h5py.File | Shards:
         # An open HDF5 file survives neither a fork nor pickling.
         if self._file is None or self._opened_by != os.getpid():
@@ -148,4 +164,4 @@ class TrajectoryPairs(Dataset[Pair]):
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+        return {**self.__dict__, "_file": None, "_segment_cache": {}}

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lammps_trajcast.data.dataset import Pair, State, TrajectoryPairs
 from lammps_trajcast.runtime.graph import Graph, build_graph
+from lammps_trajcast.training.dense_graph import dense_edges
 
 
 class Batch(NamedTuple):
@@ -68,17 +69,24 @@ class Batch(NamedTuple):
 
     def _between(self, now: State, after: State, cutoff: float) -> Batch:
         """Return the batch in the state ``now``, with what it takes to get to ``after``."""
-        positions = now.positions
+        return self._replace(
+            positions=now.positions,
+            velocities=now.velocities,
+            displacement=after.positions - now.positions,
+            velocity_after=after.velocities,
+            **self._edges(now.positions, cutoff),
+        )
+
+    def _edges(self, positions: Tensor, cutoff: float) -> dict[str, Any]:
+        """Return the fields that describe the edges for other positions."""
+        if positions.device.type != "cpu":
+            edges = dense_edges(positions, self.system, self.cells, self.pbc, cutoff)
+            if edges is not None:
+                return edges
         counts = torch.bincount(self.system, minlength=self.num_systems).tolist()
         frames = zip(positions.cpu().split(counts), self.cells.cpu(), self.pbc.cpu(), strict=True)
         edges = _join([build_graph(x, cell, pbc, cutoff) for x, cell, pbc in frames], counts)
-        return self._replace(
-            positions=positions,
-            velocities=now.velocities,
-            displacement=after.positions - positions,
-            velocity_after=after.velocities,
-            **{name: value.to(positions.device) for name, value in edges.items()},
-        )
+        return {name: value.to(positions.device) for name, value in edges.items()}
 
 
 def _join(graphs: list[Graph], counts: list[int]) -> dict[str, Any]:

@@ -118,6 +118,8 @@ class TrainingConfig(_Section):
     weights, architecture and scales training begins with.
 
     ``devices`` processes, each with a device of the kind ``accelerator``, share every mini-batch.
+    For each of them ``workers`` processes read frames and build graphs ahead of it; with 0 it does
+    so itself. The result is the same.
     """
 
     dataset: Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]
@@ -129,6 +131,7 @@ class TrainingConfig(_Section):
     kernels: Literal["fused", "plain"] = "fused"
     accelerator: Literal["cpu", "gpu", "auto"] = "cpu"
     devices: int = Field(1, ge=1)
+    workers: int = Field(0, ge=0, le=256)
     tensorboard: bool = False
     network: NetworkConfig
     optimization: OptimizationConfig

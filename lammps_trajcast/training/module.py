@@ -72,17 +72,19 @@ class TrainingModule(pl.LightningModule):
         self.register_buffer("loss_scales", scales.to(self.real), persistent=False)
         self.cutoff = architecture.edge_cutoff
         self.network = TrajCast(architecture, rms_targets).to(self.real)
-        # In a list, so that its parameters, which are the network's, are not listed twice.
-        self._fused: list[FusedTrajCast] = []
+        # In a list, so that its parameters, which are the network's, are not listed twice; with the
+        # device that its own tables are on.
+        self._fused: list[tuple[torch.device, FusedTrajCast]] = []
 
     def predict(self, batch: Batch) -> Prediction:
         """Return the network's prediction for a batch, in the network's precision."""
         batch = batch.to_dtype(self.real)
         predictor: Any = self.network
         if self.kernels == "fused":
-            if not self._fused:
-                self._fused.append(FusedTrajCast(self.network))
-            predictor = self._fused[0]
+            device = batch.species.device
+            if not self._fused or self._fused[0][0] != device:
+                self._fused = [(device, FusedTrajCast(self.network).to(device))]
+            predictor = self._fused[0][1]
         prediction: Prediction = predictor(
             batch.species,
             batch.positions,

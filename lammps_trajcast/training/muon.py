@@ -147,8 +147,8 @@ class Muon(torch.optim.Optimizer):
             ]
         )
         change = torch.zeros_like(ahead)
+        self._places = [places.to(ahead.device) for places in self._places]
         for places in self._places:
-            places = places.to(ahead.device)
             scale = math.sqrt(max(places.shape[1:]))
             change[places] = scale * orthogonalized(ahead[places])
         first = 0

@@ -167,9 +167,22 @@ class _LearningCurve(pl.Callback):
 
 
 def _loader(
-    pairs: GraphPairs, batch_size: int, sampler: Sampler[Any] | None = None
+    pairs: GraphPairs, batch_size: int, sampler: Sampler[Any] | None = None, workers: int = 0
 ) -> DataLoader[Any]:
-    return DataLoader(pairs, batch_size=batch_size, sampler=sampler, collate_fn=collate)
+    return DataLoader(
+        pairs,
+        batch_size=batch_size,
+        sampler=sampler,
+        collate_fn=collate,
+        num_workers=workers,
+        # Graphs do not need more, and all of them together no more than there are cores.
+        worker_init_fn=_one_thread if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
 
 
 def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -> dict[str, float]:
@@ -409,7 +422,7 @@ def _fit(
         part = options.batch_size // trainer.world_size
         trainer.fit(
             module,
-            _loader(training, part, sampler),
+            _loader(training, part, sampler, config.workers),
             _loader(validation, part, ShareSampler(len(validation), share)),
             ckpt_path=None if resume is None else resume.path,
             weights_only=False,
