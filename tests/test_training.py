@@ -16,8 +16,10 @@ from reliability import fault
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import Split
 from lammps_trajcast.data.statistics import dataset_statistics
+from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.speed_limit import with_speed_limit
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import (
@@ -30,6 +32,7 @@ from lammps_trajcast.training.batches import (
     ShareSampler,
     collate,
 )
+from lammps_trajcast.training.captured import CapturedNetwork, filled_up
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.dense_graph import dense_edges
@@ -358,6 +361,57 @@ def test_edges_of_slabs_are_left_to_others() -> None:
     assert dense_edges(*where, torch.ones_like(slab), 3.0) is not None
 
 
+def gas_network(dataset: Path) -> tuple[TrajCast, Batch]:
+    """A network with random weights for the gas, in double precision, and a mini-batch."""
+    config = TrainingConfig.load(write_config(dataset.parent, dataset))
+    pairs = TrajectoryPairs(dataset, "train")
+    network = TrajCast(make_architecture(config, pairs, dataset_statistics(dataset)), (0.05, 0.005))
+    frames = GraphPairs(pairs, 3.0)
+    return network.double(), collate([frames[0], frames[20], frames[3]])
+
+
+def predicted_and_gradients(predict, network: TrajCast, inputs) -> list[torch.Tensor]:
+    network.zero_grad()
+    target = predict(*inputs)
+    weights = torch.arange(target.numel()).to(target).view_as(target)
+    (target * weights).sum().backward()
+    gradients = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+    assert len(gradients) > 10
+    return [target.detach().clone(), *gradients]
+
+
+def test_edges_that_fill_up_contribute_nothing(dataset: Path) -> None:
+    """What CUDA graphs of a fixed size are given: the same prediction and the same gradients."""
+    network, batch = gas_network(dataset)
+    edges = (batch.edge_vectors, batch.receivers, batch.senders)
+    inputs = (batch.species, batch.velocities, *edges)
+    more = filled_up(inputs, len(batch.senders) + 37, 3.0)
+    assert len(more[4]) == len(batch.senders) + 37
+    assert bool((more[3].diff() >= 0).all())
+    predict = FusedTrajCast(network).predict
+    results = [predicted_and_gradients(predict, network, given) for given in (inputs, more)]
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_graphs_on_a_gpu_change_nothing(dataset: Path) -> None:
+    """CUDA graphs against the same kernels one by one, for mini-batches with few and many edges."""
+    network, batch = gas_network(dataset)
+    network = network.cuda()
+    fused = FusedTrajCast(network).cuda()
+    captured = CapturedNetwork(fused, 3.0)
+    edges = (batch.edge_vectors, batch.receivers, batch.senders)
+    inputs = tuple(x.cuda() for x in (batch.species, batch.velocities, *edges))
+    fewer = (*inputs[:2], *(x[: len(x) // 2] for x in inputs[2:]))
+    for given in [fewer, inputs, *4 * [fewer], *2 * [inputs], fewer]:
+        expected = predicted_and_gradients(fused.predict, network, given)
+        found = predicted_and_gradients(lambda *x: captured.predict("there", *x), network, given)
+        for one, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+    assert captured._graphs and not captured._failed
+
+
 def test_sampler_passes_over_everything() -> None:
     """Each pass sees every pair once; epochs continue where the last ended."""
     seen: list[int] = []
@@ -450,7 +504,7 @@ class DampedFlight(TrainingModule):
 
     factor = 1.0
 
-    def predict(self, batch: Batch) -> Prediction:
+    def predict(self, batch: Batch, use: str = "there") -> Prediction:
         flight = batch.velocities * HORIZON
         return Prediction(flight, self.factor * batch.velocities)
 

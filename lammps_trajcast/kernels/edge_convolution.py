@@ -289,9 +289,11 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 edge_convolution.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-def _receivers(first_edge: Tensor) -> Tensor:
+def _receivers(first_edge: Tensor, num_edges: int) -> Tensor:
     degrees = first_edge.diff()
-    return torch.arange(degrees.numel(), device=degrees.device).repeat_interleave(degrees)
+    atoms = torch.arange(degrees.numel(), device=degrees.device)
+    # Without the number of edges the CPU would wait for the GPU to say it.
+    return atoms.repeat_interleave(degrees, output_size=num_edges)
 
 
 # On CUDA devices the operations are Triton kernels; Triton comes with CUDA builds of torch alone.
@@ -315,7 +317,7 @@ def _edge_convolution_cuda(
     run = kernels_of(paths).forward
     out = run(features, harmonics, weights, first_edge, senders)
     if own is not None:
-        out = out + run(own, harmonics, weights, first_edge, _receivers(first_edge))
+        out = out + run(own, harmonics, weights, first_edge, _receivers(first_edge, len(senders)))
     return out
 
 
@@ -336,5 +338,6 @@ def _edge_convolution_backward_cuda(
     grad_features, grad_weights = run(grad_out, features, harmonics, weights, first_edge, senders)
     if own is None:
         return grad_features, grad_weights, features.new_empty(0)
-    grad_own, more = run(grad_out, own, harmonics, weights, first_edge, _receivers(first_edge))
+    receivers = _receivers(first_edge, len(senders))
+    grad_own, more = run(grad_out, own, harmonics, weights, first_edge, receivers)
     return grad_features, grad_weights + more, grad_own

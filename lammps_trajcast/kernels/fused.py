@@ -296,9 +296,9 @@ class FusedTrajCast(torch.nn.Module):
         senders: Tensor,
     ) -> Tensor:
         """Return raw targets (N, 6), as :meth:`TrajCast.predict` does."""
-        count = species.size(0)
-        first_edge = torch.zeros(count + 1, dtype=torch.int64, device=receivers.device)
-        first_edge[1:] = torch.cumsum(torch.bincount(receivers, minlength=count), 0)
+        # Of sorted receivers; counting them would make the CPU wait for a GPU.
+        atoms = torch.arange(species.size(0) + 1, device=receivers.device)
+        first_edge = torch.searchsorted(receivers, atoms)
         nodes = self.embedding(species, velocities)
         edges = self.edge_embedding(edge_vectors)
         features = self.to_components(nodes.features)

@@ -14,6 +14,7 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.training.batches import Batch
+from lammps_trajcast.training.captured import CapturedNetwork
 from lammps_trajcast.training.config import OptimizationConfig, TrainingError
 from lammps_trajcast.training.muon import Muon
 
@@ -75,16 +76,26 @@ class TrainingModule(pl.LightningModule):
         # In a list, so that its parameters, which are the network's, are not listed twice; with the
         # device that its own tables are on.
         self._fused: list[tuple[torch.device, FusedTrajCast]] = []
+        self._captured: CapturedNetwork | None = None
 
-    def predict(self, batch: Batch) -> Prediction:
-        """Return the network's prediction for a batch, in the network's precision."""
+    def predict(self, batch: Batch, use: str = "there") -> Prediction:
+        """Return the network's prediction for a batch, in the network's precision.
+
+        use: predictions in training whose gradients are needed at once have different ones, see
+            :class:`CapturedNetwork`.
+        """
         batch = batch.to_dtype(self.real)
         predictor: Any = self.network
         if self.kernels == "fused":
             device = batch.species.device
             if not self._fused or self._fused[0][0] != device:
-                self._fused = [(device, FusedTrajCast(self.network).to(device))]
+                fused = FusedTrajCast(self.network).to(device)
+                self._fused = [(device, fused)]
+                on_graphs = device.type == "cuda" and self.one_process
+                self._captured = CapturedNetwork(fused, self.cutoff) if on_graphs else None
             predictor = self._fused[0][1]
+            if self._captured is not None and self.training and torch.is_grad_enabled():
+                return self._on_graphs(self._captured, use, batch)
         prediction: Prediction = predictor(
             batch.species,
             batch.positions,
@@ -97,6 +108,24 @@ class TrainingModule(pl.LightningModule):
             batch.num_systems,
         )
         return prediction
+
+    @property
+    def one_process(self) -> bool:
+        """Whether gradients stay in this process; others wait for them as they are computed."""
+        trainer = self._trainer
+        return trainer is None or trainer.world_size == 1
+
+    def _on_graphs(self, captured: CapturedNetwork, use: str, batch: Batch) -> Prediction:
+        target = captured.predict(
+            *(use, batch.species, batch.velocities),
+            *(batch.edge_vectors, batch.receivers, batch.senders),
+        )
+        # Its pseudo-inverses make the CPU wait for the GPU, which no graph can hold.
+        conserved: Prediction = self.network.conservation(
+            *(target, batch.positions, batch.velocities, batch.masses),
+            *(batch.system, batch.num_systems),
+        )
+        return conserved
 
     def errors(self, batch: Batch, prediction: Prediction | None = None) -> Errors:
         """Return the errors of a prediction, by default the network's for this batch."""
@@ -126,7 +155,7 @@ class TrainingModule(pl.LightningModule):
         back = self.way_back(batch, prediction)
         if back is None:
             return prediction.displacement.new_zeros(())
-        return self.loss(back, *self.errors(back))
+        return self.loss(back, *self.errors(back, self.predict(back, "back")))
 
     def _believable(self, prediction: Prediction) -> bool:
         # Not "no greater": numbers that are none compare as false.

@@ -131,45 +131,48 @@ class Muon(torch.optim.Optimizer):
     def _orthogonal(self, group: dict[str, Any]) -> None:
         parameters, momentum = group["params"], group["momentum"]
         for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state["mean_gradient"] = torch.zeros_like(parameter)
-            if parameter.grad is not None:
-                state["mean_gradient"].lerp_(parameter.grad, 1.0 - momentum)
+            if not self.state[parameter]:
+                self.state[parameter]["mean_gradient"] = torch.zeros_like(parameter)
+        means = {p: self.state[p]["mean_gradient"] for p in parameters}
+        moved = [p for p in parameters if p.grad is not None]
+        if not moved:
+            return
+        torch._foreach_lerp_([means[p] for p in moved], [p.grad for p in moved], 1.0 - momentum)
         # Half a step ahead of the mean, as in Nesterov's method.
-        ahead = torch.cat(
-            [
-                state["mean_gradient"].lerp(parameter.grad, 1.0 - momentum).flatten()
-                if parameter.grad is not None
-                else state["mean_gradient"].flatten()
-                for parameter in parameters
-                for state in [self.state[parameter]]
-            ]
+        ahead_of = torch._foreach_lerp(
+            [means[p] for p in moved], [p.grad for p in moved], 1.0 - momentum
         )
+        means |= dict(zip(moved, ahead_of, strict=True))
+        ahead = torch.cat([mean.flatten() for mean in means.values()])
         change = torch.zeros_like(ahead)
         self._places = [places.to(ahead.device) for places in self._places]
         for places in self._places:
             scale = math.sqrt(max(places.shape[1:]))
             change[places] = scale * orthogonalized(ahead[places])
-        first = 0
-        for parameter in parameters:
-            part = change[first : first + parameter.numel()].view_as(parameter)
-            parameter.sub_(part, alpha=group["lr"])
-            first += parameter.numel()
+        parts = change.split([p.numel() for p in parameters])
+        shaped = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
+        torch._foreach_add_(parameters, shaped, alpha=-group["lr"])
 
     def _adam(self, group: dict[str, Any]) -> None:
         slow, slower = ADAM_BETAS
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
+        parameters = [p for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
+        for parameter in parameters:
             state = self.state[parameter]
             if not state:
                 state["step"] = 0
                 state["mean_gradient"] = torch.zeros_like(parameter)
                 state["mean_square"] = torch.zeros_like(parameter)
             state["step"] += 1
-            state["mean_gradient"].lerp_(parameter.grad, 1.0 - slow)
-            state["mean_square"].lerp_(parameter.grad**2, 1.0 - slower)
-            mean = state["mean_gradient"] / (1.0 - slow ** state["step"])
-            square = state["mean_square"] / (1.0 - slower ** state["step"])
-            parameter.sub_(mean / (square.sqrt() + EPSILON), alpha=group["lr"])
+        gradients = [p.grad for p in parameters]
+        states = [self.state[p] for p in parameters]
+        means = [state["mean_gradient"] for state in states]
+        squares = [state["mean_square"] for state in states]
+        torch._foreach_lerp_(means, gradients, 1.0 - slow)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1.0 - slower)
+        mean = torch._foreach_div(means, [1.0 - slow ** state["step"] for state in states])
+        square = torch._foreach_div(squares, [1.0 - slower ** state["step"] for state in states])
+        root = torch._foreach_sqrt(square)
+        torch._foreach_add_(root, EPSILON)
+        torch._foreach_add_(parameters, torch._foreach_div(mean, root), alpha=-group["lr"])

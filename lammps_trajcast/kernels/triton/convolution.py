@@ -195,9 +195,9 @@ class ConvolutionKernels:
         # Two receivers can have one sender: sum over the edges of each sender, in a fixed order.
         nodes = torch.arange(first_edge.numel() - 1, device=senders.device)
         receivers = torch.repeat_interleave(nodes, first_edge.diff(), output_size=senders.numel())
-        edges = torch.argsort(senders, stable=True)
-        first_sent = torch.zeros(features.size(0) + 1, dtype=torch.int64, device=senders.device)
-        first_sent[1:] = torch.cumsum(torch.bincount(senders, minlength=features.size(0)), 0)
+        sent, edges = torch.sort(senders, stable=True)
+        senders_in_order = torch.arange(features.size(0) + 1, device=senders.device)
+        first_sent = torch.searchsorted(sent, senders_in_order)
         grad_features = torch.zeros_like(features)
         self._launch(
             "feature_gradient",
