@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import warnings
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,7 +180,16 @@ def _loader(
         # Graphs do not need more, and all of them together no more than there are cores.
         worker_init_fn=_one_thread if workers else None,
         prefetch_factor=4 if workers else None,
+        # Copies of a process that uses a GPU end when they free what is on it.
+        multiprocessing_context=_fork_server() if workers else None,
     )
+
+
+def _fork_server() -> BaseContext:
+    """A process from which workers are copied: one that has imported what they need, no more."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", "lammps_trajcast.training.batches"])
+    return context
 
 
 def _one_thread(_: int) -> None:
