@@ -188,7 +188,7 @@ def _loader(
 def _fork_server() -> BaseContext:
     """A process from which workers are copied: one that has imported what they need, no more."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", "lammps_trajcast.training.batches"])
+    context.set_forkserver_preload([__name__])
     return context
 
 
