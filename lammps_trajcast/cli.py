@@ -472,6 +472,43 @@ def equalize(
     typer.echo(f"{output}: mean of the later half")
 
 
+@app.command()
+def balance(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    dataset: Annotated[
+        list[Path], typer.Option(help="Data set that the model was trained on; repeatable.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    states: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Data set at the temperature of the runs; default: the other. Repeatable."
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=100, help="How many of its pairs to use.")] = 100_000,
+) -> None:
+    """Change the last layer of a model until single steps keep energies on the mean.
+
+    Velocities of atoms and of pairs, and pair distances, get the second moments that they have
+    after the true step, at the least cost in accuracy. For motions that hardly exchange energy,
+    before equalize.
+    """
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.equipartition.balance import Balancer, Imbalance
+    from lammps_trajcast.model.file import ModelFileError
+    from lammps_trajcast.validation.config import SetupError
+
+    def tell(when: str, seen: Imbalance) -> None:
+        typer.echo(
+            f"{when}: kinds of motion gain {seen.gain:.2e} in a step (+- {seen.uncertainty:.1e}), "
+            f"at most {seen.largest:.1f} standard errors, loss + {100 * seen.cost:.2f} %"
+        )
+
+    with _one_line_for(SetupError, DatasetError, ModelFileError, OSError):
+        Balancer(model, dataset, states or dataset, pairs).run(tell).save(output)
+    typer.echo(str(output))
+
+
 @app.command(name="validation-table")
 def validation_table(
     reports: Annotated[list[Path], typer.Argument(help="JSON files that validate wrote.")],

@@ -9,26 +9,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lammps_trajcast.data.dataset import Pair, TrajectoryPairs
-from lammps_trajcast.data.statistics import dataset_statistics
-from lammps_trajcast.equipartition.last_layer import LastLayer
+from lammps_trajcast.data.dataset import Pair
+from lammps_trajcast.equipartition.adjust import Adjustment
 from lammps_trajcast.equipartition.motions import Motions, gradients, motions
-from lammps_trajcast.model.file import ModelFile, weights_of
-from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.graph import build_graph
-from lammps_trajcast.training.batches import Batch, GraphPairs, Sample, collate
-from lammps_trajcast.training.config import OptimizationConfig
-from lammps_trajcast.training.module import TrainingModule
-from lammps_trajcast.training.train import TEST_PAIRS, measure_errors, rms_of_elements, spread
+from lammps_trajcast.training.batches import Batch, Sample, collate
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
 from lammps_trajcast.validation.runner import Finished
 from lammps_trajcast.validation.trajectory import Trajectory
 from lammps_trajcast.validation.validate import Validation
 
-# Atoms of the data set on which the cost of a change is measured.
-COST_ATOMS = 8000
-# Atoms of which the derivatives are in memory at once.
-COST_BATCH = 150
 # Frames of a round, and how many of them the effect of a change is averaged over.
 FRAMES, EFFECT_FRAMES = 120, 40
 # Of a round that a guard stopped.
@@ -47,10 +38,6 @@ LEAST_ENERGY = 1e-3
 LARGEST_DEVIATION = 1.5
 # Kinds of motion with fewer pairs in a frame are left out.
 FEWEST_PAIRS = 0.5
-# Of the mean curvature of the cost; keeps changes small that the data say nothing of.
-RIDGE = 1e-4
-# Weights of the last layer beyond which the equations do not fit into memory.
-LARGEST = 12_000
 
 
 def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Tensor, Tensor]:
@@ -85,7 +72,7 @@ class Round:
     cost: float
 
 
-class Equalizer:
+class Equalizer(Adjustment):
     """Changes the last layer of a model until its runs show equipartition.
 
     A network that is right to a percent in each step still gives some kinds of motion a little
@@ -124,66 +111,14 @@ class Equalizer:
         length = next(iter(config.lengths))
         self.validation = Validation(config, length, directory / "runs", command)
         self.config, self.directory, self.rate, self.damping = config, directory, rate, damping
-        self.dataset = dataset
-        self.file = ModelFile.load(config.model)
-        data = self.metadata = self.file.metadata
-        if data.units != "real":
-            raise SetupError(
-                f"model: {config.model} is in metal units; train one with 'lammps-trajcast train'"
-            )
+        super().__init__(config.model, dataset)
+        data = self.metadata
         self.horizons = round(duration * 1e3 / data.timestep / FRAMES) * FRAMES
         if self.horizons < FRAMES:
             raise SetupError(
                 f"--duration: {duration:g} ps are fewer than {FRAMES} steps of {data.timestep:g} "
                 f"fs; write at least {FRAMES * data.timestep * 1e-3:.3g}"
             )
-        pairs = TrajectoryPairs(dataset, "train")
-        if list(data.species) != pairs.elements or data.timestep != pairs.horizon:
-            raise SetupError(
-                f"--dataset: for {' '.join(pairs.elements)} and {pairs.horizon:g} fs, the model "
-                f"for {' '.join(data.species)} and {data.timestep:g} fs; give the one that the "
-                "model was trained on"
-            )
-        self.cutoff = data.architecture.edge_cutoff
-        self.rms = (data.rms_displacement, data.rms_velocity)
-        self.network = TrajCast(data.architecture, self.rms).float()
-        self.network.load_state_dict(self.file.state_dict, strict=False)
-        self.layer = LastLayer(self.network, self.rms)
-        if self.layer.size > LARGEST:
-            raise SetupError(
-                f"model: {config.model} has {self.layer.size} weights in its last layer, more than "
-                f"the {LARGEST} that can be solved for; take one with fewer channels"
-            )
-        self.scales = rms_of_elements(dataset_statistics(dataset, "train")).double()
-        self.cost = self._cost(pairs)
-
-    def _cost(self, pairs: TrajectoryPairs) -> Tensor:
-        """Return the matrix (size, size) of the growth of the loss, relative to the loss."""
-        frames = GraphPairs(pairs, self.cutoff)
-        atoms = len(pairs[0].species)
-        matrix = torch.zeros(self.layer.size, self.layer.size, dtype=torch.float64)
-        loss = 0.0
-        indices = spread(len(frames), 1 + COST_ATOMS // atoms)
-        together = 1 + COST_BATCH // atoms
-        for k in range(0, len(indices), together):
-            batch = collate([frames[index] for index in indices[k : k + together]])
-            prediction = self.layer.predict(batch)
-            for target, truth in enumerate((batch.displacement, batch.velocity_after)):
-                scale = self.scales[batch.species, target]
-                error = (prediction[target] - truth) / scale[:, None]
-                rows = self.layer.derivative(batch, target) / scale.repeat_interleave(3)[:, None]
-                # Half of the time of double precision; what is small is behind the ridge anyway.
-                single = rows.float()
-                matrix += (single.T @ single).double()
-                loss += float(error.square().sum())
-        return matrix / loss
-
-    def _factor(self) -> Tensor:
-        """Return the Cholesky factor of the cost with its ridge."""
-        sizes = (self.layer.map_size, 2 * self.layer.shortcut_size)
-        means = [part.mean() for part in self.cost.diagonal().split(sizes)]
-        ridge = torch.cat([mean.expand(size) for mean, size in zip(means, sizes, strict=True)])
-        return torch.linalg.cholesky(self.cost + torch.diag(RIDGE * ridge))
 
     def run(self, rounds: int, tell: Callable[[int, Round], None]) -> ModelFile:
         """Return the model with the mean weights of the later half of the rounds.
@@ -227,49 +162,7 @@ class Equalizer:
             changes.append(changes[-1] + change)
         later = changes[(len(changes) + 1) // 2 :]
         self.layer.add(torch.stack(later).mean(0) - changes[-1])
-        changed = self._model(rounds)
-        provenance = {
-            name: value
-            for name, value in changed.metadata.provenance.items()
-            if not name.startswith("test_")
-        }
-        metadata = changed.metadata.model_copy(update={"provenance": provenance | self._errors()})
-        return ModelFile(metadata, changed.state_dict)
-
-    def _errors(self) -> dict[str, float]:
-        """Return the errors on the test split as training puts them into the provenance."""
-        pairs = TrajectoryPairs(self.dataset, "test")
-        if not len(pairs):
-            return {}
-        module = TrainingModule(
-            *(
-                self.metadata.architecture,
-                self.rms,
-                OptimizationConfig.model_validate({"steps": 1}),
-            ),
-            *("single", "fused"),
-        )
-        module.network.load_state_dict(self.network.state_dict())
-        chosen = spread(len(pairs), TEST_PAIRS)
-        errors = measure_errors(module, GraphPairs(pairs, self.cutoff, chosen), 1)
-        names = {"displacement": "test_error_displacement", "velocity": "test_error_velocity"}
-        return {names.get(name, "test_pairs"): value for name, value in errors.items()}
-
-    @staticmethod
-    def _change(factor: Tensor, effect: Tensor, wanted: Tensor, uncertainty: Tensor) -> Tensor:
-        """Return the cheapest change (size,) of the weights that does what is wanted.
-
-        Minimises the cost plus the square of what is missing over its uncertainty.
-
-        Args:
-            factor: (size, size) Cholesky factor of the cost.
-            effect: (K, size) of a change of the weights on the energies.
-            wanted: (K,) relative change of the energies in a step.
-            uncertainty: (K,) of what is wanted.
-        """
-        solved = torch.cholesky_solve(effect.T, factor)
-        system = effect @ solved + torch.diag(uncertainty.square())
-        return solved @ torch.linalg.solve(system, wanted)
+        return self.with_errors(self._model(rounds))
 
     def _sample(self, number: int, before: Finished | None) -> tuple[Finished, Trajectory]:
         """Run the model with its present weights from the end of the run before."""
@@ -360,15 +253,9 @@ class Equalizer:
         return collate([Sample(pair, graph, [])])
 
     def _model(self, rounds: int) -> ModelFile:
-        done = (
+        return self.model_file(
+            "equalized",
             f"{rounds} rounds of {self.horizons} steps at {self.config.temperature:g} K, rate "
             f"{self.rate:g}{f', damping {self.damping:g}' if self.damping else ''}, "
-            f"{self.config.name}"
+            f"{self.config.name}",
         )
-        earlier = self.metadata.provenance.get("equalized")
-        provenance = {
-            **self.metadata.provenance,
-            "equalized": done if earlier is None else f"{earlier}; then {done}",
-        }
-        metadata = self.metadata.model_copy(update={"provenance": provenance})
-        return ModelFile(metadata, weights_of(self.network))

@@ -46,7 +46,7 @@ def motions(
     """
     mass = batch.masses.double()
     receivers, senders = batch.receivers, batch.senders
-    kinds = _Kinds.of(batch, cutoff)
+    kinds = Kinds.of(batch, cutoff)
     own = 3.0 / mass * (1.0 - mass / mass.sum())
     along = 1.0 / mass[receivers] + 1.0 / mass[senders]
     across = 2.0 * along
@@ -71,17 +71,13 @@ def motions(
 
 def gradients(batch: Batch, velocities: Tensor, cutoff: float) -> Tensor:
     """Return the derivatives (K, N, 3) of the energies of :func:`motions` by the velocities."""
-    kinds, count = _Kinds.of(batch, cutoff), len(batch.species)
+    kinds = Kinds.of(batch, cutoff)
     found = [2.0 * kinds.elements.T[:, :, None] * velocities]
-    for part in kinds.parts(batch, velocities):
-        # Each pair is there from both ends: as much again for the receiver as for the sender.
-        sums = velocities.new_zeros(kinds.number * count, 3)
-        sums.index_add_(0, kinds.kind * count + batch.receivers, -4.0 * part)
-        found.append(sums.view(kinds.number, count, 3))
+    found += [kinds.spread(batch, 2.0 * part) for part in kinds.parts(batch, velocities)]
     return torch.cat(found)
 
 
-class _Kinds(NamedTuple):
+class Kinds(NamedTuple):
     """Which kinds of pairs there are, and of which each edge is."""
 
     elements: Tensor  # (N, elements) one-hot
@@ -89,7 +85,7 @@ class _Kinds(NamedTuple):
     number: int
 
     @classmethod
-    def of(cls, batch: Batch, cutoff: float) -> _Kinds:
+    def of(cls, batch: Batch, cutoff: float) -> Kinds:
         species = batch.species
         ends = species[batch.receivers], species[batch.senders]
         first, second = torch.minimum(*ends), torch.maximum(*ends)
@@ -104,6 +100,17 @@ class _Kinds(NamedTuple):
     def sums(self, values: Tensor) -> Tensor:
         """Return the sums (kinds,) of values (E,) of the edges."""
         return values.new_zeros(self.number).index_add(0, self.kind, values)
+
+    def spread(self, batch: Batch, vectors: Tensor) -> Tensor:
+        """Return the derivatives (kinds, N, 3) of sums over edges by vectors of the atoms.
+
+        vectors: (E, 3) derivative of what is summed by the difference sender - receiver.
+        """
+        count = len(batch.species)
+        sums = vectors.new_zeros(self.number * count, 3)
+        # Each pair is there from both ends: as much again for the receiver as for the sender.
+        sums.index_add_(0, self.kind * count + batch.receivers, -2.0 * vectors)
+        return sums.view(self.number, count, 3)
 
     @staticmethod
     def parts(batch: Batch, velocities: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,218 @@
+"""`lammps-trajcast balance`: energies that a step gives to kinds of motion, set right on data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.layout import Split
+from lammps_trajcast.equipartition.adjust import Adjustment
+from lammps_trajcast.equipartition.motions import Kinds
+from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.training.batches import Batch, GraphPairs, State, collate
+
+# Atoms of a mini-batch, and parts of the data whose scatter is the uncertainty of a mean.
+BATCH_ATOMS, PARTS = 1000, 16
+# Pairs of states on which the effect of a change is measured; it hardly depends on them.
+EFFECT_PAIRS = 600
+# Kinds with fewer pairs of atoms in the data are left out.
+FEWEST = 400
+# Changes one after the other: a change of the weights moves energies by its square, too.
+CHANGES = 2
+# No gain is asked for to better than this.
+LEAST_UNCERTAINTY = 1e-5
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """What the steps of a model give to kinds of motion and should not.
+
+    gain: root mean square over kinds of what a step changes, relative. uncertainty: the same of
+    what the number of pairs leaves open. largest: the gain farthest from zero, in its uncertainty.
+    cost: growth of the loss since the beginning, relative to it.
+    """
+
+    gain: float
+    uncertainty: float
+    largest: float
+    cost: float
+
+
+class Moments(NamedTuple):
+    """Second moments of a prediction and of the truth, and the difference of the first; (K,).
+
+    Kinds are those of :mod:`motions`: squares of the velocities of each element's atoms, of pairs
+    along and across the line between them; then the squares of deviations of pair distances from
+    the mean of their kind, then the distances themselves.
+    """
+
+    predicted: Tensor
+    true: Tensor
+    scale: Tensor
+    number: Tensor
+
+
+class Balancer(Adjustment):
+    """Changes the last layer until energies of single steps are right on the mean of a data set.
+
+    A motion that hardly exchanges energy with others keeps what every step gives it: with a
+    thousandth in a step of 7 fs, and tens of picoseconds to lose it again, it ends at several times
+    its energy. Where steps from states of the reference lead is known. The change is the cheapest
+    after which predictions have the second moments of the truth: of velocities of atoms, of pairs
+    along and across the line between them, and of pair distances, for each pair of elements and
+    twelve bins of distance. Other than in runs of the model (:class:`Equalizer`) motions are seen
+    near their equilibrium, and as often as there are data.
+
+    Args:
+        model: model file.
+        dataset: that the model was trained on, for the cost of a change.
+        states: data set with the states to begin with; should be at the temperature of the runs.
+        number: of its pairs that are used.
+    """
+
+    def __init__(
+        self, model: Path, dataset: Sequence[Path], states: Sequence[Path], number: int
+    ) -> None:
+        super().__init__(model, dataset)
+        self.states, self.number = states, number
+
+    def run(self, tell: Callable[[str, Imbalance], None]) -> ModelFile:
+        """Return the changed model; `tell` is called with what is seen before and after."""
+        factor = self._factor()
+        total = torch.zeros(self.layer.size, dtype=torch.float64)
+        for number in range(CHANGES + 1):
+            gain, doubt, used = self._gains("train")
+            tell("before" if not number else f"after {number}", self._imbalance(gain, doubt, total))
+            if number == CHANGES:
+                break
+            change = self._change(factor, self._effect(used), -gain, doubt)
+            self.layer.add(change)
+            total = total + change
+        gain, doubt, _ = self._gains("test")
+        tell("on the test split", self._imbalance(gain, doubt, total))
+        return self.with_errors(
+            self.model_file("balanced", f"on {self._number('train')} pairs of states")
+        )
+
+    def _imbalance(self, gain: Tensor, doubt: Tensor, change: Tensor) -> Imbalance:
+        return Imbalance(
+            float(gain.square().mean().sqrt()),
+            float(doubt.square().mean().sqrt()),
+            float((gain / doubt).abs().max()),
+            float(change @ self.cost @ change),
+        )
+
+    def _number(self, split: Split) -> int:
+        return min(self.number, len(TrajectoryPairs(self.states, split)))
+
+    def _batches(self, split: Split, number: int) -> list[tuple[GraphPairs, list[int]]]:
+        pairs = TrajectoryPairs(self.states, split)
+        chosen = np.random.default_rng(0).permutation(len(pairs))[:number].tolist()
+        together = min(1 + BATCH_ATOMS // len(pairs[0].species), 1 + len(chosen) // (2 * PARTS))
+        frames = GraphPairs(pairs, self.cutoff, chosen)
+        order = range(len(chosen))
+        return [(frames, list(order[k : k + together])) for k in range(0, len(chosen), together)]
+
+    def _gains(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
+        """Return gains and their uncertainties, relative, and which kinds they are of."""
+        batches = self._batches(split, self._number(split))
+        centres = self._centres(batches)
+        parts: list[list[Tensor]] = [[] for _ in range(PARTS)]
+        for k, (frames, chosen) in enumerate(batches):
+            batch = collate([frames[index] for index in chosen])
+            found = self._moments(batch, centres)
+            part = parts[k * PARTS // len(batches)]
+            part.append(torch.stack(found))
+        sums = torch.stack([torch.stack(part).sum(0) for part in parts if part])
+        predicted, true, scale, number = sums.sum(0)
+        used = (number > FEWEST) & (scale > 0.0)
+        gain = (predicted - true) / scale.clamp_min(1e-30)
+        of_parts = (sums[:, 0] - sums[:, 1]) / sums[:, 2].clamp_min(1e-30)
+        doubt = of_parts.std(0) / len(of_parts) ** 0.5
+        doubt = (doubt.square() + LEAST_UNCERTAINTY**2).sqrt()
+        return gain[used], doubt[used], used.nonzero().squeeze(1)
+
+    def _after(self, batch: Batch) -> Batch:
+        """Return the batch at the true states after the step."""
+        state = State(batch.positions + batch.displacement, batch.velocity_after)
+        return batch._replace(later=[state]).advanced(*state, self.cutoff)
+
+    def _centres(self, batches: list[tuple[GraphPairs, list[int]]]) -> Tensor:
+        """Return the mean distance of every kind of pairs."""
+        sums: list[Tensor] = []
+        for frames, chosen in batches[:: max(1, len(batches) // 40)]:
+            after = self._after(collate([frames[index] for index in chosen]))
+            kinds = Kinds.of(after, self.cutoff)
+            length = after.edge_vectors.norm(dim=1)
+            sums.append(torch.stack([kinds.sums(length), kinds.sums(torch.ones_like(length))]))
+        length, number = torch.stack(sums).sum(0)
+        return length / number.clamp_min(1.0)
+
+    def _moments(self, batch: Batch, centres: Tensor) -> Moments:
+        displacement, velocity = self.layer.predict(batch)
+        after = self._after(batch)
+        kinds = Kinds.of(after, self.cutoff)
+        both = [
+            _moments_of(after, kinds, centres, d - batch.displacement, v)
+            for d, v in ((displacement, velocity), (batch.displacement, batch.velocity_after))
+        ]
+        predicted, true = (torch.cat(moments) for moments in both)
+        ones = torch.ones(len(after.edge_vectors), dtype=torch.float64)
+        number = kinds.sums(ones)
+        # A shift of the mean counts in units of the width.
+        scale = torch.cat([*both[1][:4], (both[1][3] * number).sqrt()])
+        return Moments(predicted, true, scale, torch.cat([kinds.elements.sum(0), *4 * [number]]))
+
+    def _effect(self, used: Tensor) -> Tensor:
+        """Return the derivatives (K, size) of the gains of the kinds in use by the weights."""
+        batches = self._batches("train", min(EFFECT_PAIRS, self._number("train")))
+        centres = self._centres(batches)
+        effect, scale = torch.zeros(()), torch.zeros(())
+        for frames, chosen in batches:
+            batch = collate([frames[index] for index in chosen])
+            displacement, velocity = self.layer.predict(batch)
+            after = self._after(batch)
+            kinds = Kinds.of(after, self.cutoff)
+            by = _derivatives(after, kinds, centres, displacement - batch.displacement, velocity)
+            for k, (target, directions) in enumerate(by):
+                by[k] = (target, self.layer.pull(batch, target, directions))
+            effect = effect + torch.cat([pulled for _, pulled in by])
+            scale = scale + self._moments(batch, centres).scale
+        return (effect / scale.clamp_min(1e-30)[:, None])[used]
+
+
+def _moments_of(
+    after: Batch, kinds: Kinds, centres: Tensor, missed: Tensor, velocities: Tensor
+) -> list[Tensor]:
+    """Return sums over atoms and pairs of each kind.
+
+    after: at the true positions. centres: mean distances. missed: (N, 3) from the true positions.
+    """
+    found = [kinds.elements.T @ velocities.square().sum(1)]
+    found += [kinds.sums(part.square().sum(1)) for part in kinds.parts(after, velocities)]
+    vectors = after.edge_vectors + missed[after.senders] - missed[after.receivers]
+    length = vectors.norm(dim=1)
+    return [*found, kinds.sums((length - centres[kinds.kind]).square()), kinds.sums(length)]
+
+
+def _derivatives(
+    after: Batch, kinds: Kinds, centres: Tensor, missed: Tensor, velocities: Tensor
+) -> list[tuple[int, Tensor]]:
+    """Return the derivatives (K, N, 3) of :func:`_moments_of`.
+
+    With each 0 if it is by displacements, 1 if by velocities.
+    """
+    found = [(1, 2.0 * kinds.elements.T[:, :, None] * velocities)]
+    found += [(1, kinds.spread(after, 2.0 * part)) for part in kinds.parts(after, velocities)]
+    vectors = after.edge_vectors + missed[after.senders] - missed[after.receivers]
+    length = vectors.norm(dim=1, keepdim=True)
+    line = vectors / length
+    beyond = length - centres[kinds.kind][:, None]
+    return [*found, (0, kinds.spread(after, 2.0 * beyond * line)), (0, kinds.spread(after, line))]
