@@ -1,5 +1,6 @@
 """The runtime without LAMMPS: the predictor, and the bridge on the structures that C++ fills."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -118,6 +119,19 @@ class Caller:
         ):
             fields[name] = self.keep(self.ffi.new("char[]", value))
         return self.keep(self.ffi.new("trajcast_config *", fields))
+
+
+def test_start_does_without_the_compiler(model_file) -> None:
+    """Importing it takes longer than everything else until the first step."""
+    program = f"""
+import sys
+from lammps_trajcast.runtime.predictor import Predictor
+for precision in ("single", "double"):
+    Predictor.from_file({str(model_file("quartz_l2"))!r}, ["Si", "O"], precision=precision)
+print([name for name in ("torch._dynamo", "torch._inductor") if name in sys.modules])
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.stdout == "[]\n", run.stderr
 
 
 def test_bridge_opens_steps_and_closes(model_file) -> None:

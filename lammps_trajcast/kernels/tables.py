@@ -106,14 +106,21 @@ def hermite_basis(s: NDArray[np.float64], order: int) -> NDArray[np.float64]:
 
 def _derivatives(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
     """Return value and derivatives (K, order, H) of a function at x (K,)."""
-
-    def derivative(f: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        return lambda y: torch.func.jvp(f, (y,), (torch.ones_like(y),))[1]
-
-    found = [function]
-    for _ in range(order - 1):
-        found.append(derivative(found[-1]))
-    return torch.stack([f(x) for f in found], dim=1)
+    # torch.func.jvp would do, but it imports torch's compiler, which takes seconds.
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        found = [function(x)]
+        for _ in range(order - 1):
+            # Forward by going backward twice: the gradient is linear in what is put in.
+            into = torch.zeros_like(found[-1], requires_grad=True)
+            (gradient,) = torch.autograd.grad(
+                found[-1], x, into, create_graph=True, materialize_grads=True
+            )
+            (derivative,) = torch.autograd.grad(
+                gradient, into, torch.ones_like(x), create_graph=True, materialize_grads=True
+            )
+            found.append(derivative)
+    return torch.stack(found, dim=1).detach()
 
 
 @torch.no_grad()

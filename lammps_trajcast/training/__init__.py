@@ -1,1 +1,3 @@
 """Training of a TrajCast network on pairs of states."""
+
+import lammps_trajcast.quick_start  # noqa: F401
