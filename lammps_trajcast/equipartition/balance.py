@@ -24,8 +24,6 @@ BATCH_ATOMS, PARTS = 1000, 16
 EFFECT_PAIRS = 600
 # Kinds with fewer pairs of atoms in the data are left out.
 FEWEST = 400
-# Changes one after the other: a change of the weights moves energies by its square, too.
-CHANGES = 2
 # No gain is asked for to better than this.
 LEAST_UNCERTAINTY = 1e-5
 
@@ -84,19 +82,13 @@ class Balancer(Adjustment):
         self.states, self.number = states, number
 
     def run(self, tell: Callable[[str, Imbalance], None]) -> ModelFile:
-        """Return the changed model; `tell` is called with what is seen before and after."""
-        factor = self._factor()
-        total = torch.zeros(self.layer.size, dtype=torch.float64)
-        for number in range(CHANGES + 1):
-            gain, doubt, used = self._gains("train")
-            tell("before" if not number else f"after {number}", self._imbalance(gain, doubt, total))
-            if number == CHANGES:
-                break
-            change = self._change(factor, self._effect(used), -gain, doubt)
-            self.layer.add(change)
-            total = total + change
-        gain, doubt, _ = self._gains("test")
-        tell("on the test split", self._imbalance(gain, doubt, total))
+        """Return the changed model; `tell` is called with what other pairs show before and after."""
+        none = torch.zeros(self.layer.size, dtype=torch.float64)
+        tell("before", self._imbalance(*self._gains("test")[:2], none))
+        gain, doubt, used = self._gains("train")
+        change = self._change(self._factor(), self._effect(used), -gain, doubt)
+        self.layer.add(change)
+        tell("after", self._imbalance(*self._gains("test")[:2], change))
         return self.with_errors(
             self.model_file("balanced", f"on {self._number('train')} pairs of states")
         )
