@@ -82,7 +82,7 @@ class Balancer(Adjustment):
         self.states, self.number = states, number
 
     def run(self, tell: Callable[[str, Imbalance], None]) -> ModelFile:
-        """Return the changed model; `tell` is called with what other pairs show before and after."""
+        """Return the changed model; `tell` is called with what unseen pairs show, twice."""
         none = torch.zeros(self.layer.size, dtype=torch.float64)
         tell("before", self._imbalance(*self._gains("test")[:2], none))
         gain, doubt, used = self._gains("train")
