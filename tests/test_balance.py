@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -123,7 +124,21 @@ def test_command(home: Path) -> None:
     assert provenance["test_error_velocity"] < 0.01
 
 
-def test_mistakes_are_one_line(home: Path) -> None:
-    words = ("--dataset", home / "data.h5", "-o", home / "new.safetensors")
-    status, _, error = invoke("balance", home / "absent.safetensors", *words)
-    assert status == 1 and "absent.safetensors" in error and len(error.splitlines()) == 1
+def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
+    few, other = tmp_path / "few.h5", tmp_path / "other.h5"
+    for path in (few, other):
+        shutil.copy(home / "data.h5", path)
+    with h5py.File(few, "r+") as file:
+        for segment in list(file["segments"].values())[6:]:
+            segment.attrs["split"] = "validation"
+    with h5py.File(other, "r+") as file:
+        file.attrs["horizon"] = 7.0
+    model, data = home / "model.safetensors", home / "data.h5"
+    for words, message in (
+        ((home / "absent.safetensors", "--dataset", data), "absent.safetensors"),
+        ((model, "--dataset", data, "--states", few), "4 pairs in the split 'train', too few"),
+        ((model, "--dataset", data, "--states", other), "O and 7 fs, --dataset for Si O and 5 fs"),
+        ((model, "--dataset", other, "--states", other), "5 fs; give the one that the model"),
+    ):
+        status, _, error = invoke("balance", *words, "-o", tmp_path / "new.safetensors")
+        assert status == 1 and message in error and len(error.splitlines()) == 1, error

@@ -17,9 +17,11 @@ from lammps_trajcast.equipartition.adjust import Adjustment
 from lammps_trajcast.equipartition.motions import Kinds
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.batches import Batch, GraphPairs, State, collate
+from lammps_trajcast.validation.config import SetupError
 
 # Atoms of a mini-batch, and parts of the data whose scatter is the uncertainty of a mean.
 BATCH_ATOMS, PARTS = 1000, 16
+SPLITS: tuple[Split, ...] = ("train", "test")
 # Pairs of states on which the effect of a change is measured; it hardly depends on them.
 EFFECT_PAIRS = 600
 # Kinds with fewer pairs of atoms in the data are left out.
@@ -73,13 +75,30 @@ class Balancer(Adjustment):
         dataset: that the model was trained on, for the cost of a change.
         states: data set with the states to begin with; should be at the temperature of the runs.
         number: of its pairs that are used.
+
+    Raises:
+        SetupError: the system, the model and the data do not fit together.
     """
 
     def __init__(
         self, model: Path, dataset: Sequence[Path], states: Sequence[Path], number: int
     ) -> None:
-        super().__init__(model, dataset)
         self.states, self.number = states, number
+        given = [TrajectoryPairs(source, "train") for source in (dataset, states)]
+        same = [(pairs.elements, pairs.horizon) for pairs in given]
+        if same[0] != same[1]:
+            raise SetupError(
+                f"--states: for {' '.join(given[1].elements)} and {given[1].horizon:g} fs, "
+                f"--dataset for {' '.join(given[0].elements)} and {given[0].horizon:g} fs; take "
+                "data sets of one system and one horizon"
+            )
+        for split in SPLITS:
+            if self._number(split) < 2 * PARTS:
+                raise SetupError(
+                    f"--states: {self._number(split)} pairs in the split '{split}', too few to "
+                    f"say anything of energies; record more, at least {2 * PARTS}"
+                )
+        super().__init__(model, dataset)
 
     def run(self, tell: Callable[[str, Imbalance], None]) -> ModelFile:
         """Return the changed model; `tell` is called with what unseen pairs show, twice."""
