@@ -52,6 +52,8 @@ def shards(tmp_path: Path) -> list[Path]:
 def test_shards_are_read_as_one(shards: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with fewer files open than there are; never more than a frame is read at once."""
     monkeypatch.setattr(layout, "MAX_OPEN_FILES", 2)
+    # As for data sets that are not kept in memory.
+    monkeypatch.setattr("lammps_trajcast.data.dataset.IN_MEMORY", 0)
     whole = TrajectoryPairs(shards, "train")
     parts = [TrajectoryPairs(path, "train") for path in shards]
     assert len(whole) == sum(map(len, parts)) == 24

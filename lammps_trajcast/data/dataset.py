@@ -73,7 +73,6 @@ class TrajectoryPairs(Dataset[Pair]):
     def __init__(self, source: DatasetSource, split: Split) -> None:
         self.files: list[Path] = dataset_files(source)
         self.split: Split = split
-        self._in_memory = sum(file.stat().st_size for file in self.files) <= IN_MEMORY
         self._segment_cache: dict[str, Any] = {}
         self._file: h5py.File | Shards | None = None
         self._opened_by = 0
@@ -83,6 +82,7 @@ class TrajectoryPairs(Dataset[Pair]):
             self.masses = [float(mass) for mass in file.attrs["masses"]]
             self._segments = segments_of(file, split)
             pairs = [file[name]["pairs"][:] for name in self._segments]
+        self._in_memory = sum(path.stat().st_size for path in self.files) <= IN_MEMORY
         self._pairs = np.concatenate([np.empty((0, 2), dtype=np.int64), *pairs])
         counts = [len(p) for p in pairs]
         self._segment_of_pair = np.repeat(np.arange(len(pairs)), counts)
