@@ -324,10 +324,10 @@ def test_stages(wide_programs: None) -> None:
     case = Case("benzene_angular")
     network = case.model.build(torch.float64).to(DEVICE)
     species, _, velocities, _, vectors, receivers, senders = case.inputs()
-    stages = FusedStages(TabulatedTrajCast(network), network)
-    plain = case.model.build(torch.float64)
     with torch.inference_mode():
-        wanted = plain.predict(species, velocities, vectors, receivers, senders)
+        wanted = network.cpu().predict(species, velocities, vectors, receivers, senders)
+        network = network.to(DEVICE)
+        stages = FusedStages(TabulatedTrajCast(network), network)
         first_edge = torch.nn.functional.pad(torch.bincount(receivers).cumsum(0), (1, 0))
         inputs = (species, velocities, vectors, first_edge, senders)
         stages.prepare(*(x.to(DEVICE) for x in inputs))

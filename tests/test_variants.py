@@ -94,9 +94,9 @@ def test_layers_of_some_atoms(kernels: str) -> None:
     arch = variant("all", channels=16)
     species, velocities, vectors, receivers, senders = random_inputs(arch, torch.float64)
     plain, count = network(arch), len(species)
-    stages = make_stages(plain, arch, torch.float64, torch.device("cpu"), kernels)
     with torch.inference_mode():
         wanted = plain.predict(species, velocities, vectors, receivers, senders)
+        stages = make_stages(plain, arch, torch.float64, torch.device("cpu"), kernels)
         degrees = torch.bincount(receivers, minlength=count)
         first_edge = torch.nn.functional.pad(degrees.cumsum(0), (1, 0))
         stages.prepare(species, velocities, vectors, first_edge, senders)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import Split
 from lammps_trajcast.equipartition.adjust import Adjustment
 from lammps_trajcast.equipartition.motions import Kinds
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.training.batches import Batch, GraphPairs, State, collate
+from lammps_trajcast.training.batches import Batch, GraphPairs, State
+from lammps_trajcast.training.train import make_loader
 from lammps_trajcast.validation.config import SetupError
 
 # Atoms of a mini-batch, and parts of the data whose scatter is the uncertainty of a mean.
@@ -24,6 +26,8 @@ BATCH_ATOMS, PARTS = 1000, 16
 SPLITS: tuple[Split, ...] = ("train", "test")
 # Pairs of states on which the effect of a change is measured; it hardly depends on them.
 EFFECT_PAIRS = 600
+# And those from which the mean distances of kinds are taken.
+CENTRE_PAIRS = 2000
 # Kinds with fewer pairs of atoms in the data are left out.
 FEWEST = 400
 # No gain is asked for to better than this.
@@ -123,21 +127,19 @@ class Balancer(Adjustment):
     def _number(self, split: Split) -> int:
         return min(self.number, len(TrajectoryPairs(self.states, split)))
 
-    def _batches(self, split: Split, number: int) -> list[tuple[GraphPairs, list[int]]]:
+    def _batches(self, split: Split, number: int) -> DataLoader[Any]:
+        """Mini-batches of so many pairs, drawn at random; of fewer pairs, the first of them."""
         pairs = TrajectoryPairs(self.states, split)
         chosen = np.random.default_rng(0).permutation(len(pairs))[:number].tolist()
         together = min(1 + BATCH_ATOMS // len(pairs[0].species), 1 + len(chosen) // (2 * PARTS))
-        frames = GraphPairs(pairs, self.cutoff, chosen)
-        order = range(len(chosen))
-        return [(frames, list(order[k : k + together])) for k in range(0, len(chosen), together)]
+        return make_loader(GraphPairs(pairs, self.cutoff, chosen), together)
 
     def _gains(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Return gains and their uncertainties, relative, and which kinds they are of."""
         batches = self._batches(split, self._number(split))
-        centres = self._centres(batches)
+        centres = self._centres(split)
         parts: list[list[Tensor]] = [[] for _ in range(PARTS)]
-        for k, (frames, chosen) in enumerate(batches):
-            batch = collate([frames[index] for index in chosen])
+        for k, batch in enumerate(batches):
             found = self._moments(batch, centres)
             part = parts[k * PARTS // len(batches)]
             part.append(torch.stack(found))
@@ -155,11 +157,11 @@ class Balancer(Adjustment):
         state = State(batch.positions + batch.displacement, batch.velocity_after)
         return batch._replace(later=[state]).advanced(*state, self.cutoff)
 
-    def _centres(self, batches: list[tuple[GraphPairs, list[int]]]) -> Tensor:
+    def _centres(self, split: Split) -> Tensor:
         """Return the mean distance of every kind of pairs."""
         sums: list[Tensor] = []
-        for frames, chosen in batches[:: max(1, len(batches) // 40)]:
-            after = self._after(collate([frames[index] for index in chosen]))
+        for batch in self._batches(split, min(CENTRE_PAIRS, self._number(split))):
+            after = self._after(batch)
             kinds = Kinds.of(after, self.cutoff)
             length = after.edge_vectors.norm(dim=1)
             sums.append(torch.stack([kinds.sums(length), kinds.sums(torch.ones_like(length))]))
@@ -184,10 +186,9 @@ class Balancer(Adjustment):
     def _effect(self, used: Tensor) -> Tensor:
         """Return the derivatives (K, size) of the gains of the kinds in use by the weights."""
         batches = self._batches("train", min(EFFECT_PAIRS, self._number("train")))
-        centres = self._centres(batches)
+        centres = self._centres("train")
         effect, scale = torch.zeros(()), torch.zeros(())
-        for frames, chosen in batches:
-            batch = collate([frames[index] for index in chosen])
+        for batch in batches:
             displacement, velocity = self.layer.predict(batch)
             after = self._after(batch)
             kinds = Kinds.of(after, self.cutoff)

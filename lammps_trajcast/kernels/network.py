@@ -47,6 +47,8 @@ class NetworkKernels:
         widths: (num_layers + 1,) values of an atom's features before each layer and after the last.
     """
 
+    # Tables are made of derivatives, which inference mode has none of.
+    @torch.inference_mode(False)
     def __init__(
         self,
         network: TrajCast,

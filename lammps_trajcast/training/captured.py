@@ -31,15 +31,8 @@ class _Predict(torch.nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(
-        self,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        receivers: Tensor,
-        senders: Tensor,
-    ) -> Tensor:
-        target: Tensor = self.network.predict(species, velocities, edge_vectors, receivers, senders)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        target: Tensor = self.network.predict(*inputs)
         return target
 
 
@@ -59,24 +52,16 @@ class CapturedNetwork:
         # By what a call is for and the number of atoms: room for edges, and the graph.
         self._graphs: dict[tuple[str, int], tuple[int, Callable[..., Tensor]]] = {}
 
-    def predict(
-        self,
-        use: str,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        receivers: Tensor,
-        senders: Tensor,
-    ) -> Tensor:
+    def predict(self, use: str, *inputs: Tensor) -> Tensor:
         """Return raw targets (N, 6), differentiable by the parameters.
 
         Args:
             use: a graph's results last until it is called again. Calls whose results are needed at
                 once go by different names.
-            species, velocities, edge_vectors, receivers, senders: as for FusedTrajCast.
+            inputs: those of FusedTrajCast.predict, species first and senders last.
         """
+        species, senders = inputs[0], inputs[-1]
         key, edges = (use, len(species)), len(senders)
-        inputs = (species, velocities, edge_vectors, receivers, senders)
         self._calls += 1
         sizes = {size for _, size in self._graphs}
         too_many = len(species) not in sizes and len(sizes) >= MOST_SIZES

@@ -168,9 +168,10 @@ class _LearningCurve(pl.Callback):
         self.on_validation_end(trainer, pl_module)
 
 
-def _loader(
+def make_loader(
     pairs: GraphPairs, batch_size: int, sampler: Sampler[Any] | None = None, workers: int = 0
 ) -> DataLoader[Any]:
+    """Return mini-batches of pairs, read ahead by so many worker processes."""
     return DataLoader(
         pairs,
         batch_size=batch_size,
@@ -200,7 +201,7 @@ def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -
     """Return RMSE over rms of displacement and velocity, the rms that of the same pairs."""
     error, square = np.zeros(2), np.zeros(2)
     with torch.no_grad():
-        for batch in _loader(pairs, batch_size):
+        for batch in make_loader(pairs, batch_size):
             assert isinstance(batch, Batch)
             displacement, velocity = module.errors(batch)
             error += [float(x.double().square().sum()) for x in (displacement, velocity)]
@@ -348,7 +349,9 @@ def train(
     module.load_state_dict(ParameterAveraging.from_checkpoint(checkpoint), strict=False)
     if options.read_out_pairs:
         part = spread(len(splits["train"]), options.read_out_pairs)
-        fit_read_out(module, _loader(GraphPairs(splits["train"], cutoff, part), options.batch_size))
+        fit_read_out(
+            module, make_loader(GraphPairs(splits["train"], cutoff, part), options.batch_size)
+        )
     test = GraphPairs(splits["test"], cutoff, spread(len(splits["test"]), TEST_PAIRS))
     errors = measure_errors(module, test, options.batch_size)
 
@@ -433,8 +436,8 @@ def _fit(
         part = options.batch_size // trainer.world_size
         trainer.fit(
             module,
-            _loader(training, part, sampler, config.workers),
-            _loader(validation, part, ShareSampler(len(validation), share)),
+            make_loader(training, part, sampler, config.workers),
+            make_loader(validation, part, ShareSampler(len(validation), share)),
             ckpt_path=None if resume is None else resume.path,
             weights_only=False,
         )

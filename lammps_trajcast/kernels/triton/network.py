@@ -44,6 +44,8 @@ class TabulatedInteraction(FusedInteraction):
 
     radial_table: Tensor
 
+    # Tables are made of derivatives, which inference mode has none of.
+    @torch.inference_mode(False)
     def __init__(self, plain: Interaction, radial_basis: BesselBasis) -> None:
         super().__init__(plain)
         weight = plain.linear_contraction.weight
