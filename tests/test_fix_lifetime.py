@@ -28,6 +28,7 @@ def script(quartz, model_file) -> str:
     return quartz.script(model_file("quartz_l2"), 2, options="precision double")
 
 
+@pytest.mark.own_process
 def test_exit_is_clean(lmp, script, quartz) -> None:
     run = lmp(script, quartz)
     assert run.returncode == 0

@@ -22,6 +22,7 @@ def edges_in(output: str) -> int:
 PRINT_EDGES = "thermo_style custom step f_1"
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize("name", PARITY_CASES)
 def test_one_step(name, lmp, model_file) -> None:
     """LAMMPS, the network in Python and the published numbers agree on one step."""

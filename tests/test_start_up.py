@@ -42,6 +42,7 @@ def test_the_fix_imports_nothing_that_only_training_and_analysis_need() -> None:
     assert not unwanted & loaded
 
 
+@pytest.mark.own_process
 def test_a_start_prints_no_warnings(lmp, model_file) -> None:
     """What users cannot change is no news to them."""
     path = model_file("quartz_l2")

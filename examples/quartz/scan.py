@@ -1,6 +1,6 @@
 """Errors of single steps against the number of training pairs, and against the horizon.
 
-    python scan.py pairs 30 300 all
+    python scan.py pairs 30 100 300 1000 3000 all
     python scan.py horizons 15 30 45 60
 
 trains the network of train_scan.yaml once for each number on the frames of raw/block*.dump
