@@ -38,8 +38,31 @@ def test_the_fix_imports_nothing_that_only_training_and_analysis_need() -> None:
         "typer",
         "pandas",
         "torchmetrics",
+        "sympy",
     }
     assert not unwanted & loaded
+
+
+def test_what_e3nn_makes_with_sympy_is_right_without_it_at_the_start() -> None:
+    """Spherical harmonics of angles, of sympy's polynomials, are those of the vectors."""
+    code = """
+import sys
+import lammps_trajcast.quick_start
+import torch
+from e3nn import o3
+assert "sympy" not in sys.modules
+directions = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64), dim=1)
+degrees = [0, 1, 2, 3]
+angles = o3.xyz_to_angles(directions)
+found = o3.spherical_harmonics_alpha_beta(degrees, *angles, normalization="component")
+wanted = o3.spherical_harmonics(degrees, directions, False, normalization="component")
+print(float((found - wanted).abs().max()))
+import sympy
+assert sympy.diff(sympy.Symbol("x") ** 2).subs("x", 3) == 6
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    print(done.stderr)
+    assert done.returncode == 0 and float(done.stdout) < 1e-12
 
 
 @pytest.mark.own_process

@@ -113,11 +113,12 @@ def _derivatives(function: Callable[[Tensor], Tensor], x: Tensor, order: int) ->
         for _ in range(order - 1):
             # Forward by going backward twice: the gradient is linear in what is put in.
             into = torch.zeros_like(found[-1], requires_grad=True)
+            # Of sums, because torch imports sympy to check gradients that are handed to it.
             (gradient,) = torch.autograd.grad(
-                found[-1], x, into, create_graph=True, materialize_grads=True
+                (found[-1] * into).sum(), x, create_graph=True, materialize_grads=True
             )
             (derivative,) = torch.autograd.grad(
-                gradient, into, torch.ones_like(x), create_graph=True, materialize_grads=True
+                gradient.sum(), into, create_graph=True, materialize_grads=True
             )
             found.append(derivative)
     return torch.stack(found, dim=1).detach()
