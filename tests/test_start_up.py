@@ -23,6 +23,18 @@ def test_quick_construction_makes_the_same_network(name: str) -> None:
         assert float((getattr(found, field) - wanted).abs().max() / wanted.abs().max()) < 1e-11
 
 
+def test_a_network_without_code_says_so() -> None:
+    """What the kernels make of its weights: test_network_kernels.py, test_parity."""
+    case = Case("quartz_l2")
+    with quick_construction(evaluated=False):
+        bare = case.model.build(torch.float64)
+    with torch.no_grad(), pytest.raises((AssertionError, torch.jit.Error), match="evaluated=False"):
+        bare(*case.inputs())
+    # Networks made afterwards have their code again.
+    with torch.no_grad():
+        case.model.build(torch.float64)(*case.inputs())
+
+
 def test_the_fix_imports_nothing_that_only_training_and_analysis_need() -> None:
     """Each of these would add from a tenth of a second to several seconds to every start."""
     code = "import sys, lammps_trajcast.runtime.bridge; print(*sys.modules)"

@@ -1,13 +1,17 @@
 """The TrajCast network: one class for training, serial and parallel runs."""
 
+import functools
+import math
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import e3nn
 import torch
 from e3nn.util.jit import compile_mode
 from e3nn.util.jit import script as e3nn_script
-from torch import Tensor
+from torch import Tensor, fx
 
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.conservation import Conservation, Prediction
@@ -29,18 +33,59 @@ def _double_default() -> Iterator[None]:
 
 
 @contextmanager
-def quick_construction() -> Iterator[None]:
+def quick_construction(evaluated: bool = True) -> Iterator[None]:
     """Networks made inside skip e3nn's search for the best order of contractions.
 
     That takes half of the time of construction, and is in vain where only the weights and paths of
     a network are wanted: the fused kernels evaluate it.
+
+    Args:
+        evaluated: False if not even e3nn's code for tensor products and linear maps is wanted, most
+            of the rest of the time. Layers of such a network raise AssertionError.
     """
     before = e3nn.get_optimization_defaults()["optimize_einsums"]
     e3nn.set_optimization_defaults(optimize_einsums=False)
     try:
-        yield
+        with nullcontext() if evaluated else _without_code():
+            yield
     finally:
         e3nn.set_optimization_defaults(optimize_einsums=before)
+
+
+@contextmanager
+def _without_code() -> Iterator[None]:
+    # The packages hide modules of these names behind functions.
+    linears = sys.modules["e3nn.o3._linear"]
+    products = sys.modules["e3nn.o3._tensor_product._tensor_product"]
+    names = [f"_CODEGEN_PROVIDERS_{side}" for side in ("LEFT_RIGHT", "RIGHT")]
+    if not all(hasattr(products, name) for name in names):
+        yield  # another version of e3nn: slower, no other harm
+        return
+
+    def linear(_in: Any, _out: Any, instructions: Any, *_: Any, **__: Any) -> tuple[Any, int, int]:
+        weights = sum(math.prod(path.path_shape) for path in instructions if path.i_in != -1)
+        biases = sum(math.prod(path.path_shape) for path in instructions if path.i_in == -1)
+        return _code_that_fails(), weights, biases
+
+    before = [linears._codegen_linear, *(getattr(products, name) for name in names)]  # type: ignore[attr-defined]
+    linears._codegen_linear = linear  # type: ignore[attr-defined]
+    for name in names:
+        setattr(products, name, [lambda *_: _code_that_fails()])
+    try:
+        yield
+    finally:
+        linears._codegen_linear = before[0]  # type: ignore[attr-defined]
+        for name, providers in zip(names, before[1:], strict=True):
+            setattr(products, name, providers)
+
+
+@functools.cache
+def _code_that_fails() -> fx.GraphModule:
+    graph = fx.Graph()
+    inputs = [graph.placeholder(name, torch.Tensor) for name in ("x", "y", "z")]
+    graph.call_function(torch._assert, args=(False, "made by quick_construction(evaluated=False)"))
+    graph.output(inputs[0])
+    return fx.GraphModule(torch.nn.Module(), graph)
 
 
 @compile_mode("script")

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lammps_trajcast.kernels.network import MAX_ORDER
 from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
@@ -212,7 +213,8 @@ class Predictor:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         fused = kernels == "fused" and self.device.type == "cpu"
-        with quick_construction() if fused else nullcontext():
+        compiled = fused and data.architecture.max_rotation_order <= MAX_ORDER
+        with quick_construction(evaluated=not compiled) if fused else nullcontext():
             network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
         # From targets to displacements, and velocities in the units of the run.
