@@ -7,11 +7,11 @@ network is integrated over a million random numbers, always the same ones.
 
 from __future__ import annotations
 
+import builtins
 import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,15 +24,14 @@ def _leave_alone(function: Any = None, *_: Any, **__: Any) -> Any:
     return decorate if function is None else function
 
 
-class _LaterSympy(ModuleType):
-    """In the place of sympy while e3nn is imported: its functions import it when they are called.
+# Makes Legendre polynomials with sympy, which the spherical harmonics of a vector do not need.
+_USES_SYMPY = "e3nn.o3._angular_spherical_harmonics"
 
-    ``e3nn.o3._angular_spherical_harmonics`` makes Legendre polynomials with it, which the spherical
-    harmonics of a vector do not need.
-    """
+
+class _LaterSympy:
+    """What ``from sympy import`` takes functions from that import it when they are called."""
 
     def __init__(self) -> None:
-        super().__init__("sympy")
         self.functions: dict[str, Callable[..., Any]] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -43,25 +42,32 @@ class _LaterSympy(ModuleType):
     def _call(self, name: str, *arguments: Any, **options: Any) -> Any:
         import sympy
 
-        # First all that e3nn has of it, pi too: the calls that follow are sympy's own.
-        for module in [m for n, m in sys.modules.items() if n.startswith("e3nn.o3")]:
-            for key, value in self.functions.items():
-                if vars(module).get(key) is value:
-                    setattr(module, key, getattr(sympy, key))
+        # First all that the module has of it, pi too: the calls that follow are sympy's own.
+        module = sys.modules[_USES_SYMPY]
+        for key, value in self.functions.items():
+            if vars(module).get(key) is value:
+                setattr(module, key, getattr(sympy, key))
         return getattr(sympy, name)(*arguments, **options)
 
 
 @contextmanager
 def _sympy_later() -> Iterator[None]:
-    """Where sympy is not there yet, leave it out of what is imported meanwhile."""
+    """Where sympy is not there yet, the module of e3nn that asks for it gets it later."""
     if "sympy" in sys.modules:
         yield
         return
-    sys.modules["sympy"] = _LaterSympy()
+    real, later = builtins.__import__, _LaterSympy()
+
+    def quick(name: str, globals: Any = None, *rest: Any, **options: Any) -> Any:
+        if name == "sympy" and globals is not None and globals.get("__name__") == _USES_SYMPY:
+            return later
+        return real(name, globals, *rest, **options)
+
+    builtins.__import__ = quick
     try:
         yield
     finally:
-        del sys.modules["sympy"]
+        builtins.__import__ = real
 
 
 def import_e3nn() -> None:

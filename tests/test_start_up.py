@@ -63,6 +63,7 @@ import lammps_trajcast.quick_start
 import torch
 from e3nn import o3
 assert "sympy" not in sys.modules
+torch.manual_seed(0)
 directions = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64), dim=1)
 degrees = [0, 1, 2, 3]
 angles = o3.xyz_to_angles(directions)

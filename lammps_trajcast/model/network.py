@@ -4,7 +4,7 @@ import functools
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import e3nn
@@ -55,28 +55,26 @@ def quick_construction(evaluated: bool = True) -> Iterator[None]:
 @contextmanager
 def _without_code() -> Iterator[None]:
     # The packages hide modules of these names behind functions.
-    linears = sys.modules["e3nn.o3._linear"]
-    products = sys.modules["e3nn.o3._tensor_product._tensor_product"]
-    names = [f"_CODEGEN_PROVIDERS_{side}" for side in ("LEFT_RIGHT", "RIGHT")]
-    if not all(hasattr(products, name) for name in names):
-        yield  # another version of e3nn: slower, no other harm
-        return
+    linears = sys.modules.get("e3nn.o3._linear")
+    products = sys.modules.get("e3nn.o3._tensor_product._tensor_product")
 
     def linear(_in: Any, _out: Any, instructions: Any, *_: Any, **__: Any) -> tuple[Any, int, int]:
         weights = sum(math.prod(path.path_shape) for path in instructions if path.i_in != -1)
         biases = sum(math.prod(path.path_shape) for path in instructions if path.i_in == -1)
         return _code_that_fails(), weights, biases
 
-    before = [linears._codegen_linear, *(getattr(products, name) for name in names)]  # type: ignore[attr-defined]
-    linears._codegen_linear = linear  # type: ignore[attr-defined]
-    for name in names:
-        setattr(products, name, [lambda *_: _code_that_fails()])
-    try:
+    product = [lambda *_: _code_that_fails()]
+    with ExitStack() as changes:
+        for module, name, instead in (
+            (linears, "_codegen_linear", linear),
+            (products, "_CODEGEN_PROVIDERS_LEFT_RIGHT", product),
+            (products, "_CODEGEN_PROVIDERS_RIGHT", product),
+        ):
+            # In a version of e3nn that has another name for it the code is made, no other harm.
+            if hasattr(module, name):
+                changes.callback(setattr, module, name, getattr(module, name))
+                setattr(module, name, instead)
         yield
-    finally:
-        linears._codegen_linear = before[0]  # type: ignore[attr-defined]
-        for name, providers in zip(names, before[1:], strict=True):
-            setattr(products, name, providers)
 
 
 @functools.cache
