@@ -1,18 +1,19 @@
-"""LAMMPS in a fork of a process that has imported torch: a run of a few steps in half a second.
+"""LAMMPS in a fork of a process that has imported torch: a run of a few steps in a second.
 
-An ``lmp`` of its own imports torch and e3nn first, several seconds for every run, which was most of
+An ``lmp`` of its own imports torch and e3nn first, four more seconds for each run, which was most of
 the time of these tests. Here they are imported once; what LAMMPS prints, its error messages and its
-exit code are those of ``lmp``.
+exit code are those of ``lmp``. (The fork server of ``multiprocessing`` is one for a process, with
+the environment of that process, and the workers of training have it.)
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import IO, Any
 
@@ -124,23 +125,27 @@ def _wait(child: int, timeout: float) -> int | str:
 
 def _lammps_in_this_process(start: Any, request: dict[str, Any]) -> None:
     """As ``lmp -in script -log none options`` does it; does not return."""
-    os.chdir(request["directory"])
-    os.environ.update(request["environment"])
-    output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
     code = 1
-    # LAMMPS has printed the message of what it raises.
-    with contextlib.suppress(Exception):
+    try:
+        os.chdir(request["directory"])
+        os.environ.update(request["environment"])
+        output = os.open(request["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
         lmp = start(cmdargs=["-log", "none", *request["options"]])
         lmp.file(request["script"])
         lmp.close()
         lmp.finalize()
         code = 0
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    except Exception as error:
+        # What LAMMPS raises it has printed.
+        if not str(error).startswith("ERROR"):
+            traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ CASES: dict[str, tuple[str, Callable[[System, System], Forces]]] = {
 
 
 @pytest.fixture(scope="module")
-def pushed(model_file, tmp_path_factory) -> Run:
+def pushed(model_file, tmp_path_factory, fork_server) -> Run:
     """Three steps with each of the fixes, and one in the wrong order, one after the other."""
     system, directory = load_case("moving_com"), tmp_path_factory.mktemp("forces")
     (directory / "umbrella.colvars").write_text(UMBRELLA_INPUT)
@@ -130,7 +130,7 @@ def pushed(model_file, tmp_path_factory) -> Run:
         model_file("moving_com"), STEPS, options="precision double", pair=pair
     )
     parts.append(too_early.replace("final.dump", "too_early.dump"))
-    run = lammps_runner(directory)("\nclear\n".join(parts), system)
+    run = lammps_runner(directory, fork_server)("\nclear\n".join(parts), system)
     assert run.returncode == 0, run.output
     return run
 

@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.kernels.network import MAX_ORDER
 from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.network import quick_construction
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
-from lammps_trajcast.runtime.stages import make_stages
+from lammps_trajcast.runtime.stages import make_stages, runs_on_prediction_kernels
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -213,8 +212,8 @@ class Predictor:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         fused = kernels == "fused" and self.device.type == "cpu"
-        compiled = fused and data.architecture.max_rotation_order <= MAX_ORDER
-        with quick_construction(evaluated=not compiled) if fused else nullcontext():
+        bare = runs_on_prediction_kernels(data.architecture, self.device, kernels)
+        with quick_construction(evaluated=not bare) if fused else nullcontext():
             network = model.build(dtype=torch.float64)
         self._conservation = copy.deepcopy(network.conservation)
         # From targets to displacements, and velocities in the units of the run.

@@ -263,6 +263,11 @@ class KernelStages(Stages):
         return targets
 
 
+def runs_on_prediction_kernels(arch: Architecture, device: torch.device, kernels: str) -> bool:
+    """Return whether these stages need a network's weights alone, not its layers."""
+    return kernels == "fused" and device.type == "cpu" and arch.max_rotation_order <= MAX_ORDER
+
+
 def make_stages(
     network: TrajCast,
     arch: Architecture,
@@ -289,7 +294,7 @@ def make_stages(
         ImportError: the Triton kernels are wanted and Triton is not installed.
     """
     network = network.eval()
-    if kernels == "fused" and device.type == "cpu" and arch.max_rotation_order <= MAX_ORDER:
+    if runs_on_prediction_kernels(arch, device, kernels):
         return KernelStages(NetworkKernels(network, arch, dtype, tolerance))
     network = network.to(dtype=dtype, device=device)
     if kernels == "plain":
