@@ -1,6 +1,6 @@
 """LAMMPS in a fork of a process that has imported torch: a run of a few steps in a second.
 
-An ``lmp`` of its own imports torch and e3nn first, four more seconds for each run, which was most of
+An ``lmp`` of its own imports torch and e3nn first, four more seconds for each run, most of
 the time of these tests. Here they are imported once; what LAMMPS prints, its error messages and its
 exit code are those of ``lmp``. (The fork server of ``multiprocessing`` is one for a process, with
 the environment of that process, and the workers of training have it.)
