@@ -25,7 +25,8 @@ from lammps_trajcast.kernels.tables import (
     velocity_function,
 )
 from lammps_trajcast.model.architecture import Architecture, GateActivations, ParityActivations
-from lammps_trajcast.model.network import TrajCast, compile_network, quick_construction
+from lammps_trajcast.model.codegen import quick_construction
+from lammps_trajcast.model.network import TrajCast, compile_network
 
 SOURCES = Path(__file__).parents[1] / "fix_src" / "kernels"
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from conftest import PARITY, PARITY_CASES, System, load_case
 from reference import Reference, assert_close
 
 from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.runtime import predictor as predictor_module
 from lammps_trajcast.runtime.bridge import FAILED, LOST, OK, Bridge
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.halo import Halo, Traffic
@@ -39,6 +41,49 @@ def test_predictor_gives_the_published_step(name, model_file) -> None:
     assert_close(after.velocities, published["velocity"] @ system.rotation, 1e-10)
     assert predictor.cutoff == system.cutoff
     assert list(predictor.masses) == system.masses
+
+
+def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
+    """A second opening finds those of the first; other weights or another precision do not."""
+    made: list[torch.dtype] = []
+
+    class Watched(predictor_module.NetworkKernels):
+        def __init__(self, network, arch, dtype) -> None:
+            made.append(dtype)
+            super().__init__(network, arch, dtype)
+
+    monkeypatch.setattr(predictor_module, "NetworkKernels", Watched)
+    monkeypatch.setattr(predictor_module, "_last", None)
+    monkeypatch.setattr(predictor_module, "_prepared", weakref.WeakValueDictionary())
+    path, elements = str(model_file("quartz_l2")), ["Si", "O"]
+    other = ModelFile.load(path)
+    name = "interactions.0.linear_updates.weight"
+    other.state_dict[name] = 1.1 * other.state_dict[name]
+    other.save(tmp_path / "other.safetensors")
+    frame = frame_of(load_case("quartz_l2"))
+
+    def step(path: str, **options: str) -> tuple[Predictor, np.ndarray]:
+        predictor = Predictor.from_file(path, elements, **options)
+        return predictor, predictor.step(frame).velocities
+
+    one, first = step(path, precision="double")
+    # At the same time and, since it was the last, after both are closed.
+    two, second = step(path, precision="double")
+    assert len(made) == 1
+    del one, two
+    again, third = step(path, precision="double")
+    assert len(made) == 1
+    assert np.array_equal(first, second) and np.array_equal(first, third)
+
+    _, single = step(path, precision="single")
+    assert made == [torch.float64, torch.float32]
+    _, changed = step(str(tmp_path / "other.safetensors"), precision="double")
+    assert len(made) == 3
+    assert np.abs(changed - first).max() > 10.0 * np.abs(single - first).max()
+    # Nothing holds those that neither were the last nor are in use.
+    assert len(predictor_module._prepared) == 2
+    del again
+    assert len(predictor_module._prepared) == 1
 
 
 def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:

@@ -6,9 +6,13 @@ import sys
 import e3nn
 import pytest
 import torch
+from e3nn import o3
+from e3nn.util.codegen import CodeGenMixin
+from models import tiny_model
 from test_network_parity import Case
 
-from lammps_trajcast.model.network import quick_construction
+from lammps_trajcast.model import codegen
+from lammps_trajcast.model.codegen import quick_construction
 
 
 @pytest.mark.parametrize("name", ["quartz_l2", "benzene_angular"])
@@ -21,6 +25,51 @@ def test_quick_construction_makes_the_same_network(name: str) -> None:
     for field in ("displacement", "velocity"):
         wanted = torch.from_numpy(case.expected[field])
         assert float((getattr(found, field) - wanted).abs().max() / wanted.abs().max()) < 1e-11
+
+
+def test_code_is_written_once_and_shared_by_no_two_networks(monkeypatch) -> None:
+    """A second network has its own copy: one in single precision does not change the other."""
+    monkeypatch.setattr(codegen, "_made", {})
+    made = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        made.append(Case("quartz_l2").model.build(torch.float64))
+        number = len(codegen._made)
+    # Two equal layers need less than twice the code of one, a second network none.
+    assert (
+        len(codegen._made)
+        == number
+        < 0.7 * sum(isinstance(module, CodeGenMixin) for module in made[0].modules())
+    )
+    made[0].to(torch.float32)
+    case = Case("quartz_l2")
+    with torch.no_grad():
+        found = made[1](*case.inputs())
+    for field in ("displacement", "velocity"):
+        wanted = torch.from_numpy(case.expected[field])
+        assert float((getattr(found, field) - wanted).abs().max() / wanted.abs().max()) < 1e-11
+
+
+def test_code_of_a_type_is_of_this_type(monkeypatch) -> None:
+    """Coefficients have the type that was the default when they were made."""
+    monkeypatch.setattr(codegen, "_made", {})
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            with codegen.remembered_code():
+                product = o3.FullTensorProduct("1o", "1o")
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert {buffer.dtype for buffer in product.buffers() if buffer.is_floating_point()} == {
+            dtype
+        }
+
+
+def test_random_weights_do_not_depend_on_what_was_made_before(monkeypatch) -> None:
+    monkeypatch.setattr(codegen, "_made", {})
+    one, other = (tiny_model().state_dict for _ in range(2))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_network_without_code_says_so() -> None:

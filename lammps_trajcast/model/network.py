@@ -1,19 +1,15 @@
 """The TrajCast network: one class for training, serial and parallel runs."""
 
-import functools
-import math
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
 
-import e3nn
 import torch
 from e3nn.util.jit import compile_mode
 from e3nn.util.jit import script as e3nn_script
-from torch import Tensor, fx
+from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.codegen import remembered_code
 from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.embedding import EdgeEmbeddingLayer, NodeEmbeddingLayer
 from lammps_trajcast.model.interaction import Interaction
@@ -30,60 +26,6 @@ def _double_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-@contextmanager
-def quick_construction(evaluated: bool = True) -> Iterator[None]:
-    """Networks made inside skip e3nn's search for the best order of contractions.
-
-    That takes half of the time of construction, and is in vain where only the weights and paths of
-    a network are wanted: the fused kernels evaluate it.
-
-    Args:
-        evaluated: False if not even e3nn's code for tensor products and linear maps is wanted, most
-            of the rest of the time. Layers of such a network raise AssertionError.
-    """
-    before = e3nn.get_optimization_defaults()["optimize_einsums"]
-    e3nn.set_optimization_defaults(optimize_einsums=False)
-    try:
-        with nullcontext() if evaluated else _without_code():
-            yield
-    finally:
-        e3nn.set_optimization_defaults(optimize_einsums=before)
-
-
-@contextmanager
-def _without_code() -> Iterator[None]:
-    # The packages hide modules of these names behind functions.
-    linears = sys.modules.get("e3nn.o3._linear")
-    products = sys.modules.get("e3nn.o3._tensor_product._tensor_product")
-
-    def linear(_in: Any, _out: Any, instructions: Any, *_: Any, **__: Any) -> tuple[Any, int, int]:
-        weights = sum(math.prod(path.path_shape) for path in instructions if path.i_in != -1)
-        biases = sum(math.prod(path.path_shape) for path in instructions if path.i_in == -1)
-        return _code_that_fails(), weights, biases
-
-    product = [lambda *_: _code_that_fails()]
-    with ExitStack() as changes:
-        for module, name, instead in (
-            (linears, "_codegen_linear", linear),
-            (products, "_CODEGEN_PROVIDERS_LEFT_RIGHT", product),
-            (products, "_CODEGEN_PROVIDERS_RIGHT", product),
-        ):
-            # In a version of e3nn that has another name for it the code is made, no other harm.
-            if hasattr(module, name):
-                changes.callback(setattr, module, name, getattr(module, name))
-                setattr(module, name, instead)
-        yield
-
-
-@functools.cache
-def _code_that_fails() -> fx.GraphModule:
-    graph = fx.Graph()
-    inputs = [graph.placeholder(name, torch.Tensor) for name in ("x", "y", "z")]
-    graph.call_function(torch._assert, args=(False, "made by quick_construction(evaluated=False)"))
-    graph.output(inputs[0])
-    return fx.GraphModule(torch.nn.Module(), graph)
 
 
 @compile_mode("script")
@@ -106,7 +48,7 @@ class TrajCast(torch.nn.Module):
                 data, the units of the read-out.
         """
         super().__init__()
-        with _double_default():
+        with _double_default(), remembered_code():
             self.embedding = NodeEmbeddingLayer(arch)
             self.edge_embedding = EdgeEmbeddingLayer(arch)
             irreps = self.embedding.irreps_out

@@ -3,6 +3,7 @@
 import copy
 import importlib.util
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -12,13 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lammps_trajcast.kernels.network import NetworkKernels
 from lammps_trajcast.kernels.tables import TableError
+from lammps_trajcast.model.codegen import quick_construction
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
-from lammps_trajcast.model.network import quick_construction
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
-from lammps_trajcast.runtime.stages import make_stages, runs_on_prediction_kernels
+from lammps_trajcast.runtime.stages import (
+    KernelStages,
+    Stages,
+    make_stages,
+    runs_on_prediction_kernels,
+)
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -109,6 +116,40 @@ class _Outcome(NamedTuple):
     sums: Tensor  # (1, 10) see Conservation.linear_sums
     broken: Tensor  # (any,) atoms whose prediction is not a number
     check_sums: NDArray[np.float64]  # (NUM_CHECK_SUMS,) of this rank
+
+
+class _Prepared:
+    """Of a model and a precision, what all predictors of a process can use: nothing of it changes.
+
+    Making it takes ten times as long as the rest of opening a model.
+    """
+
+    def __init__(self, model: ModelFile, dtype: torch.dtype) -> None:
+        with quick_construction(evaluated=False):
+            network = model.build(dtype=torch.float64).eval()
+        self.kernels = NetworkKernels(network, model.metadata.architecture, dtype)
+        self.conservation = network.conservation
+
+
+_prepared: weakref.WeakValueDictionary[tuple[str, torch.dtype], _Prepared] = (
+    weakref.WeakValueDictionary()
+)
+_last: _Prepared | None = None
+
+
+def _prepare(model: ModelFile, dtype: torch.dtype, fingerprint: str) -> _Prepared:
+    """Return it from an open predictor or the one made last, in case that is closed; or make it.
+
+    So `clear` and the same fix again, or a loop in Python, find what the run before left.
+    """
+    global _last
+    key = fingerprint, dtype
+    found = _prepared.get(key)
+    if found is None:
+        _last = None  # may free its memory before there is more
+        found = _prepared[key] = _Prepared(model, dtype)
+    _last = found
+    return found
 
 
 class _Attempt:
@@ -211,21 +252,27 @@ class Predictor:
 
         if num_threads is not None:
             torch.set_num_threads(num_threads)
-        fused = kernels == "fused" and self.device.type == "cpu"
-        bare = runs_on_prediction_kernels(data.architecture, self.device, kernels)
-        with quick_construction(evaluated=not bare) if fused else nullcontext():
-            network = model.build(dtype=torch.float64)
-        self._conservation = copy.deepcopy(network.conservation)
+        self.fingerprint = model.fingerprint()
+        try:
+            if runs_on_prediction_kernels(data.architecture, self.device, kernels):
+                self._prepared = _prepare(model, self.dtype, self.fingerprint)
+                self._conservation = self._prepared.conservation
+                self._stages: Stages = KernelStages(self._prepared.kernels)
+            else:
+                fused = kernels == "fused" and self.device.type == "cpu"
+                with quick_construction() if fused else nullcontext():
+                    network = model.build(dtype=torch.float64)
+                self._conservation = copy.deepcopy(network.conservation)
+                self._stages = make_stages(
+                    network, data.architecture, self.dtype, self.device, kernels
+                )
+        except TableError as error:
+            raise PredictorError(str(error)) from error
         # From targets to displacements, and velocities in the units of the run.
         ratios = torch.tensor([1.0, 1.0, 1.0] + [self._time_ratio] * 3, dtype=torch.float64)
         self._scales = self._conservation.rms * ratios
-        try:
-            self._stages = make_stages(network, data.architecture, self.dtype, self.device, kernels)
-        except TableError as error:
-            raise PredictorError(str(error)) from error
         self._buffers = [torch.empty(0, dtype=self.dtype, device=self.device) for _ in range(2)]
         self.halo = MpiHalo(place.communicator, self.device) if place else Halo()
-        self.fingerprint = model.fingerprint()
         self._species_of_type = torch.tensor([-1, *index])
 
     @classmethod
