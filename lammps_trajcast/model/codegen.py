@@ -59,10 +59,25 @@ def _once(write: Codegen) -> Codegen:
             if len(_made) >= _MOST:
                 _made.clear()
             _made[key] = write(*arguments, **options)
-        # A module of one network may become single precision, or move to a GPU.
-        return copy.deepcopy(_made[key])
+        made = _made[key]
+        return (_copied(made[0]), *made[1:]) if isinstance(made, tuple) else _copied(made)
 
     return remember
+
+
+def _copied(code: fx.GraphModule) -> fx.GraphModule:
+    """Return a module with the same code and buffers of its own.
+
+    One network may become single precision, or move to a GPU. (Other copies compile anew.)
+    """
+    found: fx.GraphModule = object.__new__(type(code))
+    found.__dict__.update(code.__dict__)
+    found._buffers = {
+        name: None if buffer is None else buffer.clone() for name, buffer in code._buffers.items()
+    }
+    found._modules = {name: copy.deepcopy(module) for name, module in code._modules.items()}
+    found._parameters = copy.deepcopy(code._parameters)
+    return found
 
 
 @contextmanager
