@@ -44,6 +44,7 @@ SHARED_RUNS = {
     "test_fix_errors",
     "test_fix_forces",
     "test_guards",
+    "test_network_parity",
     "test_record",
     "test_training",
     "test_validate",
@@ -301,6 +302,15 @@ def lammps_runner(directory: Path, server: ForkServer | None = None):
         return Run(finished.returncode, finished.stdout, directory)
 
     return run
+
+
+@pytest.fixture
+def unoptimized():
+    """TorchScript as the fix runs it: compiled, without an optimisation for each shape."""
+    import torch
+
+    with torch.jit.optimized_execution(False):
+        yield
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ from lammps_trajcast.model.architecture import Architecture, GateActivations, Pa
 from lammps_trajcast.model.codegen import quick_construction
 from lammps_trajcast.model.network import TrajCast, compile_network
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 SOURCES = Path(__file__).parents[1] / "fix_src" / "kernels"
 
 

@@ -15,6 +15,8 @@ from lammps_trajcast.model.network import TrajCast, compile_network
 from lammps_trajcast.model.shapes import weight_shapes
 from lammps_trajcast.runtime.graph import build_graph
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
@@ -63,11 +65,23 @@ def case(request) -> Case:
     return Case(request.param)
 
 
+@pytest.fixture(scope="module")
+def compiled_network(case: Case) -> torch.jit.ScriptModule:
+    """In double precision. TorchScript takes seconds to compile one."""
+    return compile_network(case.model.build(torch.float64))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
-def test_parity(case: Case, dtype: torch.dtype, compiled: bool) -> None:
-    network = case.model.build(dtype)
-    run = compile_network(network) if compiled else network
+def test_parity(
+    case: Case, dtype: torch.dtype, compiled: bool, request: pytest.FixtureRequest
+) -> None:
+    if not compiled:
+        run: torch.nn.Module = case.model.build(dtype)
+    elif dtype == torch.float64:
+        run = request.getfixturevalue("compiled_network")
+    else:
+        run = compile_network(case.model.build(dtype))
     inputs = [x.to(dtype) if x.is_floating_point() else x for x in case.inputs()]
     with torch.no_grad():
         out = run(*inputs)
@@ -81,9 +95,9 @@ def test_parity(case: Case, dtype: torch.dtype, compiled: bool) -> None:
         assert deviation < TOLERANCE[dtype] * np.abs(wanted).max()
 
 
-def test_layers_one_at_a_time(case: Case) -> None:
+def test_layers_one_at_a_time(case: Case, compiled_network: torch.jit.ScriptModule) -> None:
     """The layers called by themselves give the numbers of the whole."""
-    network = compile_network(case.model.build(torch.float64))
+    network = compiled_network
     species, positions, velocities, masses, vectors, receivers, senders = case.inputs()
     with torch.no_grad():
         nodes = network.embedding(species, velocities)

@@ -16,6 +16,8 @@ from lammps_trajcast.model.network import TrajCast, compile_network
 from lammps_trajcast.model.shapes import weight_shapes
 from lammps_trajcast.runtime.stages import make_stages
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 VARIANTS = {
     "solid": {"velocity_harmonics": "solid", "velocity_scale": 0.03},
     "both": {"message_features": "both"},
