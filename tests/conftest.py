@@ -305,6 +305,21 @@ def lammps_runner(directory: Path, server: ForkServer | None = None):
 
 
 @pytest.fixture
+def forked_runs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
+    """Runs of `validate` and `equalize` in forks of a process that has imported torch."""
+    from lammps_trajcast.validation.runner import FailedRunError, Runner
+
+    def execute(self: Runner, _name: str, place: Path, words: list[str], _steps: int) -> None:
+        options = ["-log", str(place / "log.lammps"), *words]
+        script = str(place / "in.lmp")
+        code, output = fork_server.run(self.home, script, options, POTENTIALS, 600.0)
+        if code != 0:
+            raise FailedRunError(next(line for line in output.splitlines() if "ERROR" in line))
+
+    monkeypatch.setattr(Runner, "_execute", execute)
+
+
+@pytest.fixture
 def unoptimized():
     """TorchScript as the fix runs it: compiled, without an optimisation for each shape."""
     import torch

@@ -96,12 +96,14 @@ def kinetic_gains(directory: Path, name: str) -> list[float]:
     network = model.build(torch.float64)
     pairs = TrajectoryPairs([directory / "data.h5"], "test")
     sums = np.zeros((2, 2))
-    for sample in GraphPairs(pairs, CUTOFF):
-        batch = collate([sample])
+    samples = list(GraphPairs(pairs, CUTOFF))
+    for first in range(0, len(samples), 20):
+        batch = collate(samples[first : first + 20])
         with torch.no_grad():
             found = network(
                 *(batch.species, batch.positions, batch.velocities, batch.masses),
                 *(batch.edge_vectors, batch.receivers, batch.senders),
+                *(batch.system, batch.num_systems),
             )
         for side, velocity in enumerate((found.velocity, batch.velocity_after)):
             squares = velocity.square().sum(1)

@@ -51,7 +51,7 @@ def frame(seed: int, periodic: bool = True, count: int = 14) -> Batch:
 def test_velocities_in_equilibrium(angular: bool) -> None:
     """Draw velocities from the Maxwell distribution, fix the momenta, and average."""
     batch = frame(1, periodic=not angular, count=6)
-    mass, temperature, draws = batch.masses[:, None], 300.0, 4000
+    mass, temperature, draws = batch.masses[:, None], 300.0, 2500
     random = np.random.default_rng(2)
     x = batch.positions - (mass * batch.positions).sum(0) / mass.sum()
     total, squares = 0.0, 0.0
@@ -183,13 +183,14 @@ def equalize(home: Path, *more: object) -> tuple[int, str, str]:
     return invoke("equalize", home / "validate.yaml", *words, *more)
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was made wrong on purpose gets better; what was run is not run again."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    words = ("--rounds", 3, "--rate", 0.01)
+    words = ("--rounds", 2, "--rate", 0.01)
     status, out, error = equalize(home, *words, "-o", home / "first.safetensors")
     assert status == 0, error
-    assert out.count("round") == 3 and "Si " in out
+    assert out.count("round") == 2 and "Si " in out
     before = ModelFile.load(home / "quartz.safetensors")
     after = ModelFile.load(home / "first.safetensors")
     found, known = after.metadata.provenance, before.metadata.provenance
@@ -197,7 +198,7 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The same system, other frames, and a change that must not cost much.
     for name in ("test_error_displacement", "test_error_velocity"):
         assert found[name] < 1.5 * known[name]
-    assert "3 rounds" in after.metadata.provenance["equalized"]
+    assert "2 rounds" in after.metadata.provenance["equalized"]
     changed = {
         name
         for name, weights in after.state_dict.items()
@@ -221,6 +222,7 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.fingerprint() == after.fingerprint()
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_the_wanted_effect_is_the_effect(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change for a kind of motion changes what a step gives it, by as much as was asked."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -254,6 +256,7 @@ def test_the_wanted_effect_is_the_effect(home: Path, monkeypatch: pytest.MonkeyP
     assert float(relative[0]) < -5e-4 and float(relative[1]) > 5e-4
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_a_run_that_a_guard_stopped(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next begins anew; after too few frames there is nothing to learn."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
