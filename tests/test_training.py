@@ -2,6 +2,7 @@
 
 import csv
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -541,6 +542,33 @@ def test_training_starts_from_a_model(tmp_path: Path, trained: Path, dataset: Pa
     start = {"start_from": trained / "model.safetensors"}
     train(TrainingConfig.load(path).model_copy(update=start), progress=False)
     same_weights(tmp_path, trained, 1e-12)
+
+
+def test_training_starts_from_a_model_for_another_horizon(
+    tmp_path: Path, trained: Path, dataset: Path
+) -> None:
+    """Its weights stay, its predictions scale with the data: in twice the time twice as far."""
+    longer = tmp_path / "longer.h5"
+    shutil.copy(dataset, longer)
+    with h5py.File(longer, "r+") as file:
+        file.attrs["horizon"] = 2.0 * HORIZON
+        for segment in file["segments"].values():
+            pairs = segment["pairs"][:-1] + np.array([0, 1])
+            del segment["pairs"]
+            segment["pairs"] = pairs
+    # Nothing learned, and no read-out solved for.
+    rates = {"learning_rate": 1e-30, "final_learning_rate": 0.0, "read_out_pairs": 0}
+    path = write_config(tmp_path, longer, **rates, steps=10)
+    start = {"start_from": trained / "model.safetensors"}
+    train(TrainingConfig.load(path).model_copy(update=start), progress=False)
+    same_weights(tmp_path, trained, 1e-12)
+    before, after = (
+        ModelFile.load(directory / "model.safetensors").metadata
+        for directory in (trained, tmp_path)
+    )
+    assert after.timestep == 2.0 * before.timestep
+    assert after.rms_displacement == pytest.approx(2.0 * before.rms_displacement)
+    assert after.rms_velocity == pytest.approx(before.rms_velocity)
 
 
 def test_training_refuses_another_start(tmp_path: Path, trained: Path, dataset: Path) -> None:

@@ -115,7 +115,7 @@ class TrainingConfig(_Section):
     Paths are relative to the YAML file. ``dataset`` is a file, a directory of .h5 files, a pattern
     with * in it, or a list of these. ``directory`` takes checkpoints, logs and the learning curve;
     ``output`` is the model file with the best weights. ``start_from`` is a model file whose
-    weights, architecture and scales training begins with.
+    weights and architecture training begins with, and whose scales if it is for the same horizon.
 
     ``devices`` processes, each with a device of the kind ``accelerator``, share every mini-batch.
     For each of them ``workers`` processes read frames and build graphs ahead of it; with 0 it does

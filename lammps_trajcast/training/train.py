@@ -93,18 +93,17 @@ def rms_of_elements(statistics: Statistics) -> torch.Tensor:
 
 
 def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
-    """Return the model that training begins with, if it is for the same system and horizon."""
+    """Return the model that training begins with, if it is for the same elements."""
     assert config.start_from is not None
     try:
         start = ModelFile.load(config.start_from)
     except ModelFileError as error:
         raise TrainingError(f"start_from: {error}") from None
     data = start.metadata
-    if list(data.species) != pairs.elements or data.timestep != pairs.horizon:
+    if list(data.species) != pairs.elements:
         raise TrainingError(
-            f"start_from: {config.start_from} is for {' '.join(data.species)} and "
-            f"{data.timestep:g} fs, the data set for {' '.join(pairs.elements)} and "
-            f"{pairs.horizon:g} fs; take a model and a data set that fit"
+            f"start_from: {config.start_from} is for {' '.join(data.species)}, the data set for "
+            f"{' '.join(pairs.elements)}; take a model and a data set that fit"
         )
     # The scales come from the data set that the model was first trained on.
     wanted = config.network.model_dump(exclude={"speed_limit_rms"})
@@ -309,6 +308,8 @@ def train(
     start = None if config.start_from is None else _load_start(config, splits["train"])
     if start is not None:
         architecture = start.metadata.architecture
+    # In a longer step atoms go farther: in units of their rms it is much the same.
+    if start is not None and start.metadata.timestep == splits["train"].horizon:
         rms = (start.metadata.rms_displacement, start.metadata.rms_velocity)
     module = TrainingModule(
         *(architecture, rms, options, config.precision, config.kernels),
