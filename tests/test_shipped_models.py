@@ -21,6 +21,7 @@ LENGTHS = {
 MODELS = sorted(EXAMPLES.glob("*/*.safetensors"))
 
 
+@pytest.mark.usefixtures("forked_runs")
 @pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
 def test_shipped_model_steps_as_its_reference(path: Path, tmp_path: Path) -> None:
     """Single steps in LAMMPS end where the reference's own integrator does."""
