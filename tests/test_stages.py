@@ -12,6 +12,8 @@ from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.stages import Stages, make_stages
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 
 @pytest.fixture(params=["plain", "fused"])
 def kernels(request) -> str:
