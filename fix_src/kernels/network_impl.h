@@ -653,6 +653,7 @@ public:
       : lmax(ends.lmax), channels(ends.channels), num_species(ends.num_species),
         blocks((ends.channels + kLanes - 1) / kLanes),
         scalars(ends.scalars, 1, ends.channels, blocks), vectors(ends.vectors),
+        speed_limit(ends.speed_limit),
         inverse_scale(ends.velocity_scale > 0.0 ? 1.0 / ends.velocity_scale : 0.0),
         directions(int64_t(ends.lmax) * blocks * kLanes),
         read_out_weights(int64_t(2) * blocks * kLanes) {
@@ -774,21 +775,32 @@ private:
   int lmax, channels, num_species, blocks;
   Table<T> scalars;
   int64_t vectors;
+  double speed_limit;                    // of what tables are looked up by; 0: none
   double inverse_scale;                  // of velocities, for solid harmonics; 0: spherical ones
   Array<T> directions, read_out_weights; // (lmax, blocks, 16) and (2, blocks, 16)
   std::vector<Layer<T>> layers;
 
   int64_t num_harmonics() const { return int64_t(lmax + 1) * (lmax + 1); }
 
-  // Speed of the velocity (x, y, z), which becomes what its harmonics are taken of.
+  // Where tables are looked up for the velocity (x, y, z), which becomes what its harmonics are
+  // taken of.
   double speed(double &x, double &y, double &z) const {
     if (inverse_scale == 0.0)
-      return normalize(x, y, z);
+      return limited(normalize(x, y, z));
     const double length = std::sqrt(x * x + y * y + z * z);
     x *= inverse_scale;
     y *= inverse_scale;
     z *= inverse_scale;
-    return length;
+    return limited(length);
+  }
+
+  double limited(double length) const {
+    if (speed_limit == 0.0)
+      return length;
+    // From a hundred times the limit on nothing changes; not a number stays that.
+    const double ratio = std::min(length / speed_limit, 100.0);
+    const double square = ratio * ratio, fourth = square * square;
+    return speed_limit * ratio / std::sqrt(std::sqrt(std::sqrt(1.0 + fourth * fourth)));
   }
 
   // Atoms worked on together: their sums should stay in the second-level cache.

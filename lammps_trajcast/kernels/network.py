@@ -375,6 +375,7 @@ class _Builder:
             "channels": channels,
             "num_species": len(self._species),
             "scalars": self._table(scalars, np.arange(1), np.ones(1)),
+            "speed_limit": self._arch.speed_limit or 0.0,
             "velocity_scale": self._arch.velocity_scale or 0.0,
             "directions": self._doubles(directions.numpy()),
             "vectors": 0,

@@ -17,7 +17,7 @@ from e3nn import nn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.model.embedding import BesselBasis, NodeEmbeddingLayer, limited
+from lammps_trajcast.model.embedding import BesselBasis, NodeEmbeddingLayer
 
 TOLERANCE = {torch.float32: 5e-7, torch.float64: 1e-11}
 """Largest error of a table of each precision, relative to its largest value."""
@@ -232,15 +232,18 @@ def message_range(cutoff: float) -> tuple[float, float]:
 
 
 def fastest(embedding: NodeEmbeddingLayer) -> float:
-    """Return the speed beyond which the embedding of the speed does not change any more."""
+    """Return the speed beyond which the embedding of the speed does not change any more.
+
+    With a speed limit tables are of the limited speed, which ends there.
+    """
     if embedding.speed_limit > 0.0:
-        # The embedded speed is within 1e-12 of the limit there.
-        return 25.0 * embedding.speed_limit
+        return embedding.speed_limit
     # e^-36 times a few: nothing in double precision.
     return float(embedding.centres[-1]) + 6.0 * embedding.spacing
 
 
 def _speed_embedding(embedding: NodeEmbeddingLayer, species: int) -> Callable[[Tensor], Tensor]:
+    """Return the embedding of speeds (K,), those that a limit has been applied to."""
     centres = embedding.centres.double()
     size = centres.numel()
     weight = embedding.element_tp.weight.detach().double().view(size, embedding.num_species, size)
@@ -248,8 +251,6 @@ def _speed_embedding(embedding: NodeEmbeddingLayer, species: int) -> Callable[[T
     mixing = weight[:, species] / math.sqrt(size * embedding.num_species)
 
     def run(speed: Tensor) -> Tensor:
-        if embedding.speed_limit > 0.0:
-            speed = limited(speed, embedding.speed_limit)
         offset = (speed.unsqueeze(-1) - centres) / embedding.spacing
         return (torch.exp(-offset * offset) * embedding.speed_scale) @ mixing
 
