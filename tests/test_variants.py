@@ -153,6 +153,16 @@ def test_speed_limit(kernels: str) -> None:
         assert relative(slow, without.predict(species, 0.1 * limit * direction, *graph)) < 1e-8
 
 
+def test_a_speed_limit_needs_no_larger_tables() -> None:
+    """Functions end at the limit; that they get there at many times this speed is no matter."""
+    limited = variant("limited", channels=32)
+    without = limited.model_copy(update={"speed_limit": None})
+    sizes = [
+        NetworkKernels(network(arch), arch, torch.float64).bytes for arch in (limited, without)
+    ]
+    assert sizes[0] < 1.2 * sizes[1], sizes
+
+
 def test_natural_parity_alone() -> None:
     layers = network(variant("natural")).interactions
     assert all(ir.p == (-1) ** ir.l for layer in layers for _, ir in layer.irreps_out)
