@@ -27,7 +27,9 @@ Codegen = Callable[..., Any]
 
 
 @contextmanager
-def _replaced(linear: Callable[[Codegen], Codegen], product: Callable[[Codegen], Codegen]) -> Any:
+def _replaced(
+    linear: Callable[[Codegen], Codegen], product: Callable[[Codegen], Codegen]
+) -> Iterator[None]:
     """Functions of e3nn that write code, replaced by what is made of them."""
     # The packages hide modules of these names behind functions.
     linears = sys.modules.get("e3nn.o3._linear")
