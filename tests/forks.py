@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import IO, Any
@@ -59,7 +60,10 @@ class ForkServer:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-        output = directory / "output.of.fork"
+        # Not in the directory: others may run something there at the same time.
+        handle, name = tempfile.mkstemp(suffix=".fork")
+        os.close(handle)
+        output = Path(name)
         request = {
             "directory": str(directory),
             "script": script,
