@@ -433,6 +433,10 @@ def equalize(
     damping: Annotated[
         float, typer.Option(min=0.0, help="The same, of what a deviation has grown in a round.")
     ] = 0.0,
+    temperature: Annotated[
+        list[float] | None,
+        typer.Option(min=1.0, help="Of the runs, K; default: that of the YAML file. Repeatable."),
+    ] = None,
     lmp: Annotated[
         str | None, typer.Option(help='Command that starts LAMMPS, as "mpirun -np 4 lmp".')
     ] = None,
@@ -454,8 +458,9 @@ def equalize(
 
     def tell(number: int, seen: Round) -> None:
         temperatures = ", ".join(f"{name} {value:.1f} K" for name, value in seen.elements.items())
+        of_run = f" at {seen.temperature:g} K" if temperature and len(temperature) > 1 else ""
         typer.echo(
-            f"round {number:2}: {temperatures}; kinds of motion off by "
+            f"round {number:2}{of_run}: {temperatures}; kinds of motion off by "
             f"{100 * seen.deviation:.1f} % (+- {100 * seen.uncertainty:.1f}), "
             f"heat {100 * seen.heat:.3f} % a step, loss + {100 * seen.cost:.2f} %"
         )
@@ -465,7 +470,7 @@ def equalize(
         place = (directory or config.resolve().parent / "equalized").resolve()
         place.mkdir(parents=True, exist_ok=True)
         equalizer = Equalizer(
-            *(settings, place, dataset, duration, rate, damping),
+            *(settings, place, dataset, duration, rate, damping, temperature or ()),
             shlex.split(lmp) if lmp else None,
         )
         equalizer.run(rounds, tell).save(output)

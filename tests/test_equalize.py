@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from test_validate import SYSTEM, invoke, write_system
 
 from lammps_trajcast.data.dataset import Pair
-from lammps_trajcast.equipartition.equalize import SETTLING, Equalizer, gains
+from lammps_trajcast.equipartition.equalize import SETTLING, Course, Equalizer, Request, gains
 from lammps_trajcast.equipartition.last_layer import LastLayer
 from lammps_trajcast.equipartition.motions import BOLTZMANN, gradients, motions
 from lammps_trajcast.model.architecture import Architecture
@@ -223,13 +224,64 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("forked_runs")
+def test_several_temperatures(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each goes on from its own run, and one change answers to both."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ("--temperature", 200, "--temperature", 400, "--rounds", 2, "--rate", 0.01)
+    place, output = home / "both", home / "both.safetensors"
+    status, out, error = equalize(home, *words, "--directory", place, "-o", output)
+    assert status == 0, error
+    # A crystal of 72 atoms in 3.6 ps: far from exact, but the two are told apart.
+    for temperature, least, most in ((200, 150, 260), (400, 300, 500)):
+        (last,) = re.findall(rf"round  2 at {temperature} K: Si (\S+) K, O (\S+) K", out)
+        assert all(least < float(value) < most for value in last), out
+    provenance = ModelFile.load(output).metadata.provenance
+    assert "2 rounds of 120 steps at 200, 400 K" in provenance["equalized"]
+    for temperature in (200, 400):
+        first, second = sorted((place / "runs").glob(f"round?-{temperature}K-*"))
+        frames = [
+            (run / "frames.dump").read_text().split("ITEM: TIMESTEP") for run in (first, second)
+        ]
+        # The same state but for the step that is written with it.
+        assert frames[0][-1].split("ITEM: NUMBER")[1] == frames[1][1].split("ITEM: NUMBER")[1]
+
+
+def test_one_change_for_two_temperatures(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for at one temperature and at the other is done at both, as well as can be."""
+    config = ValidationConfig.load(home / "validate.yaml")
+    both = Equalizer(
+        *(config, home / "runs", [home / "nve.h5"], 3.6, 0.01), temperatures=(200.0, 400.0)
+    )
+    generator = torch.Generator().manual_seed(7)
+    size = both.layer.size
+    asked = {
+        temperature: Request(
+            torch.randn(3, size, generator=generator, dtype=torch.float64),
+            torch.tensor([1e-3, -2e-3, 0.0], dtype=torch.float64) * temperature / 200.0,
+            torch.full((3,), 1e-6, dtype=torch.float64),
+        )
+        for temperature in (200.0, 400.0)
+    }
+    monkeypatch.setattr(
+        Equalizer, "_answer", lambda _, number, course, *more: asked[course.temperature]
+    )
+    changes: list[torch.Tensor] = []
+    monkeypatch.setattr(both.layer, "add", lambda change: changes.append(change))
+    both.run(1, lambda *_: None)
+    for request in asked.values():
+        torch.testing.assert_close(
+            request.effect @ changes[0], request.wanted, rtol=1e-3, atol=1e-6
+        )
+
+
+@pytest.mark.usefixtures("forked_runs")
 def test_the_wanted_effect_is_the_effect(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change for a kind of motion changes what a step gives it, by as much as was asked."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = ValidationConfig.load(home / "validate.yaml")
     equalizer = Equalizer(config, home / "runs", [home / "nve.h5"], 3.6, 0.01)
-    _, trajectory = equalizer._sample(0, None)
-    _, _, effect, used = equalizer._observe(trajectory)
+    _, trajectory = equalizer._sample(0, Course(300.0))
+    _, _, effect, used = equalizer._observe(trajectory, 300.0)
     # The frames that the effect is averaged over.
     first = round(SETTLING * len(trajectory))
     batches = [equalizer._batch(trajectory, k) for k in range(first, len(trajectory), 2)]

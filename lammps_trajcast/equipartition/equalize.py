@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,17 +60,43 @@ def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Te
 class Round:
     """What a run showed.
 
-    elements: temperature of each element, K. deviation: root mean square deviation from
-    equipartition of all kinds of motion, relative. uncertainty: median of their uncertainties.
-    heat: that the thermostat took out in a step, over the kinetic energy. cost: growth of the loss
-    since the beginning, relative to it.
+    temperature: of the thermostat, K. elements: temperature of each element, K. deviation: root
+    mean square deviation from equipartition of all kinds of motion, relative. uncertainty: median
+    of their uncertainties. heat: that the thermostat took out in a step, over the kinetic energy.
+    cost: growth of the loss since the beginning, relative to it.
     """
 
+    temperature: float
     elements: dict[str, float]
     deviation: float
     uncertainty: float
     heat: float
     cost: float
+
+
+@dataclass
+class Course:
+    """The runs at one temperature.
+
+    before: the last one, if the next can go on from its end. last: deviations that :func:`gains`
+    returned.
+    """
+
+    temperature: float
+    before: Finished | None = None
+    last: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+
+class Request(NamedTuple):
+    """What a run asks of the change that follows it; K kinds of motion.
+
+    effect: (K, size) of the weights on energies, relative. wanted: (K,) relative change of the
+    energies in a step. uncertainty: (K,) of it.
+    """
+
+    effect: Tensor
+    wanted: Tensor
+    uncertainty: Tensor
 
 
 class Equalizer(Adjustment):
@@ -82,7 +109,8 @@ class Equalizer(Adjustment):
     kind of motion, against its deviation and in proportion to it; the change of the last layer is
     the one that does this at the least cost in the loss on the data set. What the thermostat takes
     out in a step is taken from all kinds alike. Over the rounds changes add up: an integral
-    controller.
+    controller. With several temperatures a round has a run at each, and the change answers to all:
+    what a step gives and takes depends on the temperature.
 
     Args:
         config: the system, its temperature and thermostat.
@@ -92,6 +120,7 @@ class Equalizer(Adjustment):
         rate: change of a kind's energy in one step over its deviation, both relative.
         damping: the same for what a deviation has grown since the round before. Without it the
             energies of motions that hardly exchange any swing from round to round.
+        temperatures: of the runs, K; by default that of the system alone.
         command: starts LAMMPS.
 
     Raises:
@@ -106,11 +135,13 @@ class Equalizer(Adjustment):
         duration: float,
         rate: float,
         damping: float = 0.0,
+        temperatures: Sequence[float] = (),
         command: Sequence[str] | None = None,
     ) -> None:
         length = next(iter(config.lengths))
         self.validation = Validation(config, length, directory / "runs", command)
         self.config, self.directory, self.rate, self.damping = config, directory, rate, damping
+        self.temperatures = list(temperatures) or [config.temperature]
         super().__init__(config.model, dataset)
         data = self.metadata
         self.horizons = round(duration * 1e3 / data.timestep / FRAMES) * FRAMES
@@ -131,70 +162,83 @@ class Equalizer(Adjustment):
         """
         factor = self._factor()
         changes = [torch.zeros(self.layer.size, dtype=torch.float64)]
-        before: Finished | None = None
-        last = torch.zeros(())
+        courses = [Course(temperature) for temperature in self.temperatures]
         for number in range(rounds):
-            finished, trajectory = self._sample(number, before)
-            heat = self._heat(finished)
-            # Stopped by a guard: the last state is no place to begin from.
-            before = finished if trajectory.steps[-1] == self.horizons else None
-            deviation, uncertainty, effect, used = self._observe(trajectory)
-            elements = 1.0 + deviation[: len(self.metadata.species)]
-            seen = Round(
-                {
-                    element: self.config.temperature * float(share)
-                    for element, share in zip(self.metadata.species, elements, strict=True)
-                },
-                float(deviation[used].square().mean().sqrt()),
-                float(uncertainty[used].median()),
-                heat,
-                float(changes[-1] @ self.cost @ changes[-1]),
-            )
-            tell(number + 1, seen)
-            energy = (1.0 + deviation).clamp_min(LEAST_ENERGY)
-            gain, last = gains(energy, last, self.rate, self.damping)
-            wanted = gain - HEAT_SHARE * seen.heat
-            energy = energy[used]
-            relative = effect[used] / energy[:, None]
-            doubt = (self.rate + self.damping) * uncertainty[used] / energy
-            change = self._change(factor, relative, wanted[used], doubt)
+            cost = float(changes[-1] @ self.cost @ changes[-1])
+            found = [self._answer(number, course, cost, tell) for course in courses]
+            change = self._change(factor, *(torch.cat(parts) for parts in zip(*found, strict=True)))
             self.layer.add(change)
             changes.append(changes[-1] + change)
         later = changes[(len(changes) + 1) // 2 :]
         self.layer.add(torch.stack(later).mean(0) - changes[-1])
         return self.with_errors(self._model(rounds))
 
-    def _sample(self, number: int, before: Finished | None) -> tuple[Finished, Trajectory]:
+    def _answer(
+        self, number: int, course: Course, cost: float, tell: Callable[[int, Round], None]
+    ) -> Request:
+        """Run the model at one temperature, and ask for a change."""
+        finished, trajectory = self._sample(number, course)
+        heat = self._heat(finished, course.temperature)
+        # Stopped by a guard: the last state is no place to begin from.
+        course.before = finished if trajectory.steps[-1] == self.horizons else None
+        deviation, uncertainty, effect, used = self._observe(trajectory, course.temperature)
+        elements = 1.0 + deviation[: len(self.metadata.species)]
+        seen = Round(
+            course.temperature,
+            {
+                element: course.temperature * float(share)
+                for element, share in zip(self.metadata.species, elements, strict=True)
+            },
+            float(deviation[used].square().mean().sqrt()),
+            float(uncertainty[used].median()),
+            heat,
+            cost,
+        )
+        tell(number + 1, seen)
+        energy = (1.0 + deviation).clamp_min(LEAST_ENERGY)
+        gain, course.last = gains(energy, course.last, self.rate, self.damping)
+        wanted = gain - HEAT_SHARE * seen.heat
+        energy = energy[used]
+        return Request(
+            effect[used] / energy[:, None],
+            wanted[used],
+            (self.rate + self.damping) * uncertainty[used] / energy,
+        )
+
+    def _sample(self, number: int, course: Course) -> tuple[Finished, Trajectory]:
         """Run the model with its present weights from the end of the run before."""
+        before, several = course.before, len(self.temperatures) > 1
         model = self._model(number)
         path = self.directory / f"round{number}.safetensors"
         model.save(path)
-        inputs = self.validation.inputs(self.config.temperature)
+        inputs = self.validation.inputs(course.temperature)
         text = inputs.sampling(self.horizons, self.horizons // FRAMES, before is None, number)
         variables = {"model": path}
         after = [model.fingerprint()]
         if before is not None:
             variables["start"] = before.directory / "frames.dump"
             after.append(before.key)
-        done = self.validation.runner.run(f"round{number}", text, variables, after)
+        name = f"round{number}" + (f"-{course.temperature:g}K" if several else "")
+        done = self.validation.runner.run(name, text, variables, after)
+        place = f"round {number + 1}" + (f" at {course.temperature:g} K" if several else "")
         if done.error:
-            raise SetupError(f"round {number + 1}: {done.error}; see {done.directory}")
+            raise SetupError(f"{place}: {done.error}; see {done.directory}")
         reader = self.validation.reader
         trajectory = reader.read(done.directory / "frames.dump", self.metadata.timestep)
         if len(trajectory) < FEWEST_FRAMES:
             raise SetupError(
-                f"round {number + 1}: the model was stopped after {int(trajectory.steps[-1])} of "
+                f"{place}: the model was stopped after {int(trajectory.steps[-1])} of "
                 f"{self.horizons} steps, too early to learn from; see {done.directory}/log.lammps"
             )
         return done, trajectory
 
-    def _heat(self, run: Finished) -> float:
+    def _heat(self, run: Finished, temperature: float) -> float:
         """Return what the thermostat took out in a step, relative to the kinetic energy.
 
         All motions together cannot show it: the thermostat holds their temperature. Zero if it
         does not count.
         """
-        if not self.validation.inputs(self.config.temperature).tallies:
+        if not self.validation.inputs(temperature).tallies:
             return 0.0
         (loop,) = run.loops()
         later = slice(round(SETTLING * len(loop.columns["Step"])), None)
@@ -202,7 +246,9 @@ class Equalizer(Adjustment):
         kinetic = loop.columns["KinEng"][later].mean()
         return float((taken[-1] - taken[0]) / (step[-1] - step[0]) / kinetic)
 
-    def _observe(self, trajectory: Trajectory) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _observe(
+        self, trajectory: Trajectory, temperature: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return deviations and uncertainties (K,), effects (K, size), and which are of use."""
         first = round(SETTLING * len(trajectory))
         frames = range(first, len(trajectory))
@@ -212,7 +258,6 @@ class Equalizer(Adjustment):
         angular = self.metadata.architecture.conserve_ang_mom
         for k in frames:
             batch = self._batch(trajectory, k)
-            temperature = self.config.temperature
             found.append(motions(batch, batch.velocities, temperature, self.cutoff, angular))
             if (k - first) % every == 0:
                 _, velocity = self.layer.predict(batch)
@@ -253,9 +298,10 @@ class Equalizer(Adjustment):
         return collate([Sample(pair, graph, [])])
 
     def _model(self, rounds: int) -> ModelFile:
+        temperatures = ", ".join(f"{temperature:g}" for temperature in self.temperatures)
         return self.model_file(
             "equalized",
-            f"{rounds} rounds of {self.horizons} steps at {self.config.temperature:g} K, rate "
+            f"{rounds} rounds of {self.horizons} steps at {temperatures} K, rate "
             f"{self.rate:g}{f', damping {self.damping:g}' if self.damping else ''}, "
             f"{self.config.name}",
         )
