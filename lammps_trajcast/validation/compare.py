@@ -120,11 +120,16 @@ def compare_curves(
         value=reference.distance(model.mean, scale),
         unit="%",
         limit=limit,
-        reference=f"block from the others {100.0 * own:.3g} %"
-        + (": blocks too short" if too_short else ""),
-        model=f"block from the others {100.0 * model.own_distance(scale):.3g} %",
+        reference=_scatter(reference, scale) + (": blocks too short" if too_short else ""),
+        model=_scatter(model, scale),
         noise=own / math.sqrt(len(reference.values)) if own else None,
     )
+
+
+def _scatter(curve: Blocks, scale: float) -> str:
+    if len(curve.values) < 2:
+        return ""
+    return f"block from the others {100.0 * curve.own_distance(scale):.3g} %"
 
 
 def relative(name: str, reference: Blocks, model: Blocks, unit: str, limit: float | None) -> Check:

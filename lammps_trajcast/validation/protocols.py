@@ -2,62 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.analysis.structure import radial_distributions
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
 from lammps_trajcast.validation import plots
-from lammps_trajcast.validation.compare import Check, Part, Plot
+from lammps_trajcast.validation.compare import Check, Part, Plot, compare_curves
 from lammps_trajcast.validation.config import ValidationConfig
 from lammps_trajcast.validation.scripts import Plan
 from lammps_trajcast.validation.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 
-# A trajectory and the reference's potential energy of its frames.
+# A trajectory and the reference's potential energy of its frames; the trajectory of a model that
+# was stopped is shorter than the reference's.
 Series = tuple[Trajectory, Floats]
 # Fluctuations of a few frames hide what changes slowly: series are averaged over this many parts.
 PARTS = 20
 
 
 def quench_parts(
-    config: ValidationConfig, plan: Plan, reference: Series, model: Series
+    config: ValidationConfig, plan: Plan, reference: Sequence[Series], model: Sequence[Series]
 ) -> list[Part]:
-    """Energy and displacement over time, and the structure at the end."""
-    observables = {}
-    for name, (frames, energy) in (("reference", reference), ("model", model)):
+    """Energy and displacement over time, and the structure at the end.
+
+    reference, model: of each run, from the same start.
+    """
+
+    def observe(series: Series) -> dict[str, Floats]:
+        frames, energy = series
         number = len(frames.species)
         moved = frames.positions - frames.positions[0]
-        observables[name] = {
+        return {
             "temperature, K": _temperature(frames, np.arange(number)),
             "potential energy per atom": energy[: len(frames)] / number,
             "mean-square displacement, Å²": np.mean(np.sum(moved**2, axis=2), axis=1),
         }
-    part = _over_time(config, plan, observables)
+
+    part = _over_time(config, plan, [observe(run) for run in reference], map(observe, model))
     settings = config.rdf
-    if settings is not None and bool(reference[0].pbc.all()):
-        part.checks.extend(_final_structure(config, reference[0], model[0]))
+    if settings is not None and bool(reference[0][0].pbc.all()):
+        part.checks.extend(
+            _final_structure(config, [run[0] for run in reference], [run[0] for run in model])
+        )
     return [part]
 
 
 def hot_half_parts(
-    config: ValidationConfig, plan: Plan, reference: Series, model: Series
+    config: ValidationConfig, plan: Plan, reference: Sequence[Series], model: Sequence[Series]
 ) -> list[Part]:
-    """Temperatures of both halves over time."""
-    first = reference[0]
-    heights = np.linalg.solve(first.cell.T, first.positions[0].T)[2] % 1.0
-    lower = heights < 0.5
-    observables = {}
-    for name, (frames, energy) in (("reference", reference), ("model", model)):
-        hot = _temperature(frames, np.flatnonzero(lower))
-        cold = _temperature(frames, np.flatnonzero(~lower))
-        observables[name] = {
-            "temperature of the hot half, K": hot,
-            "temperature of the cold half, K": cold,
+    """Temperatures of both halves over time. Arguments as of :func:`quench_parts`."""
+
+    def observe(series: Series, lower: NDArray[np.bool_]) -> dict[str, Floats]:
+        frames, energy = series
+        return {
+            "temperature of the hot half, K": _temperature(frames, np.flatnonzero(lower)),
+            "temperature of the cold half, K": _temperature(frames, np.flatnonzero(~lower)),
             "potential energy per atom": energy[: len(frames)] / len(frames.species),
         }
-    return [_over_time(config, plan, observables)]
+
+    halves = []
+    for frames, _ in reference:
+        heights = np.linalg.solve(frames.cell.T, frames.positions[0].T)[2] % 1.0
+        halves.append(heights < 0.5)
+    return [_over_time(config, plan, map(observe, reference, halves), map(observe, model, halves))]
 
 
 def _temperature(frames: Trajectory, atoms: NDArray[np.int64]) -> Floats:
@@ -66,65 +78,130 @@ def _temperature(frames: Trajectory, atoms: NDArray[np.int64]) -> Floats:
 
 
 def _over_time(
-    config: ValidationConfig, plan: Plan, observables: dict[str, dict[str, Floats]]
+    config: ValidationConfig,
+    plan: Plan,
+    reference: Iterable[dict[str, Floats]],
+    model: Iterable[dict[str, Floats]],
 ) -> Part:
+    """Compare means over the runs, of observables by name."""
     spacing = plan.every * plan.horizon * 1e-3
-    reference, model = observables["reference"], observables["model"]
+    known_runs, found_runs = list(reference), list(model)
     checks, lines = [], {}
-    for name, known in reference.items():
-        found = model[name]
-        common = min(len(known), len(found))
-        smooth = [
-            np.array([part.mean() for part in np.array_split(series[:common], min(PARTS, common))])
-            for series in (known, found)
-        ]
-        span = float(np.ptp(smooth[0]))
-        deviation = float(np.mean(np.abs(smooth[1] - smooth[0])))
-        checks.append(
-            Check(
-                f"{name}, over time",
-                value=deviation / span if span > 0.0 else float("inf"),
-                unit="%",
-                limit=config.tolerances.series,
-                reference=f"{smooth[0][0]:.5g} to {smooth[0][-1]:.5g}",
-                model=f"{smooth[1][0]:.5g} to {smooth[1][-1]:.5g}",
-            )
-        )
+    for name in known_runs[0]:
+        known = _table([run[name] for run in known_runs])
+        found = _table([run[name] for run in found_runs], known.shape[1])
+        checks.append(_series_check(name, known, found, spacing, config.tolerances.series))
         lines[name] = [
-            ("reference", spacing * np.arange(float(len(known))), known),
-            ("model", spacing * np.arange(float(len(found))), found),
+            (label, spacing * np.arange(float(table.shape[1])), _mean(table))
+            for label, table in (("reference", known), ("model", found))
         ]
+    runs = f"{len(known_runs)} runs" if len(known_runs) > 1 else "one run"
     return Part(
         "Over time",
-        f"Means over {PARTS} parts of the protocol: mean |difference| over the range that the "
-        "reference goes through.",
+        f"Means of {runs} over {PARTS} parts of the protocol: mean |difference| over the range "
+        "that the reference goes through.",
         checks,
-        [Plot("series", plots.series(lines, "time / ps", ""), "both from the same start")],
+        [Plot("series", plots.series(lines, "time / ps", ""), f"{runs}, both from the same start")],
     )
 
 
+def _table(runs: Sequence[Floats], length: int = 0) -> Floats:
+    """Return (runs, length or that of the longest); nothing known is NaN."""
+    table = np.full((len(runs), max(length, *(len(run) for run in runs))), np.nan)
+    for row, run in zip(table, runs, strict=True):
+        row[: len(run)] = run
+    return table
+
+
+def _mean(table: Floats) -> Floats:
+    """Return means over runs, of those that go so far."""
+    number = np.sum(np.isfinite(table), axis=0)
+    return np.nansum(table, axis=0) / np.where(number > 0, number, np.nan)
+
+
+def _series_check(
+    name: str, known: Floats, found: Floats, spacing: float, tolerance: float | None
+) -> Check:
+    """Compare a series (runs, times) of reference and model; spacing of the times in ps."""
+    # A run of the reference counts only as long as the model's from the same start goes.
+    known = np.where(np.isfinite(found), known, np.nan)
+    length = int(np.max(np.sum(np.isfinite(found), axis=1)))
+    smooth = [_parts(_mean(series)[:length]) for series in (known, found)]
+    span = float(np.ptp(smooth[0]))
+    if span == 0.0:
+        return Check(f"{name}, over time", value=float("inf"), unit="%", limit=tolerance)
+    deviation = np.abs(smooth[1] - smooth[0]) / span
+    error = _errors((found - known)[:, :length] / span)
+    words = f"{smooth[1][0]:.5g} to {smooth[1][-1]:.5g}"
+    if tolerance is not None and error is not None:
+        ends = spacing * np.cumsum([len(part) for part in _split(known[0, :length])])
+        beyond = np.flatnonzero(deviation > tolerance + 2.0 * error)
+        until = ends[beyond[0] - 1] if beyond.size and beyond[0] else 0.0
+        words += f"; beyond {100.0 * tolerance:g} % from {until:.3g} ps" if beyond.size else ""
+    return Check(
+        f"{name}, over time",
+        value=float(deviation.mean()),
+        unit="%",
+        limit=tolerance,
+        reference=f"{smooth[0][0]:.5g} to {smooth[0][-1]:.5g}",
+        model=words,
+        # Mean of |x| of a normal distribution.
+        noise=None if error is None else float(error.mean() * np.sqrt(2.0 / np.pi)),
+    )
+
+
+def _parts(series: Floats) -> Floats:
+    return np.array([part.mean() for part in _split(series)])
+
+
+def _split(series: Floats) -> list[Floats]:
+    """Return at most PARTS parts of a series (times)."""
+    return np.array_split(series, min(PARTS, len(series)))
+
+
+def _errors(difference: Floats) -> Floats | None:
+    """Return the standard error of the mean over runs, in each part; None if one run goes so far.
+
+    difference: (runs, times).
+    """
+    smooth = np.array([_parts(run) for run in difference if np.isfinite(run).all()])
+    if len(smooth) < 2:
+        return None
+    return np.asarray(smooth.std(axis=0, ddof=1) / np.sqrt(len(smooth)))
+
+
 def _final_structure(
-    config: ValidationConfig, reference: Trajectory, model: Trajectory
+    config: ValidationConfig, reference: Sequence[Trajectory], model: Sequence[Trajectory]
 ) -> list[Check]:
     settings = config.rdf
     assert settings is not None
-    g = [
-        radial_distributions(
-            frames.positions[-max(len(frames) // 5, 1) :],
-            frames.cell,
-            frames.species,
-            frames.elements,
-            settings.r_max,
-            settings.bin_width,
+    known, found = (
+        [
+            radial_distributions(
+                frames.positions[-max(len(frames) // 5, 1) :],
+                frames.cell,
+                frames.species,
+                frames.elements,
+                settings.r_max,
+                settings.bin_width,
+            )
+            for frames in runs
+        ]
+        for runs in (reference, model)
+    )
+    checks = []
+    for pair in known[0]:
+        reference_g, model_g = (
+            Blocks(np.array([g[pair].y for g in runs])) for runs in (known, found)
         )
-        for frames in (reference, model)
-    ]
-    return [
-        Check(
-            f"g(r) {pair}, last fifth",
-            value=float(np.abs(g[1][pair].y - known.y).sum() / np.abs(known.y - 1.0).sum()),
-            unit="%",
-            limit=config.tolerances.rdf,
+        checks.append(
+            compare_curves(
+                f"g(r) {pair}, last fifth",
+                reference_g,
+                model_g,
+                scale=float(np.abs(reference_g.mean - 1.0).sum()),
+                tolerance=config.tolerances.rdf,
+                spreads=config.tolerances.spreads,
+            )
         )
-        for pair, known in g[0].items()
-    ]
+    return checks

@@ -296,32 +296,42 @@ class Inputs:
 
     # ---- protocols -------------------------------------------------------------------------------
 
-    def quench(self, start: float, stop: float, horizons: int, of_model: bool) -> str:
-        """The thermostat goes from one temperature to another. Writes series."""
+    def quench(self, start: float, stop: float, horizons: int, of_model: bool, run: int = 0) -> str:
+        """The thermostat goes from one temperature to another. Writes series.
+
+        run: its number, from 0; another start and other random numbers.
+        """
         what = f"quench from {start:g} to {stop:g} K"
         return _join(
-            self._protocol_start(what, start, of_model),
-            self._bath(start, stop, 1),
+            self._protocol_start(what, start, of_model, run),
+            self._bath(start, stop, 1 + run),
             self._series(horizons, of_model),
         )
 
-    def hot_half(self, cold: float, hot: float, horizons: int, of_model: bool) -> str:
-        """Half of the atoms at another temperature, no thermostat. Writes series."""
+    def hot_half(self, cold: float, hot: float, horizons: int, of_model: bool, run: int = 0) -> str:
+        """Half of the atoms at another temperature, no thermostat. Writes series.
+
+        run: its number, from 0; another start.
+        """
+        seed = self.config.seed + 1 + run
         heat = _join(
             "compute         height all property/atom zs",
             "run             0",
             'variable        lower atom "c_height < 0.5"',
             "group           lower variable lower",
-            f"velocity        lower create {hot:g} {self.config.seed + 1} mom yes dist gaussian",
+            f"velocity        lower create {hot:g} {seed} mom yes dist gaussian",
             "velocity        all zero linear",
         )
+        what = f"a half at {hot:g} K, the other at {cold:g} K"
         return _join(
-            self._protocol_start(f"a half at {hot:g} K, the other at {cold:g} K", cold, of_model),
+            self._protocol_start(what, cold, of_model, run),
             "" if of_model else heat,
             self._series(horizons, of_model),
         )
 
-    def _protocol_start(self, what: str, temperature: float, of_model: bool) -> str:
+    def _protocol_start(self, what: str, temperature: float, of_model: bool, run: int) -> str:
+        seed = self.config.seed + OTHER_REFERENCES + run if run else None
+        what += f", run {run + 1}" if run else ""
         if of_model:
             return _join(
                 self._head(f"the model, {what}", "out", "model", "start"),
@@ -332,7 +342,7 @@ class Inputs:
         return _join(
             self._head(f"the reference, {what}", "out"),
             self._reference_system(),
-            self._equilibrate(temperature),
+            self._equilibrate(temperature, seed),
             "unfix           bath",
             "reset_timestep  0",
         )

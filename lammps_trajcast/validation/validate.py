@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,30 +124,73 @@ class Validation:
             title = f"{name}: from {start:g} to {stop:g} K at {rate:g} K/ps"
             horizons = self._horizons(abs(stop - start) / rate)
             inputs = self.inputs(start)
-            texts = [inputs.quench(start, stop, horizons, model) for model in (False, True)]
+
+            def text(number: int, of_model: bool) -> str:
+                return inputs.quench(start, stop, horizons, of_model, number)
+
         else:
             assert protocol.hot_half is not None
             cold, hot = protocol.hot_half
             title = f"{name}: a half at {hot:g} K, the other at {cold:g} K"
             horizons = self._horizons(protocol.duration)
             inputs = self.inputs(cold)
-            texts = [inputs.hot_half(cold, hot, horizons, model) for model in (False, True)]
-        reference = self._reference(name, texts[0])
-        start_file = reference.directory / "series.dump"
-        model = self._model(name, texts[1], start_file, reference)
-        whole = self._read(model, "series.dump", 1, whole=False)
-        energies = self._energies(
-            f"{name}-energies", inputs, [(model, "series", self.plan.every, int(whole.steps[-1]))]
-        )
-        states = self._read(reference, "series.dump", self.plan.steps)
-        of_reference = (states, _column(reference.loops()[-1:], "PotEng"))
-        of_model = (whole, _column(energies[:1], "PotEng"))
+
+            def text(number: int, of_model: bool) -> str:
+                return inputs.hot_half(cold, hot, horizons, of_model, number)
+
         compare = quench_parts if protocol.quench else hot_half_parts
-        parts = compare(self.config, self.plan, of_reference, of_model)
-        expected = horizons // self.plan.every * self.plan.every
-        stopped = int(whole.steps[-1]) < expected
-        parts.insert(0, _failures([self._why(model)] if stopped else [""]))
-        return title, parts
+        return title, self._over_time(name, inputs, text, horizons, compare)
+
+    def _over_time(
+        self,
+        name: str,
+        inputs: Inputs,
+        text: Callable[[int, bool], str],
+        horizons: int,
+        compare: Callable[..., list[Part]],
+    ) -> list[Part]:
+        """Run reference and model from the same starts, and compare.
+
+        text: the input of a run, by its number and whether it is the model's.
+        """
+        plan = self.plan
+        references, models = [], []
+        for number in range(plan.runs):
+            suffix = f"-{number + 1}" if number else ""
+            reference = self._reference(name, text(number, False), suffix)
+            start = reference.directory / "series.dump"
+            models.append(self._model(f"{name}{suffix}", text(number, True), start, reference))
+            references.append(reference)
+        found = [self._read(model, "series.dump", 1, whole=False) for model in models]
+        energies = self._energies(
+            f"{name}-energies",
+            inputs,
+            [
+                (model, "series", plan.every, int(frames.steps[-1]))
+                for model, frames in zip(models, found, strict=True)
+            ],
+        )
+        parts = compare(
+            self.config,
+            plan,
+            [
+                (
+                    self._read(reference, "series.dump", plan.steps),
+                    _column(reference.loops()[-1:], "PotEng"),
+                )
+                for reference in references
+            ],
+            [
+                (frames, _column([energy], "PotEng"))
+                for frames, energy in zip(found, energies, strict=True)
+            ],
+        )
+        expected = horizons // plan.every * plan.every
+        ended = [int(frames.steps[-1]) < expected for frames in found]
+        errors = [
+            self._why(model) if early else "" for model, early in zip(models, ended, strict=True)
+        ]
+        return [_failures(errors), *parts]
 
     def _horizons(self, picoseconds: float) -> int:
         return max(round(picoseconds * 1e3 / self.plan.horizon), 4 * self.plan.every)
