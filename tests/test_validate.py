@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -457,3 +458,45 @@ def test_inputs_of_a_molecular_system(tmp_path: Path) -> None:
         assert line.split() in lines, line
     assert [line[0] for line in lines if "none" in line].count("dihedral_style") == 0
     assert {file.name for file in system.files} == {"system.lmp", "styles.lmp", "water.data"}
+
+
+def test_two_at_once(tmp_path: Path) -> None:
+    """Two processes that want the same run: one runs it, the other waits and finds it there."""
+    code = """
+import sys, time
+from pathlib import Path
+from lammps_trajcast.validation.runner import Runner
+
+def execute(self, name, place, words, steps):
+    with (place.parent.parent / "begun").open("a") as begun:
+        begun.write("x")
+    print("begun", flush=True)
+    (place / "a.dump").write_text("a")
+    time.sleep(float(sys.argv[2]))
+    assert (place / "a.dump").is_file()
+
+Runner._execute = execute
+run = Runner(Path(sys.argv[1]) / "runs", Path(sys.argv[1]), ["true"]).run("run", "text")
+assert (run.directory / "a.dump").is_file()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    first = subprocess.Popen([*command, "600"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "begun\n"
+        others = [
+            subprocess.Popen([*command, "0"], stderr=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        for other in others:
+            assert other.stderr is not None
+            assert "another process runs it; waiting" in other.stderr.readline()
+        assert (tmp_path / "begun").read_text() == "x"
+    finally:
+        # What a killed process held is free.
+        first.kill()
+        first.wait()
+    messages = [other.communicate()[1] for other in others]
+    assert [other.returncode for other in others] == [0, 0], messages
+    assert (tmp_path / "begun").read_text() == "xx"
+    assert sum("is there already" in message for message in messages) == 1
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [""]

