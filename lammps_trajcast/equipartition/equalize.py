@@ -178,7 +178,7 @@ class Equalizer(Adjustment):
     ) -> Request:
         """Run the model at one temperature, and ask for a change."""
         finished, trajectory = self._sample(number, course)
-        heat = self._heat(finished, course.temperature)
+        heat = self._heat(finished)
         # Stopped by a guard: the last state is no place to begin from.
         course.before = finished if trajectory.steps[-1] == self.horizons else None
         deviation, uncertainty, effect, used = self._observe(trajectory, course.temperature)
@@ -232,13 +232,13 @@ class Equalizer(Adjustment):
             )
         return done, trajectory
 
-    def _heat(self, run: Finished, temperature: float) -> float:
+    def _heat(self, run: Finished) -> float:
         """Return what the thermostat took out in a step, relative to the kinetic energy.
 
         All motions together cannot show it: the thermostat holds their temperature. Zero if it
         does not count.
         """
-        if not self.validation.inputs(temperature).tallies:
+        if not self.validation.inputs(self.config.temperature).tallies:
             return 0.0
         (loop,) = run.loops()
         later = slice(round(SETTLING * len(loop.columns["Step"])), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -124,42 +125,37 @@ class Validation:
             title = f"{name}: from {start:g} to {stop:g} K at {rate:g} K/ps"
             horizons = self._horizons(abs(stop - start) / rate)
             inputs = self.inputs(start)
-
-            def text(number: int, of_model: bool) -> str:
-                return inputs.quench(start, stop, horizons, of_model, number)
-
+            text = partial(inputs.quench, start, stop, horizons)
+            compare = quench_parts
         else:
             assert protocol.hot_half is not None
             cold, hot = protocol.hot_half
             title = f"{name}: a half at {hot:g} K, the other at {cold:g} K"
             horizons = self._horizons(protocol.duration)
             inputs = self.inputs(cold)
-
-            def text(number: int, of_model: bool) -> str:
-                return inputs.hot_half(cold, hot, horizons, of_model, number)
-
-        compare = quench_parts if protocol.quench else hot_half_parts
+            text = partial(inputs.hot_half, cold, hot, horizons)
+            compare = hot_half_parts
         return title, self._over_time(name, inputs, text, horizons, compare)
 
     def _over_time(
         self,
         name: str,
         inputs: Inputs,
-        text: Callable[[int, bool], str],
+        text: Callable[[bool, int], str],
         horizons: int,
         compare: Callable[..., list[Part]],
     ) -> list[Part]:
         """Run reference and model from the same starts, and compare.
 
-        text: the input of a run, by its number and whether it is the model's.
+        text: the input of a run, by whether it is the model's and its number.
         """
         plan = self.plan
         references, models = [], []
         for number in range(plan.runs):
             suffix = f"-{number + 1}" if number else ""
-            reference = self._reference(name, text(number, False), suffix)
+            reference = self._reference(name, text(False, number), suffix)
             start = reference.directory / "series.dump"
-            models.append(self._model(f"{name}{suffix}", text(number, True), start, reference))
+            models.append(self._model(f"{name}{suffix}", text(True, number), start, reference))
             references.append(reference)
         found = [self._read(model, "series.dump", 1, whole=False) for model in models]
         energies = self._energies(
