@@ -21,11 +21,17 @@ from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.cli import app
 from lammps_trajcast.validation.compare import Check, compare_curves, relative
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
-from lammps_trajcast.validation.equilibrium import Equilibrium, Production
+from lammps_trajcast.validation.equilibrium import (
+    Equilibrium,
+    Nve,
+    Production,
+    SameCost,
+    nve_part,
+)
 from lammps_trajcast.validation.report import table_of_reports
 from lammps_trajcast.validation.runner import Finished
 from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
-from lammps_trajcast.validation.validate import Validation
+from lammps_trajcast.validation.validate import Speed, Validation
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "quartz"
 SYSTEM = """\
@@ -187,6 +193,51 @@ def test_runs_of_the_reference_are_averaged(
     assert len(of_other) == len(reference[1].energy)
     mean = (reference[1].energy.mean() + of_other.mean()) / 2.0 / 72.0
     assert check["reference"] == f"{mean:.6g}"
+
+
+def test_the_reference_as_fast_as_the_model(
+    validation: Validation,
+    reference: tuple[Finished, Production],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its integrator with a time step that costs as much: from the same state, as long."""
+    run = reference[0]
+    inputs = validation.inputs(300.0)
+
+    def same_cost(speed: float) -> SameCost:
+        found = validation._same_cost("twice", inputs, run, Speed(1.0, 1.0), Speed(speed, 1.0))
+        assert found is not None
+        return found
+
+    found = same_cost(2.04)
+    assert found.timestep == 2.0 and found.run is not None
+    start = run.loops()[-1].columns["TotEng"][0]
+    assert found.run.energy[0] == pytest.approx(start, rel=1e-6)
+    assert found.run.times[-1] == pytest.approx(0.3)
+    # Velocity Verlet: its energy swings with the square of the time step, and does not drift.
+    at_1_fs = run.loops()[-1].columns["TotEng"].std()
+    assert 2.0 * at_1_fs < found.run.energy.std() < 8.0 * at_1_fs
+
+    # Beyond its limit of stability: a result, which is there the next time.
+    found = same_cost(9.0)
+    assert found.run is None and "Lost atoms" in found.error
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("LAMMPS was started"))
+    assert same_cost(9.0) == found
+
+
+def test_drift_of_the_reference_as_fast_as_the_model() -> None:
+    times = np.arange(5.0)
+    run = Nve(times, -1.0 + 0.002 * times, np.full(5, 300.0))
+    words = "ERROR: Lost atoms"
+    for same_cost, value, shown in (
+        (SameCost(7.0, replace(run, energy=run.energy * 3.0), ""), 3.0, "+3 meV/atom/ps with 7 fs"),
+        (SameCost(7.0, None, words), float("nan"), f"with 7 fs: {words}"),
+    ):
+        part = nve_part(run, run, same_cost, 2, "metal", None, "")
+        check = part.checks[-1]
+        assert check.value == pytest.approx(value, nan_ok=True)
+        assert check.reference == shown and check.passed is None
+        assert part.checks[1].value == pytest.approx(1.0)
 
 
 def test_the_model_starts_where_the_reference_did(

@@ -82,6 +82,18 @@ class Nve:
 
 
 @dataclass(frozen=True)
+class SameCost:
+    """The reference's integrator without thermostat, as fast as the model.
+
+    timestep: fs. run: None if LAMMPS ended it, and error says why.
+    """
+
+    timestep: float
+    run: Nve | None
+    error: str
+
+
+@dataclass(frozen=True)
 class SingleSteps:
     """Pairs of states one horizon apart, and what the model predicts; each (P, N, 3).
 
@@ -575,19 +587,24 @@ class Equilibrium:
 
 
 def nve_part(
-    reference: Nve, model: Nve | None, atoms: int, units: str, limit: float | None, failure: str
+    reference: Nve,
+    model: Nve | None,
+    same_cost: SameCost | None,
+    atoms: int,
+    units: str,
+    limit: float | None,
+    failure: str,
 ) -> Part:
     """Drift of the total energy without a thermostat; `failure` says why there is no model."""
-    lines: dict[str, list[tuple[str, Floats, Floats]]] = {"total energy": [], "temperature": []}
-    slopes = []
-    for name, run in (("reference", reference), ("model", model)):
-        if run is None:
-            slopes.append(float("nan"))
-            continue
-        per_atom = (run.energy - run.energy[0]) / atoms / MILLI_EV[units]
-        slopes.append(linear_drift(run.times, per_atom))
-        lines["total energy"].append((name, run.times, per_atom))
-        lines["temperature"].append((name, run.times, run.temperature))
+
+    def per_atom(run: Nve) -> Floats:
+        change: Floats = (run.energy - run.energy[0]) / atoms / MILLI_EV[units]
+        return change
+
+    def drift(run: Nve | None) -> float:
+        return linear_drift(run.times, per_atom(run)) if run else float("nan")
+
+    of_reference, of_model = drift(reference), drift(model)
     checks = [
         Check(
             "failures without a thermostat",
@@ -597,24 +614,40 @@ def nve_part(
         ),
         Check(
             "drift of the total energy",
-            value=abs(slopes[1]),
+            value=abs(of_model),
             unit="meV/atom/ps",
             limit=limit,
-            reference=f"{slopes[0]:+.3g} meV/atom/ps",
-            model=f"{slopes[1]:+.3g} meV/atom/ps" if model else "",
+            reference=f"{of_reference:+.3g} meV/atom/ps",
+            model=f"{of_model:+.3g} meV/atom/ps" if model else "",
         ),
     ]
+    if same_cost:
+        slope = drift(same_cost.run)
+        checks.append(
+            Check(
+                "drift of the reference, as fast as the model",
+                value=abs(slope),
+                unit="meV/atom/ps",
+                reference=f"{slope:+.3g} meV/atom/ps with {same_cost.timestep:g} fs"
+                if same_cost.run
+                else f"with {same_cost.timestep:g} fs: {same_cost.error}",
+            )
+        )
+    shown = [(name, run) for name, run in (("reference", reference), ("model", model)) if run]
     figure = plots.series(
         {
-            "total energy − start, meV/atom": lines["total energy"],
-            "temperature, K": lines["temperature"],
+            "total energy − start, meV/atom": [
+                (name, run.times, per_atom(run)) for name, run in shown
+            ],
+            "temperature, K": [(name, run.times, run.temperature) for name, run in shown],
         },
         "time / ps",
         "",
     )
     return Part(
         "Constant energy",
-        "Without a thermostat; the potential energy is that of the reference for both.",
+        "Without a thermostat; the potential energy is that of the reference for both. Last, the "
+        "reference's integrator with a time step with which it is as fast as the model.",
         checks,
         [Plot("nve", figure, "total energy and temperature without a thermostat")],
     )

@@ -92,6 +92,7 @@ class Runner:
         text: str,
         variables: Mapping[str, Path] | None = None,
         after: Sequence[str] = (),
+        may_fail: bool = False,
     ) -> Finished:
         """Run an input unless it has been run before; a failed run is run again.
 
@@ -100,6 +101,7 @@ class Runner:
             text: the input.
             variables: files given to LAMMPS as variables, besides `out`.
             after: keys of what it depends on: files, earlier runs.
+            may_fail: an error of LAMMPS is a result like others, and not run again.
 
         Returns the run, with `error` if LAMMPS failed.
         """
@@ -110,17 +112,20 @@ class Runner:
             with _alone(place) as lock:
                 # Another process may have run it meanwhile.
                 finished = self._finished(name, place, key) or self._run(
-                    name, text, variables or {}, place, key, lock
+                    name, text, variables or {}, place, key, lock, may_fail
                 )
         return finished
 
     @staticmethod
     def _finished(name: str, place: Path, key: str) -> Finished | None:
         record = place / DONE
-        if not record.is_file() or json.loads(record.read_text()).get("key") != key:
+        if not record.is_file():
+            return None
+        done = json.loads(record.read_text())
+        if done.get("key") != key:
             return None
         tqdm.write(f"{name}: {place.name} is there already", file=sys.stderr)
-        return Finished(place, key)
+        return Finished(place, key, done.get("error", ""))
 
     def _run(
         self,
@@ -130,18 +135,22 @@ class Runner:
         place: Path,
         key: str,
         lock: int,
+        may_fail: bool,
     ) -> Finished:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         (place / "in.lmp").write_text(text)
         paths = {"out": place, **variables}
         words = [word for key, path in paths.items() for word in ("-var", key, str(path))]
+        error = ""
         try:
             self._execute(name, place, words, _steps_of(text), lock)
         except FailedRunError as failure:
-            return Finished(place, key, str(failure))
-        (place / DONE).write_text(json.dumps({"key": key}))
-        return Finished(place, key)
+            error = str(failure)
+        # A process that was killed says nothing of the input.
+        if not error or (may_fail and error.startswith("ERROR")):
+            (place / DONE).write_text(json.dumps({"key": key, "error": error}))
+        return Finished(place, key, error)
 
     def _execute(self, name: str, place: Path, words: list[str], steps: int, lock: int) -> None:
         environment = dict(os.environ)

@@ -275,6 +275,19 @@ class Inputs:
             self._nve(1),
         )
 
+    def reference_nve(self, timestep: float) -> str:
+        """NVE of the reference with another time step (fs), from the same state and as long as
+        the model's."""
+        steps = max(round(self.plan.nve * self.plan.horizon / timestep), 1)
+        return _join(
+            self._head(f"the reference without thermostat, {timestep:g} fs", "out", "start"),
+            self._reference_system(timestep),
+            f"read_dump       ${{start}} 0 {READ} {self._box}",
+            self._degrees_of_freedom(),
+            self._thermo(max(steps // NVE_ENERGIES, 1)),
+            f"run             {steps}",
+        )
+
     def energies(self, dumps: Sequence[tuple[str, int, int]]) -> str:
         """Potential energy, by the reference, of frames of the model.
 
@@ -369,11 +382,11 @@ class Inputs:
             f"#   lmp -in in.lmp {given}    (in the directory of {self.system.path.name})"
         )
 
-    def _reference_system(self) -> str:
-        timestep = self.config.reference.timestep / TIME_IN_FS[self.system.units]
+    def _reference_system(self, timestep: float | None = None) -> str:
+        timestep = timestep or self.config.reference.timestep
         return _join(
             f"include         {self.system.path.name}",
-            f"timestep        {timestep:.12g}",
+            f"timestep        {timestep / TIME_IN_FS[self.system.units]:.12g}",
             "fix             integrate all nve",
         )
 

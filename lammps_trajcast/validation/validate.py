@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from lammps_trajcast.validation.equilibrium import (
     Equilibrium,
     Nve,
     Production,
+    SameCost,
     SingleSteps,
     nve_part,
     single_steps_part,
@@ -39,6 +41,16 @@ class _ModelRun:
     frames: list[Trajectory]
     spectra: list[Trajectory]
     error: str
+
+
+class Speed(NamedTuple):
+    """Of several runs together. step: wall time, ms."""
+
+    nanoseconds_a_day: float
+    step: float
+
+    def __str__(self) -> str:
+        return f"{self.nanoseconds_a_day:.4g} ns/day, {self.step:.3g} ms a step"
 
 
 class Validation:
@@ -251,19 +263,54 @@ class Validation:
                 found,
             )
             parts += equilibrium.parts()
-        free_loops = free.loops()
+        speeds = [
+            _speed([loop for run in side for loop in run.loops], timestep)
+            for side, timestep in (
+                (known, self.config.reference.timestep),
+                (found, plan.horizon),
+            )
+        ]
         parts.append(
             nve_part(
                 self._nve(reference.loops()[-1], plan.steps, None),
-                self._nve(free_loops[-1], 1, energies[-1]) if whole_nve else None,
+                self._nve(free.loops()[-1], 1, energies[-1]) if whole_nve else None,
+                self._same_cost(name, inputs, reference, *speeds),
                 len(known[0].frames[0].species),
                 self.system.units,
                 self.config.tolerances.nve_drift,
                 self._why(free),
             )
         )
-        parts.append(self._speed(known, found))
+        parts.append(_speed_part(*speeds))
         return parts
+
+    def _same_cost(
+        self,
+        name: str,
+        inputs: Inputs,
+        reference: Finished,
+        of_reference: Speed | None,
+        of_model: Speed | None,
+    ) -> SameCost | None:
+        """The reference's integrator with the time step with which it is as fast as the model."""
+        if of_reference is None or of_model is None:
+            return None
+        ratio = of_model.nanoseconds_a_day / of_reference.nanoseconds_a_day
+        # Speeds are not known better.
+        timestep = float(f"{self.config.reference.timestep * ratio:.2g}")
+        run = self.runner.run(
+            f"{name}-same-cost",
+            inputs.reference_nve(timestep),
+            {"start": reference.directory / "nve.dump"},
+            after=[*self._content, reference.key],
+            may_fail=True,
+        )
+        if run.error:
+            return SameCost(timestep, None, run.error)
+        (loop,) = run.loops()
+        columns = loop.columns
+        energies = Nve(columns["Step"] * timestep * 1e-3, columns["TotEng"], columns["Temp"])
+        return SameCost(timestep, energies, "")
 
     def _model_run(self, run: Finished) -> _ModelRun:
         blocks = self._last_step(run, "frames.dump") // self.plan.block
@@ -323,36 +370,6 @@ class Validation:
             ),
             self.config.tolerances.one_step_displacement,
             self.config.tolerances.one_step_velocity,
-        )
-
-    def _speed(self, reference: list[Production], model: list[Production]) -> Part:
-        def nanoseconds_a_day(loops: list[Loop], timestep: float) -> tuple[float, float]:
-            steps = sum(loop.steps for loop in loops)
-            seconds = sum(loop.seconds for loop in loops)
-            return steps * timestep * 1e-6 / seconds * 86400.0, seconds / steps * 1e3
-
-        known = nanoseconds_a_day(
-            [loop for run in reference for loop in run.loops], self.config.reference.timestep
-        )
-        checks = []
-        if model:
-            found = nanoseconds_a_day(
-                [loop for run in model for loop in run.loops], self.plan.horizon
-            )
-            checks.append(
-                Check(
-                    "simulated time, times that of the reference",
-                    value=found[0] / known[0],
-                    unit="x",
-                    reference=f"{known[0]:.4g} ns/day, {known[1]:.3g} ms a step",
-                    model=f"{found[0]:.4g} ns/day, {found[1]:.3g} ms a step",
-                )
-            )
-        return Part(
-            "Speed",
-            "Of the runs with a thermostat, with their output, on the machine that ran them, busy "
-            "or not.",
-            checks,
         )
 
     # ---- runs ------------------------------------------------------------------------------------
@@ -436,6 +453,35 @@ class Validation:
         log = (run.directory / "log.lammps").read_text(errors="replace")
         words = [line for line in log.splitlines() if "WARNING" in line and "trajcast" in line]
         return words[-1] if words else "it ended early"
+
+
+def _speed(loops: Sequence[Loop], timestep: float) -> Speed | None:
+    """timestep: fs."""
+    if not loops:
+        return None
+    steps = sum(loop.steps for loop in loops)
+    seconds = sum(loop.seconds for loop in loops)
+    return Speed(steps * timestep * 1e-6 / seconds * 86400.0, seconds / steps * 1e3)
+
+
+def _speed_part(of_reference: Speed | None, of_model: Speed | None) -> Part:
+    checks = []
+    if of_reference and of_model:
+        checks.append(
+            Check(
+                "simulated time, times that of the reference",
+                value=of_model.nanoseconds_a_day / of_reference.nanoseconds_a_day,
+                unit="x",
+                reference=str(of_reference),
+                model=str(of_model),
+            )
+        )
+    return Part(
+        "Speed",
+        "Of the runs with a thermostat, with their output, on the machine that ran them, busy "
+        "or not.",
+        checks,
+    )
 
 
 def _failures(errors: list[str]) -> Part:
