@@ -309,7 +309,9 @@ def forked_runs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> Non
     """Runs of `validate` and `equalize` in forks of a process that has imported torch."""
     from lammps_trajcast.validation.runner import FailedRunError, Runner
 
-    def execute(self: Runner, _name: str, place: Path, words: list[str], _steps: int) -> None:
+    def execute(
+        self: Runner, _name: str, place: Path, words: list[str], _steps: int, _lock: int
+    ) -> None:
         options = ["-log", str(place / "log.lammps"), *words]
         script = str(place / "in.lmp")
         code, output = fork_server.run(self.home, script, options, POTENTIALS, 600.0)
