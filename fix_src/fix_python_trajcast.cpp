@@ -34,9 +34,6 @@ using namespace LAMMPS_NS;
 using namespace FixConst;
 
 namespace {
-constexpr double MASS_TOLERANCE = 1.0e-3;
-constexpr double TIMESTEP_TOLERANCE = 1.0e-6;
-
 // Widths of rows forwarded to ghost atoms.
 constexpr int OWNER = 2; // rank and index
 constexpr int STATE = 6; // position and velocity
@@ -49,12 +46,9 @@ double distance_squared(const double *a, const double *b) {
   return x * x + y * y + z * z;
 }
 
-// LAMMPS's patterns (utils::strmatch) know no alternatives.
-bool style_begins(const Fix *fix, const std::vector<std::string> &beginnings) {
-  const std::string style = fix->style;
-  return std::any_of(beginnings.begin(), beginnings.end(), [&style](const std::string &beginning) {
-    return style.compare(0, beginning.size(), beginning) == 0;
-  });
+// LAMMPS replaces such letters, or parts of them, before a command sees them.
+bool is_ascii(const std::string &text) {
+  return std::none_of(text.begin(), text.end(), [](unsigned char c) { return c >= 0x80; });
 }
 
 bool is_keyword(const std::string &word) {
@@ -126,6 +120,9 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
     fail("a model file and one element for each atom type are needed: write 'fix ID group "
          "python/trajcast MODEL El1 El2 ...'");
   model_path = arg[3];
+  if (!is_ascii(model_path))
+    fail("the path of the model holds letters beyond ASCII, which LAMMPS commands change: rename "
+         "the file or its directory, or make a symbolic link to it, with plain letters");
 
   int iarg = 4;
   while (iarg < narg && !is_keyword(arg[iarg]))
@@ -264,13 +261,14 @@ void FixPythonTrajcast::check_agreement(const trajcast_model_info &info) {
 /* ---------------------------------------------------------------------- */
 
 int FixPythonTrajcast::setmask() {
-  return INITIAL_INTEGRATE | POST_NEIGHBOR | PRE_FORCE | POST_FORCE | FINAL_INTEGRATE;
+  return INITIAL_INTEGRATE | POST_NEIGHBOR | PRE_FORCE | PRE_REVERSE | POST_FORCE | FINAL_INTEGRATE;
 }
 
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::init() {
   list_is_current = false;
+  forces_are_due = false;
   // Other commands initialise LAMMPS too, in states that only a run has to forbid.
   const bool is_rerun = std::strcmp(input->command, "rerun") == 0;
   moves_atoms = update->whichflag == 1 && !is_rerun;
@@ -281,240 +279,6 @@ void FixPythonTrajcast::init() {
   // nor by a rerun, which comes here for each state that it reads, but takes requests only once.
   if (!is_rerun)
     neighbor->add_request(this, NeighConst::REQ_FULL);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::prepare_run() {
-  if (utils::strmatch(update->integrate_style, "^respa"))
-    fail(fmt::format("run_style {} is not supported: write 'run_style verlet'",
-                     update->integrate_style));
-  check_timestep();
-  check_masses();
-  find_references();
-  find_rescue();
-  check_neighbor_cutoff();
-  check_exclusions();
-  check_integrators();
-  check_nothing_changes_energy();
-  warn_about_neighbor_settings();
-  warn_about_forces();
-  warn_about_frozen_atoms();
-
-  conserve = moves_all_atoms();
-  impulse_per_force = 0.5 * update->dt * force->ftm2v;
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check_timestep() {
-  const double step_in_units = model_timestep * force->femtosecond;
-  if (std::fabs(update->dt - step_in_units) > TIMESTEP_TOLERANCE * step_in_units)
-    fail(fmt::format("the time step is {} but the model advances by {} fs: write 'timestep {}'",
-                     update->dt, model_timestep, step_in_units));
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check_masses() {
-  std::string problem;
-  for (int i = 0; i < atom->nlocal && problem.empty(); i++) {
-    const int type = atom->type[i];
-    const double expected = model_masses[type - 1];
-    if (std::fabs(mass_of(i) - expected) > MASS_TOLERANCE * expected)
-      problem = fmt::format("atoms of type {} ({}) have the mass {} but the model was trained with "
-                            "{}: write 'mass {} {}'",
-                            type, elements[type - 1], mass_of(i), expected, type, expected);
-  }
-  fail_if_any(!problem.empty(), problem);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::find_references() {
-  for (auto &reference : references) {
-    const std::string problem = reference.find(cutoff);
-    if (!problem.empty())
-      fail(problem);
-  }
-  // Atoms that are not moved by the network may feel the reference potential.
-  others_use_forces = false;
-  for (const auto &other : modify->get_fix_list())
-    others_use_forces |= other != this && other->time_integrate;
-}
-
-/* ----------------------------------------------------------------------
-   LAMMPS builds its neighbour lists for the cutoffs of the pair style
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check_neighbor_cutoff() {
-  const std::string remedy =
-      fmt::format("write 'pair_style zero {} full' and 'pair_coeff * *'", cutoff);
-  if (!force->pair)
-    fail(fmt::format("there is no pair style, and so no neighbor list: {}", remedy));
-  for (int i = 1; i <= atom->ntypes; i++)
-    for (int j = i; j <= atom->ntypes; j++)
-      if (std::sqrt(force->pair->cutsq[i][j]) < cutoff * (1.0 - 1.0e-10))
-        fail(
-            fmt::format("the neighbor cutoff of types {} and {} is {} but the model sees neighbors "
-                        "up to {}: {}",
-                        i, j, std::sqrt(force->pair->cutsq[i][j]), cutoff, remedy));
-}
-
-/* ----------------------------------------------------------------------
-   anything that keeps pairs of close atoms out of the neighbour list
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check_exclusions() {
-  if (neighbor->nex_type || neighbor->nex_group || neighbor->nex_mol)
-    fail(
-        "'neigh_modify exclude' hides neighbors from the model: write 'neigh_modify exclude none'");
-  if (neighbor->includegroup)
-    fail("'neigh_modify include' hides neighbors from the model: write the script without it");
-
-  if (atom->molecular == Atom::ATOMIC)
-    return;
-  bool excluded = false;
-  for (int k = 1; k <= 3; k++) {
-    if (force->special_lj[k] != 0.0 || force->special_coul[k] != 0.0)
-      continue;
-    if (atom->molecular == Atom::TEMPLATE)
-      excluded = true; // the bonds are in the templates, which no rank has to use
-    else if (atom->nspecial)
-      for (int i = 0; i < atom->nlocal; i++)
-        excluded |= atom->nspecial[i][k - 1] > (k > 1 ? atom->nspecial[i][k - 2] : 0);
-  }
-  fail_if_any(excluded,
-              "bonded atoms are left out of the neighbor list: write 'special_bonds lj/coul "
-              "1e-50 1e-50 1e-50'");
-}
-
-/* ----------------------------------------------------------------------
-   an atom has one integrator, and the network has to see all atoms at time t
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check_integrators() {
-  bool after_me = false;
-  for (const auto &other : modify->get_fix_list()) {
-    after_me |= other == this;
-    if (style_begins(other, {"shake", "rattle"}))
-      fail_if_any(shares_atoms(other),
-                  fmt::format("fix {} (style {}) constrains the same atoms, whose bonds the model "
-                              "moves itself: write 'unfix {}'",
-                              other->id, other->style, other->id));
-    if (other == this || !other->time_integrate)
-      continue;
-    fail_if_any(shares_atoms(other),
-                fmt::format("fix {} (style {}) integrates the same atoms: write 'unfix {}' or "
-                            "give the two fixes groups without common atoms",
-                            other->id, other->style, other->id));
-    if (!after_me)
-      fail(
-          fmt::format("fix {} (style {}) moves its atoms before the model sees them: define fix {} "
-                      "before fix {}",
-                      other->id, other->style, id, other->id));
-  }
-}
-
-/* ----------------------------------------------------------------------
-   'conserve yes' would undo what a thermostat or a barostat does
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check_nothing_changes_energy() {
-  if (!constant_energy)
-    return;
-  for (const auto &other : modify->get_fix_list()) {
-    const bool thermostat =
-        other->ecouple_flag ||
-        style_begins(other, {"temp/", "langevin", "gle", "ttm", "heat", "ehex", "thermal/"});
-    const bool barostat = utils::strmatch(other->style, "^press/") ||
-                          (other->box_change & ~BOX_CHANGE_DOMAIN) != NO_BOX_CHANGE;
-    fail_if_any(barostat || (thermostat && shares_atoms(other)),
-                fmt::format("'conserve yes' keeps the energy, which fix {} (style {}) is there to "
-                            "change: write 'unfix {}' or 'conserve no'",
-                            other->id, other->style, other->id));
-    if (other != this && other->time_integrate)
-      fail(fmt::format("'conserve yes' needs all moving atoms in the group of this fix, but fix {} "
-                       "(style {}) moves others: write 'unfix {}' or 'conserve no'",
-                       other->id, other->style, other->id));
-  }
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::warn_about_neighbor_settings() {
-  if (neighbor_list_may_be_late() && comm->me == 0)
-    error->warning(
-        FLERR,
-        "Fix {} python/trajcast may miss neighbors between rebuilds of the neighbor list: "
-        "write 'neigh_modify every 1 delay 0 check yes once no'",
-        id);
-}
-
-/* ---------------------------------------------------------------------- */
-
-bool FixPythonTrajcast::neighbor_list_may_be_late() const {
-  return neighbor->every > 1 || neighbor->delay > 0 || neighbor->build_once;
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::warn_about_forces() {
-  if (igroup == 0 && references.empty() && !rescue && std::strcmp(force->pair_style, "zero") != 0 &&
-      comm->me == 0)
-    error->warning(FLERR,
-                   "Fix {} python/trajcast uses no forces, those of pair_style {} are computed in "
-                   "vain: write 'pair_style zero {} full' and 'pair_coeff * *'",
-                   id, force->pair_style, cutoff);
-  for (int i = 0; i < modify->nfix && modify->fix[i] != this; i++) {
-    const Fix *other = modify->fix[i];
-    int lost = (modify->fmask[i] & POST_FORCE) && shares_atoms(other);
-    int lost_anywhere;
-    MPI_Allreduce(&lost, &lost_anywhere, 1, MPI_INT, MPI_MAX, world);
-    if (lost_anywhere && comm->me == 0)
-      error->warning(FLERR,
-                     "Forces of fix {} (style {}) do not act on the atoms of fix {} "
-                     "python/trajcast: define it after fix {}",
-                     other->id, other->style, id, id);
-  }
-}
-
-/* ----------------------------------------------------------------------
-   atoms that a script means to hold, in ways that hold them only if forces move atoms
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::warn_about_frozen_atoms() {
-  std::vector<const Fix *> integrators;
-  for (const auto &other : modify->get_fix_list()) {
-    if (other->time_integrate)
-      integrators.push_back(other);
-    int held = style_begins(other, {"setforce", "freeze"}) && shares_atoms(other);
-    int held_anywhere;
-    MPI_Allreduce(&held, &held_anywhere, 1, MPI_INT, MPI_MAX, world);
-    if (held_anywhere && comm->me == 0)
-      error->warning(FLERR,
-                     "Fix {} (style {}) does not hold atoms that fix {} python/trajcast moves "
-                     "without forces: write 'group mobile subtract all {}' and define fix {} for "
-                     "the group mobile",
-                     other->id, other->style, id, group->names[other->igroup], id);
-  }
-
-  bigint mine = 0;
-  for (int i = 0; i < atom->nlocal; i++) {
-    const double *v = atom->v[i];
-    const bool integrated =
-        std::any_of(integrators.begin(), integrators.end(),
-                    [this, i](const Fix *fix) { return atom->mask[i] & fix->groupbit; });
-    mine += !integrated && (v[0] != 0.0 || v[1] != 0.0 || v[2] != 0.0);
-  }
-  bigint count;
-  MPI_Allreduce(&mine, &count, 1, MPI_LMP_BIGINT, MPI_SUM, world);
-  if (count && comm->me == 0)
-    error->warning(FLERR,
-                   "Fix {} python/trajcast: {} atoms have velocities, which the model sees, but no "
-                   "fix moves them: write 'group frozen subtract all {}' and 'velocity frozen set "
-                   "0 0 0'",
-                   id, count, group->names[igroup]);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -533,6 +297,7 @@ void FixPythonTrajcast::setup_post_neighbor() {
 void FixPythonTrajcast::setup(int vflag) {
   if (!moves_atoms) // a rerun, which may want to know the forces
     return;
+  check_start();
   post_force(vflag);
   if (constant_energy)
     constant_energy->setup();
@@ -546,6 +311,7 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
   if (!list_is_current)
     fail("'run ... pre no' follows a command that may have put the atoms in another order "
          "(write_restart, write_data, ...): write 'run ... pre yes'");
+  forces_are_due = true;
   graph_seconds = 0.0;
   forward_seconds = 0.0;
   if (response == Response::STOP)
@@ -555,6 +321,8 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
   add_impulse();
   gather_frame();
   predict();
+  if (last.refused)
+    explain_refusal();
   const std::string problem = objection();
   if (problem.empty())
     move_atoms();
@@ -603,9 +371,11 @@ void FixPythonTrajcast::gather_frame() {
   unwrapped.resize(3 * nlocal);
   displacements.resize(3 * nlocal);
   new_velocities.resize(3 * nlocal);
+  num_unmoved = 0;
   for (int i = 0; i < nlocal; i++) {
     types[i] = atom->type[i];
     moved[i] = is_moved(i);
+    num_unmoved += !moved[i];
     masses[i] = mass_of(i);
     domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
     std::copy_n(atom->v[i], 3, &velocities[3 * i]);
@@ -681,7 +451,8 @@ void FixPythonTrajcast::predict() {
   frame.interior = edges.interior.data();
   frame.num_boundary = static_cast<int64_t>(edges.boundary.size());
   frame.boundary = edges.boundary.data();
-  frame.conserve = conserve;
+  frame.num_unmoved = num_unmoved;
+  frame.refused = find_refusal();
   if (guard) {
     frame.check = [](void *fix, const double *predictions, double *sums) {
       static_cast<FixPythonTrajcast *>(fix)->check(predictions, sums);
@@ -721,6 +492,7 @@ void FixPythonTrajcast::move_atoms() {
 
 void FixPythonTrajcast::post_neighbor() {
   list_is_current = true;
+  neighbors_are_hidden = hides_neighbors();
   const double start = MPI_Wtime() - forward_seconds;
   find_owners();
   list_remote_atoms();
@@ -842,17 +614,20 @@ bool FixPythonTrajcast::may_become_edge(int i, int j) const {
 
 /* ---------------------------------------------------------------------- */
 
-void FixPythonTrajcast::setup_pre_force(int vflag) { pre_force(vflag); }
+void FixPythonTrajcast::setup_pre_force(int vflag) {
+  forces_are_due = true;
+  pre_force(vflag);
+}
 
 /* ----------------------------------------------------------------------
-   the reference potential is evaluated when output or another fix asks for energy or virial
+   LAMMPS is about to compute forces, which move no atom: the reference potential takes part if
+   output or another fix has asked for energy or virial of this step
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::pre_force(int /*vflag*/) {
-  if (!moves_atoms)
+  if (!moves_atoms || !forces_are_due || others_evaluate())
     return;
-  if (rescue)
-    rescue->switch_to(false); // unless it is one of the following, too
+  switch_potentials(false);
   if (references.empty())
     return;
   const bigint now = update->ntimestep;
@@ -864,14 +639,48 @@ void FixPythonTrajcast::pre_force(int /*vflag*/) {
 }
 
 /* ----------------------------------------------------------------------
+   Whether the forces are computed for another fix. The Monte Carlo fixes call pre_force() and the
+   pair style for each move that they try, when atoms are about to be exchanged between ranks, and
+   ask for the energy only afterwards. They are due then, and not once they have finished.
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::others_evaluate() const {
+  for (int i = 0; i < modify->nfix; i++) {
+    const Fix *other = modify->fix[i];
+    if ((modify->fmask[i] & PRE_EXCHANGE) && other->force_reneighbor &&
+        other->next_reneighbor == update->ntimestep)
+      return true;
+  }
+  return false;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::switch_potentials(bool on) {
+  for (auto &reference : references)
+    reference.switch_to(on);
+  if (rescue)
+    rescue->switch_to(on);
+}
+
+/* ----------------------------------------------------------------------
+   the forces of the step are there: whoever evaluates the pair style from now on, in any hook of
+   another fix or a compute, gets the whole energy
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::setup_pre_reverse(int eflag, int vflag) { pre_reverse(eflag, vflag); }
+
+void FixPythonTrajcast::pre_reverse(int /*eflag*/, int /*vflag*/) {
+  forces_are_due = false;
+  if (moves_atoms)
+    switch_potentials(true);
+}
+
+/* ----------------------------------------------------------------------
    pair styles' forces do not count; what fixes defined later add to f stays
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::post_force(int /*vflag*/) {
-  for (auto &reference : references)
-    reference.switch_to(true); // for whatever comes before the next step
-  if (rescue)
-    rescue->switch_to(true);
   for (int i = 0; i < atom->nlocal; i++)
     if (is_moved(i))
       std::fill_n(atom->f[i], 3, 0.0);
@@ -1002,20 +811,8 @@ double FixPythonTrajcast::memory_usage() {
 
 bool FixPythonTrajcast::is_moved(int i) const { return atom->mask[i] & groupbit; }
 
-// Whether any atom of this rank is in the groups of both fixes.
-bool FixPythonTrajcast::shares_atoms(const Fix *other) const {
-  for (int i = 0; i < atom->nlocal; i++)
-    if (is_moved(i) && (atom->mask[i] & other->groupbit))
-      return true;
-  return false;
-}
-
 double FixPythonTrajcast::mass_of(int i) const {
   return atom->rmass ? atom->rmass[i] : atom->mass[atom->type[i]];
-}
-
-bool FixPythonTrajcast::moves_all_atoms() const {
-  return igroup == 0 || (!group->dynamic[igroup] && group->count(igroup) == atom->natoms);
 }
 
 trajcast::Cell FixPythonTrajcast::cell() const {

@@ -34,12 +34,14 @@ public:
   void init_list(int, class NeighList *) override;
   void setup_post_neighbor() override;
   void setup_pre_force(int) override;
+  void setup_pre_reverse(int, int) override;
   void setup(int) override;
 
   // ... and in every step of it.
   void initial_integrate(int) override;
   void post_neighbor() override;
   void pre_force(int) override;
+  void pre_reverse(int, int) override;
   void post_force(int) override;
   void final_integrate() override;
   void post_run() override;
@@ -64,26 +66,41 @@ private:
   int parse_guard(int, char **, int);
   int parse_limits(int, char **, int);
   void open_model();
-  void prepare_run();
   void set_limits(const trajcast_model_info &, const trajcast::Limits &);
 
   void check_agreement(const trajcast_model_info &);
+
+  // fix_python_trajcast_checks.cpp: what the fix asks of an input script
+  void prepare_run();
+  void check_start();
+  bool find_refusal() const;
+  [[noreturn]] void explain_refusal();
   void check_timestep();
+  bool has_wrong_mass(int atom) const;
   void check_masses();
   void find_references();
   void check_neighbor_cutoff();
   void check_exclusions();
-  void check_integrators();
+  void check_special_bonds();
+  bool leaves_out_bonded_atoms() const;
+  bool hides_neighbors() const;
+  void check_order_of_integrators();
+  void list_exclusive_fixes();
+  void check_groups();
+  static bool is_thermostat(const Fix *);
+  static std::string conserve_problem(const Fix *);
   void check_nothing_changes_energy();
+  void check_nobody_needs_energy();
+  void check_no_streaming();
   void warn_about_neighbor_settings();
   bool neighbor_list_may_be_late() const;
   void warn_about_forces();
   void warn_about_frozen_atoms();
+  bool shares_atoms(const Fix *) const;
+  bool shares_atoms_anywhere(const Fix *) const;
 
   bool is_moved(int atom) const;
-  bool shares_atoms(const Fix *) const;
   double mass_of(int atom) const;
-  bool moves_all_atoms() const;
   trajcast::Cell cell() const;
 
   void find_owners();
@@ -91,6 +108,9 @@ private:
   bool may_become_edge(int i, int j) const;
   void share_states();
   void forward(int width);
+
+  bool others_evaluate() const;
+  void switch_potentials(bool on);
 
   void add_impulse();
   void gather_frame();
@@ -142,7 +162,20 @@ private:
   bool others_use_forces = false;                            // another fix integrates some atoms
   bigint reference_evaluations = 0;                          // since the fix was defined
 
-  bool conserve = true;
+  // Whether the pair style is next evaluated for the forces of the step, and not for somebody who
+  // wants to know the energy.
+  bool forces_are_due = false;
+
+  // Fixes that must not share atoms with this one, and their groups.
+  struct Exclusive {
+    const Fix *fix;
+    std::string problem; // the error if they do
+  };
+  std::vector<Exclusive> exclusive_fixes;
+  int exclusive_bits = 0;
+  int watched_bits = 0;              // groups without atoms that the neighbor list leaves out
+  bool neighbors_are_hidden = false; // on this rank, since the neighbor list was built
+
   double impulse_per_force; // half a time step, in units that make velocity of force over mass
   class NeighList *list = nullptr;
   bool moves_atoms = false;     // whether this is a run, which a rerun is not
@@ -165,6 +198,7 @@ private:
 
   // Arrays for the bridge, see trajcast_frame and trajcast_prediction.
   std::vector<int32_t> types;
+  int64_t num_unmoved = 0;            // own atoms that are not in the group
   std::vector<double> node_positions; // (own atoms and candidates, 3) wrapped
   std::vector<double> unwrapped, velocities, masses;
   std::vector<double> displacements, new_velocities;

@@ -103,8 +103,11 @@ typedef struct {
   int64_t num_boundary;
   const int64_t *boundary; /* (num_boundary,) own atoms with one */
 
-  int32_t conserve; /* 1: restore the total momentum (and angular momentum where the model asks for
-                       it) */
+  int64_t num_unmoved; /* own atoms that the prediction will not be applied to. If no rank has any,
+                          the total momentum is restored (and the angular momentum where the model
+                          asks for it) */
+  int32_t refused;     /* 1: this rank has found a reason why the frame must not be advanced. The
+                          prediction is made all the same, and all ranks learn of it there */
 
   /* Judges a prediction on this rank before momentum is conserved; NULL: nothing does. It must not
      communicate.
@@ -127,6 +130,7 @@ typedef struct {
 
   double check_sums[TRAJCAST_CHECK_SUMS]; /* what check() filled, summed over all ranks */
 
+  int32_t refused;     /* 1 if the frame of any rank was, else 0 */
   int32_t broken;      /* 1 if the prediction for an atom of any rank is not a number, else 0 */
   int64_t broken_atom; /* the first such own atom; -1: none */
 

@@ -34,6 +34,18 @@ TABLES = {
         "exception, after which the process goes on).",
         ("input", "what the error says"),
     ),
+    "host state": Table(
+        "The process that runs the fix",
+        "The fix starts Python in the process of LAMMPS, or runs in that of a Python program. What "
+        "the process has set is read before the fix is defined, after that, and after a run.",
+        ("process", "the same before and after"),
+    ),
+    "energy": Table(
+        "Who asks for the energy of the reference potential",
+        "With the keyword `energy` the potential is evaluated only when somebody asks for it. "
+        "These evaluate the pair style themselves, at other times than output does.",
+        ("fix or compute", "compared with"),
+    ),
     "guard": Table(
         "Guards", "Predictions that cannot be right, and what is done.", ("case", "measured")
     ),
@@ -126,3 +138,13 @@ def fault(record_property: Callable[[str, object], None], name: str, result: str
 def workflow(record_property: Callable[[str, object], None], name: str, result: str) -> None:
     """Record a workflow and what was measured."""
     record_property("reliability", {"table": "workflow", "name": name, "result": result})
+
+
+def host_state(record_property: Callable[[str, object], None], name: str, result: str) -> None:
+    """Record a process and what it keeps."""
+    record_property("reliability", {"table": "host state", "name": name, "result": result})
+
+
+def energy(record_property: Callable[[str, object], None], name: str, result: str) -> None:
+    """Record who evaluates the pair style, and what the energies were compared with."""
+    record_property("reliability", {"table": "energy", "name": name, "result": result})

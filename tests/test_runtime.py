@@ -203,7 +203,7 @@ def test_bridge_opens_steps_and_closes(model_file) -> None:
             ("edge_vectors", "double[]"),
         )
     }
-    counts = {"num_atoms": len(frame.types), "num_edges": len(frame.senders), "conserve": 1}
+    counts = {"num_atoms": len(frame.types), "num_edges": len(frame.senders)}
     c_frame = ffi.new("trajcast_frame *", {**fields, **counts})
     displacements, velocities = np.zeros_like(frame.positions), np.zeros_like(frame.positions)
     prediction = ffi.new(

@@ -30,12 +30,27 @@ static int python_failure(trajcast_message *message, const char *doing) {
 }
 
 static int start_interpreter(const char *executable, trajcast_message *message) {
+  /* The process belongs to LAMMPS: its locale, which decides how numbers are read, its environment
+     and the buffers of its streams stay as they are. Whatever waits in the buffer of stdin is the
+     rest of an input script. */
+  PyPreConfig before;
+  PyPreConfig_InitPythonConfig(&before);
+  before.parse_argv = 0;
+  before.configure_locale = 0;
+  before.coerce_c_locale = 0;
+  before.coerce_c_locale_warn = 0;
+  before.utf8_mode = 1;
+  PyStatus status = Py_PreInitialize(&before);
+  if (PyStatus_Exception(status))
+    return failure(message, status.err_msg ? status.err_msg : "Python did not start");
+
   PyConfig config;
   PyConfig_InitPythonConfig(&config);
   config.install_signal_handlers = 0;
   config.parse_argv = 0;
-  config.buffered_stdio = 0; /* nobody finalises Python, so nobody would flush */
-  PyStatus status = PyConfig_SetBytesString(&config, &config.executable, executable);
+  config.configure_c_stdio = 0;
+  config.buffered_stdio = 0; /* of sys.stdout: nobody finalizes Python, so nobody would flush */
+  status = PyConfig_SetBytesString(&config, &config.executable, executable);
   if (!PyStatus_Exception(status))
     status = PyConfig_SetBytesString(&config, &config.program_name, executable);
 

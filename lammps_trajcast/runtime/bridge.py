@@ -103,12 +103,14 @@ class Bridge:
                     interior=self._indices(frame.interior, frame.num_interior) if r else None,
                     boundary=self._indices(frame.boundary, frame.num_boundary) if r else None,
                 ),
-                conserve=bool(frame.conserve),
+                num_unmoved=frame.num_unmoved,
+                refused=bool(frame.refused),
                 check=self._check(frame),
             )
             self._view(prediction.displacements, (n, 3), np.float64)[:] = after.displacements
             self._view(prediction.velocities, (n, 3), np.float64)[:] = after.velocities
             self._view(prediction.check_sums, (NUM_CHECK_SUMS,), np.float64)[:] = after.check_sums
+            prediction.refused = after.refused
             prediction.broken = after.broken
             prediction.broken_atom = after.broken_atom
             traffic = predictor.halo.traffic
@@ -126,7 +128,8 @@ class Bridge:
         return OK
 
     def _text(self, pointer: Any) -> str:
-        return self._ffi.string(pointer).decode()
+        # LAMMPS cuts letters beyond ASCII into pieces: an error names what is left of them.
+        return self._ffi.string(pointer).decode(errors="replace")
 
     def _place(self, config: Any) -> Place:
         communicator = adopt_communicator(
@@ -174,7 +177,7 @@ class Bridge:
 
     def _write(self, text: str, message: Any) -> None:
         capacity = message.capacity - 1
-        encoded = text.encode()[:capacity] + b"\0"
+        encoded = text.encode(errors="replace")[:capacity] + b"\0"
         self._ffi.memmove(message.text, encoded, len(encoded))
 
 

@@ -26,6 +26,7 @@ from lammps_trajcast.runtime.stages import (
     make_stages,
     runs_on_prediction_kernels,
 )
+from lammps_trajcast.runtime.torch_settings import own_torch_settings
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -99,6 +100,7 @@ class Step(NamedTuple):
 
     displacements: NDArray[np.float64]  # (N, 3) Angstrom
     velocities: NDArray[np.float64]  # (N, 3) in the units of the run
+    refused: bool  # whether any rank refused its frame
     broken: bool  # whether the prediction for any atom of any rank is not a number
     broken_atom: int  # the first such own atom; -1: none
     check_sums: NDArray[np.float64]  # (NUM_CHECK_SUMS,) over all ranks
@@ -199,7 +201,7 @@ class Predictor:
         kernels: str = "fused",
         place: Place | None = None,
     ) -> None:
-        """Compile the network of a model.
+        """Compile the network of a model, with torch's settings as the network needs them.
 
         Args:
             model: the loaded file.
@@ -207,7 +209,7 @@ class Predictor:
             units: LAMMPS unit style of the velocities given to :meth:`step`, "real" or "metal".
             device: "auto" (a GPU if torch sees one), "cpu" or "cuda".
             precision: of the network, "single", "double" or "model", the one stored in the file.
-            num_threads: CPU threads of torch, for the whole process; None leaves them as they are.
+            num_threads: CPU threads of torch, here and in each step; None leaves them as they are.
             kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a GPU,
                 "plain" for e3nn's operations throughout.
             place: this process among the MPI ranks of the run; None if it is alone.
@@ -216,6 +218,20 @@ class Predictor:
             PredictorError: for an element that the model does not know, a device that is not there
                 or lacks the software, or an unknown word.
         """
+        with own_torch_settings(num_threads):
+            self._open(model, elements, units, device, precision, num_threads, kernels, place)
+
+    def _open(
+        self,
+        model: ModelFile,
+        elements: list[str],
+        units: str,
+        device: str,
+        precision: str,
+        num_threads: int | None,
+        kernels: str,
+        place: Place | None,
+    ) -> None:
         data = model.metadata
         unknown = [element for element in elements if element not in data.species]
         if unknown:
@@ -250,8 +266,7 @@ class Predictor:
         self._time_ratio = FEMTOSECONDS[units] / FEMTOSECONDS[data.units]
         self.limits = _limits_of_types(data.limits, index, self._time_ratio)
 
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
+        self._num_threads = num_threads
         self.fingerprint = model.fingerprint()
         try:
             if runs_on_prediction_kernels(data.architecture, self.device, kernels):
@@ -296,19 +311,30 @@ class Predictor:
         model = ModelFile.load(path)
         return cls(model, elements, units, device, precision, num_threads, kernels, place)
 
-    @torch.inference_mode()
-    def step(self, frame: Frame, conserve: bool = True, check: Check | None = None) -> Step:
+    def step(
+        self,
+        frame: Frame,
+        num_unmoved: int = 0,
+        refused: bool = False,
+        check: Check | None = None,
+    ) -> Step:
         """Predict the state one time step later; all ranks have to call it.
 
         Args:
             frame: the state now.
-            conserve: restore the total momentum, and angular momentum where the model asks for it.
+            num_unmoved: own atoms that the prediction will not be applied to. If no rank has any,
+                the total momentum is restored, and angular momentum where the model asks for it.
+            refused: this rank has a reason not to advance the frame, which all ranks learn of.
             check: judges the prediction before that.
 
         Raises:
             StepError: something failed, on this rank or another. All ranks raise it, with an empty
                 text where it was another.
         """
+        with own_torch_settings(self._num_threads), torch.inference_mode():
+            return self._step(frame, num_unmoved, refused, check)
+
+    def _step(self, frame: Frame, num_unmoved: int, refused: bool, check: Check | None) -> Step:
         began = time.perf_counter()
         attempt = _Attempt()
         self.halo.select(frame.remote)
@@ -321,16 +347,16 @@ class Predictor:
         mine: _Outcome | None = attempt(self._judge, frame, target, check)
 
         # The one reduction of a step: momenta, failures, atoms that the network has lost, checks.
-        sums = np.zeros(12 + NUM_CHECK_SUMS)
+        sums = np.zeros(14 + NUM_CHECK_SUMS)
         if mine is not None:
-            sums[:10], sums[11], sums[12:] = mine.sums[0], len(mine.broken), mine.check_sums
-        sums[10] = mine is None
+            sums[:10], sums[11], sums[14:] = mine.sums[0], len(mine.broken), mine.check_sums
+        sums[10], sums[12], sums[13] = mine is None, num_unmoved, refused
         sums = self.halo.sum(sums)
         if mine is None or sums[10] > 0:
             raise StepError(_reason(attempt.error, frame)) from attempt.error
 
         prediction, broken = mine.prediction, bool(sums[11] > 0)
-        if conserve and not broken:
+        if sums[12] == 0 and not broken:
             total = torch.from_numpy(sums[:10]).unsqueeze(0)
             prediction = self._conservation.apply_linear(prediction, total, mine.system)
             if self.conserves_angular_momentum:
@@ -340,9 +366,10 @@ class Predictor:
         return Step(
             prediction.displacement.numpy(),
             velocities.numpy(),
+            refused=bool(sums[13] > 0),
             broken=broken,
             broken_atom=int(mine.broken[0]) if len(mine.broken) else -1,
-            check_sums=sums[12:],
+            check_sums=sums[14:],
             network_seconds=time.perf_counter() - began - waited,
         )
 

@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// What the fix asks of an input script: errors before a run, warnings at its start, and what may
+// become wrong while it runs.
+
+#include "fix_python_trajcast.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "compute.h"
+#include "domain.h"
+#include "error.h"
+#include "force.h"
+#include "group.h"
+#include "modify.h"
+#include "neighbor.h"
+#include "pair.h"
+#include "update.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+using namespace LAMMPS_NS;
+using namespace FixConst;
+
+namespace {
+constexpr double MASS_TOLERANCE = 1.0e-3;
+constexpr double TIMESTEP_TOLERANCE = 1.0e-6;
+
+using Styles = std::vector<std::string>;
+
+// Move atoms, or change their number or type, as the potential energy says.
+const Styles MONTE_CARLO = {"gcmc",          "widom", "atom/swap",        "mol/swap",
+                            "neighbor/swap", "sgcmc", "charge/regulation"};
+const Styles NEEDS_ENERGY_FIXES = {"numdiff", "grem", "hmc"};
+const Styles NEEDS_ENERGY_COMPUTES = {"fep", "ti", "born/matrix"};
+const Styles CHANGES_ATOMS = {"deposit", "evaporate", "pour", "append/atoms", "bond/"};
+const Styles THERMOSTATS = {"temp/", "langevin", "gle", "ttm", "heat", "ehex", "thermal/"};
+
+// Hold atoms, or keep them on a line, in a plane or together, by changing the forces on them.
+const Styles HOLDS_BY_FORCES = {"setforce", "freeze", "planeforce",    "lineforce",
+                                "aveforce", "pafi",   "manifoldforce", "smd/setvel"};
+// Scale or average the forces of the potential.
+const Styles CHANGES_FORCES = {"grem",   "ti/spring", "flow/gauss", "damping/cundall",
+                               "hyper/", "alchemy"};
+
+// LAMMPS's patterns (utils::strmatch) know no alternatives.
+bool begins_with(const std::string &style, const Styles &beginnings) {
+  return std::any_of(beginnings.begin(), beginnings.end(), [&style](const std::string &beginning) {
+    return style.compare(0, beginning.size(), beginning) == 0;
+  });
+}
+} // namespace
+
+/* ----------------------------------------------------------------------
+   before a run: what does not depend on which atoms are in which group
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::prepare_run() {
+  if (utils::strmatch(update->integrate_style, "^respa"))
+    fail(fmt::format("run_style {} is not supported: write 'run_style verlet'",
+                     update->integrate_style));
+  check_timestep();
+  check_masses();
+  find_references();
+  find_rescue();
+  check_neighbor_cutoff();
+  check_special_bonds();
+  check_order_of_integrators();
+  check_nothing_changes_energy();
+  check_nobody_needs_energy();
+  check_no_streaming();
+  warn_about_neighbor_settings();
+
+  impulse_per_force = 0.5 * update->dt * force->ftm2v;
+}
+
+/* ----------------------------------------------------------------------
+   at the start of a run, when other fixes have made their exclusions and dynamic groups have their
+   members
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_start() {
+  check_exclusions();
+  list_exclusive_fixes();
+  check_groups();
+  warn_about_forces();
+  warn_about_frozen_atoms();
+}
+
+/* ----------------------------------------------------------------------
+   what may have changed since then: atoms that other fixes insert, their types, masses and bonds,
+   the members of groups. See find_refusal().
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::explain_refusal() {
+  check_groups();
+  check_masses();
+  check_exclusions();
+  check_special_bonds();
+  fail(fmt::format("the atoms of step {} cannot be advanced", update->ntimestep));
+}
+
+/* ----------------------------------------------------------------------
+   whether this rank has atoms that explain_refusal() complains of
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::find_refusal() const {
+  if (neighbors_are_hidden)
+    return true;
+  for (int i = 0; i < atom->nlocal; i++)
+    if ((is_moved(i) && (atom->mask[i] & exclusive_bits)) || has_wrong_mass(i))
+      return true;
+  return false;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_timestep() {
+  const double step_in_units = model_timestep * force->femtosecond;
+  if (std::fabs(update->dt - step_in_units) > TIMESTEP_TOLERANCE * step_in_units)
+    fail(fmt::format("the time step is {} but the model advances by {} fs: write 'timestep {}'",
+                     update->dt, model_timestep, step_in_units));
+}
+
+/* ---------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::has_wrong_mass(int i) const {
+  const double expected = model_masses[atom->type[i] - 1];
+  return std::fabs(mass_of(i) - expected) > MASS_TOLERANCE * expected;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_masses() {
+  std::string problem;
+  for (int i = 0; i < atom->nlocal && problem.empty(); i++) {
+    const int type = atom->type[i];
+    const double expected = model_masses[type - 1];
+    if (has_wrong_mass(i))
+      problem = fmt::format("atoms of type {} ({}) have the mass {} but the model was trained with "
+                            "{}: write 'mass {} {}'",
+                            type, elements[type - 1], mass_of(i), expected, type, expected);
+  }
+  fail_if_any(!problem.empty(), problem);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_references() {
+  for (auto &reference : references) {
+    const std::string problem = reference.find(cutoff);
+    if (!problem.empty())
+      fail(problem);
+  }
+  // Atoms that are not moved by the network may feel the reference potential, and induced charges
+  // are found with it.
+  others_use_forces = false;
+  for (const auto &other : modify->get_fix_list())
+    others_use_forces |=
+        (other != this && other->time_integrate) || begins_with(other->style, {"polarize/"});
+}
+
+/* ----------------------------------------------------------------------
+   LAMMPS builds its neighbor lists for the cutoffs of the pair style
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_neighbor_cutoff() {
+  const std::string remedy =
+      fmt::format("write 'pair_style zero {} full' and 'pair_coeff * *'", cutoff);
+  if (!force->pair)
+    fail(fmt::format("there is no pair style, and so no neighbor list: {}", remedy));
+  for (int i = 1; i <= atom->ntypes; i++)
+    for (int j = i; j <= atom->ntypes; j++)
+      if (std::sqrt(force->pair->cutsq[i][j]) < cutoff * (1.0 - 1.0e-10))
+        fail(
+            fmt::format("the neighbor cutoff of types {} and {} is {} but the model sees neighbors "
+                        "up to {}: {}",
+                        i, j, std::sqrt(force->pair->cutsq[i][j]), cutoff, remedy));
+}
+
+/* ----------------------------------------------------------------------
+   pairs of close atoms that 'neigh_modify' keeps out of the neighbor list. The Monte Carlo fixes
+   exclude a group of their own, which has members only while they try a move: a group without
+   atoms hides nothing, and is watched.
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_exclusions() {
+  watched_bits = 0;
+  if (neighbor->nex_type || neighbor->nex_mol)
+    fail(
+        "'neigh_modify exclude' hides neighbors from the model: write 'neigh_modify exclude none'");
+  if (neighbor->includegroup)
+    fail("'neigh_modify include' hides neighbors from the model: write the script without it");
+  for (int k = 0; k < neighbor->nex_group; k++) {
+    const int one = neighbor->ex1_group[k], other = neighbor->ex2_group[k];
+    const bigint atoms_of_one = group->count(one);
+    if (atoms_of_one && group->count(other))
+      fail(fmt::format("'neigh_modify exclude group {} {}' hides neighbors from the model: write "
+                       "'neigh_modify exclude none', or 'unfix' the fix that excludes them",
+                       group->names[one], group->names[other]));
+    watched_bits |= group->bitmask[atoms_of_one ? other : one];
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_special_bonds() {
+  fail_if_any(leaves_out_bonded_atoms(),
+              "bonded atoms are left out of the neighbor list: write 'special_bonds lj/coul "
+              "1e-50 1e-50 1e-50'");
+}
+
+/* ----------------------------------------------------------------------
+   whether bonds of this rank's atoms keep their neighbors out of the list
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::leaves_out_bonded_atoms() const {
+  if (atom->molecular == Atom::ATOMIC)
+    return false;
+  for (int k = 1; k <= 3; k++) {
+    if (force->special_lj[k] != 0.0 || force->special_coul[k] != 0.0)
+      continue;
+    if (atom->molecular == Atom::TEMPLATE)
+      return true; // the bonds are in the templates, which no rank has to use
+    if (!atom->nspecial)
+      continue;
+    for (int i = 0; i < atom->nlocal; i++)
+      if (atom->nspecial[i][k - 1] > (k > 1 ? atom->nspecial[i][k - 2] : 0))
+        return true;
+  }
+  return false;
+}
+
+/* ----------------------------------------------------------------------
+   whether something hides neighbors from the model in the list that has just been built
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::hides_neighbors() const {
+  for (int i = 0; watched_bits && i < atom->nlocal; i++)
+    if (atom->mask[i] & watched_bits)
+      return true;
+  return leaves_out_bonded_atoms();
+}
+
+/* ----------------------------------------------------------------------
+   the network has to see all atoms at time t
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_order_of_integrators() {
+  for (int i = 0; i < modify->nfix && modify->fix[i] != this; i++) {
+    const Fix *other = modify->fix[i];
+    if (other->time_integrate)
+      fail(
+          fmt::format("fix {} (style {}) moves its atoms before the model sees them: define fix {} "
+                      "before fix {}",
+                      other->id, other->style, id, other->id));
+  }
+}
+
+/* ----------------------------------------------------------------------
+   fixes that must not have atoms in common with this one
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::list_exclusive_fixes() {
+  exclusive_fixes.clear();
+  exclusive_bits = 0;
+  const auto exclude = [this](const Fix *other, const std::string &reason) {
+    exclusive_fixes.push_back({other, reason});
+    exclusive_bits |= other->groupbit;
+  };
+  for (const auto &other : modify->get_fix_list()) {
+    if (other == this)
+      continue;
+    if (begins_with(other->style, {"shake", "rattle"}))
+      exclude(other, fmt::format("fix {} (style {}) constrains the same atoms, whose bonds the "
+                                 "model moves itself: write 'unfix {}'",
+                                 other->id, other->style, other->id));
+    else if (other->time_integrate)
+      exclude(other, fmt::format("fix {} (style {}) integrates the same atoms: write 'unfix {}' or "
+                                 "give the two fixes groups without common atoms",
+                                 other->id, other->style, other->id));
+    else if (constant_energy && is_thermostat(other))
+      exclude(other, conserve_problem(other));
+  }
+}
+
+/* ----------------------------------------------------------------------
+   the members of groups as they are now
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_groups() {
+  // LAMMPS changes the members of a dynamic group in post_force() of a fix of its own. Had it been
+  // defined after this one, atoms that join the group would keep the forces of pair styles.
+  const Fix *members = modify->get_fix_by_id(fmt::format("GROUP_{}", group->names[igroup]));
+  if (group->dynamic[igroup] && members)
+    for (int i = 0; i < modify->nfix && modify->fix[i] != members; i++)
+      if (modify->fix[i] == this)
+        fail(fmt::format("the group {} has become a dynamic one after this fix was defined: write "
+                         "'group {} dynamic ...' before it",
+                         group->names[igroup], group->names[igroup]));
+  for (const auto &exclusive : exclusive_fixes)
+    fail_if_any(shares_atoms(exclusive.fix), exclusive.problem);
+}
+
+/* ---------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::is_thermostat(const Fix *other) {
+  return other->ecouple_flag || begins_with(other->style, THERMOSTATS);
+}
+
+std::string FixPythonTrajcast::conserve_problem(const Fix *other) {
+  return fmt::format("'conserve yes' keeps the energy, which fix {} (style {}) is there to "
+                     "change: write 'unfix {}' or 'conserve no'",
+                     other->id, other->style, other->id);
+}
+
+/* ----------------------------------------------------------------------
+   'conserve yes' would undo what a thermostat, a barostat or an exchange of atoms does
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_nothing_changes_energy() {
+  if (!constant_energy)
+    return;
+  for (const auto &other : modify->get_fix_list()) {
+    const bool barostat = utils::strmatch(other->style, "^press/") ||
+                          (other->box_change & ~BOX_CHANGE_DOMAIN) != NO_BOX_CHANGE;
+    if (barostat || begins_with(other->style, MONTE_CARLO) ||
+        begins_with(other->style, CHANGES_ATOMS))
+      fail(conserve_problem(other));
+    if (other != this && other->time_integrate)
+      fail(fmt::format("'conserve yes' needs all moving atoms in the group of this fix, but fix {} "
+                       "(style {}) moves others: write 'unfix {}' or 'conserve no'",
+                       other->id, other->style, other->id));
+  }
+}
+
+/* ----------------------------------------------------------------------
+   with pair_style zero the potential energy is zero, and every Monte Carlo move is accepted
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_nobody_needs_energy() {
+  if (std::strcmp(force->pair_style, "zero") != 0)
+    return;
+  const auto refuse = [this](const std::string &kind, const char *name, const char *style) {
+    fail(fmt::format("{} {} (style {}) needs a potential energy, which the network does not have: "
+                     "write 'pair_style hybrid/overlay zero {} full PAIR ...' and 'energy PAIR' "
+                     "after this fix's elements",
+                     kind, name, style, cutoff));
+  };
+  for (const auto &other : modify->get_fix_list())
+    if (begins_with(other->style, MONTE_CARLO) || begins_with(other->style, NEEDS_ENERGY_FIXES))
+      refuse("fix", other->id, other->style);
+  for (const auto &compute : modify->get_compute_list())
+    if (begins_with(compute->style, NEEDS_ENERGY_COMPUTES))
+      refuse("compute", compute->id, compute->style);
+}
+
+/* ----------------------------------------------------------------------
+   with 'remap v' an image across a boundary that is sheared has another velocity than its atom, and
+   all velocities contain the flow, which models have not seen
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_no_streaming() {
+  if (!domain->deform_vremap)
+    return;
+  for (const auto &other : modify->get_fix_list())
+    if (begins_with(other->style, {"deform"}))
+      fail(fmt::format("fix {} (style {}) with 'remap v' adds the velocities of a flow, which the "
+                       "model does not know: write 'remap x'",
+                       other->id, other->style));
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::warn_about_neighbor_settings() {
+  if (neighbor_list_may_be_late() && comm->me == 0)
+    error->warning(
+        FLERR,
+        "Fix {} python/trajcast may miss neighbors between rebuilds of the neighbor list: "
+        "write 'neigh_modify every 1 delay 0 check yes once no'",
+        id);
+}
+
+/* ---------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::neighbor_list_may_be_late() const {
+  return neighbor->every > 1 || neighbor->delay > 0 || neighbor->build_once;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::warn_about_forces() {
+  if (igroup == 0 && references.empty() && !rescue && std::strcmp(force->pair_style, "zero") != 0 &&
+      comm->me == 0)
+    error->warning(FLERR,
+                   "Fix {} python/trajcast uses no forces, those of pair_style {} are computed in "
+                   "vain: write 'pair_style zero {} full' and 'pair_coeff * *'",
+                   id, force->pair_style, cutoff);
+  for (int i = 0; i < modify->nfix && modify->fix[i] != this; i++) {
+    const Fix *other = modify->fix[i];
+    // The fix of a dynamic group sets no forces.
+    if ((modify->fmask[i] & POST_FORCE) && std::strcmp(other->style, "GROUP") != 0 &&
+        shares_atoms_anywhere(other) && comm->me == 0)
+      error->warning(FLERR,
+                     "Forces of fix {} (style {}) do not act on the atoms of fix {} "
+                     "python/trajcast: define it after fix {}",
+                     other->id, other->style, id, id);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   atoms that a script means to hold, or forces that it means to change, in ways that work only if
+   forces move atoms
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::warn_about_frozen_atoms() {
+  std::vector<const Fix *> integrators;
+  for (const auto &other : modify->get_fix_list()) {
+    if (other->time_integrate)
+      integrators.push_back(other);
+    const bool holds = begins_with(other->style, HOLDS_BY_FORCES);
+    if (!holds && !begins_with(other->style, CHANGES_FORCES))
+      continue;
+    if (!shares_atoms_anywhere(other) || comm->me != 0)
+      continue;
+    if (holds)
+      error->warning(FLERR,
+                     "Fix {} (style {}) does not hold atoms that fix {} python/trajcast moves "
+                     "without forces: write 'group mobile subtract all {}' and define fix {} for "
+                     "the group mobile",
+                     other->id, other->style, id, group->names[other->igroup], id);
+    else
+      error->warning(FLERR,
+                     "Fix {} (style {}) changes the forces of a potential, without which fix {} "
+                     "python/trajcast moves atoms: write 'unfix {}'",
+                     other->id, other->style, id, other->id);
+  }
+
+  bigint mine = 0;
+  for (int i = 0; i < atom->nlocal; i++) {
+    const double *v = atom->v[i];
+    const bool integrated =
+        std::any_of(integrators.begin(), integrators.end(),
+                    [this, i](const Fix *fix) { return atom->mask[i] & fix->groupbit; });
+    mine += !integrated && (v[0] != 0.0 || v[1] != 0.0 || v[2] != 0.0);
+  }
+  bigint count;
+  MPI_Allreduce(&mine, &count, 1, MPI_LMP_BIGINT, MPI_SUM, world);
+  if (count && comm->me == 0)
+    error->warning(FLERR,
+                   "Fix {} python/trajcast: {} atoms have velocities, which the model sees, but no "
+                   "fix moves them: write 'group frozen subtract all {}' and 'velocity frozen set "
+                   "0 0 0'",
+                   id, count, group->names[igroup]);
+}
+
+/* ----------------------------------------------------------------------
+   whether any atom of this rank is in the groups of both fixes
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::shares_atoms(const Fix *other) const {
+  for (int i = 0; i < atom->nlocal; i++)
+    if (is_moved(i) && (atom->mask[i] & other->groupbit))
+      return true;
+  return false;
+}
+
+/* ---------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::shares_atoms_anywhere(const Fix *other) const {
+  int mine = shares_atoms(other), any;
+  MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, world);
+  return any != 0;
+}
