@@ -44,6 +44,8 @@ const Styles HOLDS_BY_FORCES = {"setforce", "freeze", "planeforce",    "lineforc
 // Scale or average the forces of the potential.
 const Styles CHANGES_FORCES = {"grem",   "ti/spring", "flow/gauss", "damping/cundall",
                                "hyper/", "alchemy"};
+// Act when there are forces, but change none. GROUP is that of a dynamic group.
+const Styles SETS_NO_FORCES = {"GROUP", "numdiff", "sgcmc", "store/force"};
 
 // LAMMPS's patterns (utils::strmatch) know no alternatives.
 bool begins_with(const std::string &style, const Styles &beginnings) {
@@ -400,8 +402,7 @@ void FixPythonTrajcast::warn_about_forces() {
                    id, force->pair_style, cutoff);
   for (int i = 0; i < modify->nfix && modify->fix[i] != this; i++) {
     const Fix *other = modify->fix[i];
-    // The fix of a dynamic group sets no forces.
-    if ((modify->fmask[i] & POST_FORCE) && std::strcmp(other->style, "GROUP") != 0 &&
+    if ((modify->fmask[i] & POST_FORCE) && !begins_with(other->style, SETS_NO_FORCES) &&
         shares_atoms_anywhere(other) && comm->me == 0)
       error->warning(FLERR,
                      "Forces of fix {} (style {}) do not act on the atoms of fix {} "

@@ -124,7 +124,7 @@ def test_script_through_a_pipe(tmp_path, quartz, model_file, record_property) ->
         assert np.abs(one - other).max() <= 1e-5 * np.abs(one).max()  # as written in the dump
     host_state(
         record_property,
-        "`mpirun -np 2 lmp < in.file`, `cat in.file \\| lmp`, also with PYTHONUNBUFFERED=1",
+        "`mpirun -np 2 lmp < in.file`, `cat in.file | lmp`, also with PYTHONUNBUFFERED=1",
         "every line is carried out, with the result of `lmp -in in.file`",
     )
 
