@@ -69,7 +69,8 @@ void FixPythonTrajcast::prepare_run() {
   find_rescue();
   check_neighbor_cutoff();
   check_special_bonds();
-  check_order_of_integrators();
+  if (neighbor->includegroup)
+    fail("'neigh_modify include' hides neighbors from the model: write the script without it");
   check_nothing_changes_energy();
   check_nobody_needs_energy();
   check_no_streaming();
@@ -87,6 +88,7 @@ void FixPythonTrajcast::check_start() {
   check_exclusions();
   list_exclusive_fixes();
   check_groups();
+  check_order_of_integrators();
   warn_about_forces();
   warn_about_frozen_atoms();
 }
@@ -193,8 +195,6 @@ void FixPythonTrajcast::check_exclusions() {
   if (neighbor->nex_type || neighbor->nex_mol)
     fail(
         "'neigh_modify exclude' hides neighbors from the model: write 'neigh_modify exclude none'");
-  if (neighbor->includegroup)
-    fail("'neigh_modify include' hides neighbors from the model: write the script without it");
   for (int k = 0; k < neighbor->nex_group; k++) {
     const int one = neighbor->ex1_group[k], other = neighbor->ex2_group[k];
     const bigint atoms_of_one = group->count(one);
