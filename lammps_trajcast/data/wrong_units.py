@@ -50,29 +50,33 @@ def explain(factor: float, velocity_unit: float, temperature: float, clock: Cloc
         return (
             "the velocities point against the displacements; write the frames in the order of time"
         )
-    found: list[str] = []
+    # By how much (logarithm) a unit misses the factor, and what to say.
+    candidates: list[tuple[float, str]] = []
 
-    def matches(unit: float, assumed: float) -> bool:
-        return unit != assumed and abs(np.log(factor * assumed / unit)) < 0.12
+    def consider(unit: float, assumed: float, words: str) -> None:
+        miss = abs(np.log(factor * assumed / unit))
+        if unit != assumed and miss < 0.12:
+            candidates.append((miss, words))
 
     assumed_name = next(n for n, u in VELOCITY_UNITS.items() if np.isclose(u, velocity_unit))
     for name, unit in VELOCITY_UNITS.items():
-        if matches(unit, velocity_unit) and 0.1 < temperature * factor**2 < 1e5:
+        if 0.1 < temperature * factor**2 < 1e5:
             remedy = {"Angstrom/fs": "write --units real", "Angstrom/ps": "write --units metal"}
             multiply = f"multiply them by {unit / velocity_unit:.4g}"
             if name.startswith("ASE"):
                 multiply += ", or store ASE's momenta"
-            found.append(
-                f"velocities in {name} instead of {assumed_name} ({remedy.get(name, multiply)})"
-            )
+            words = f"velocities in {name} instead of {assumed_name}"
+            consider(unit, velocity_unit, f"{words} ({remedy.get(name, multiply)})")
     if clock.source == "time":
-        found += [
-            f"times in {name} instead of {_name_of_time(clock.fs)} "
-            f"(write --interval {_round(clock.interval * factor)})"
-            for name, unit in TIME_UNITS.items()
-            if matches(unit, clock.fs)
-        ]
-    elif not found or temperature > 1.0:
+        for name, unit in TIME_UNITS.items():
+            words = f"times in {name} instead of {_name_of_time(clock.fs)}"
+            consider(
+                *(unit, clock.fs),
+                f"{words} (write --interval {_round(clock.interval * factor)})",
+            )
+    closest = min((miss for miss, _ in candidates), default=0.0)
+    found = [words for miss, words in candidates if miss < closest + 0.01]
+    if clock.source != "time" and (not found or temperature > 1.0):
         what = "time step" if clock.source == "timestep" else "time between frames"
         found.append(
             f"a {what} of {_round(clock.fs * factor)} fs instead of {clock.fs:g} "
