@@ -34,6 +34,11 @@ TABLES = {
         "exception, after which the process goes on).",
         ("input", "what the error says"),
     ),
+    "data set": Table(
+        "Data sets that contradict themselves",
+        "Each is refused with one line that names the file; no data set is left behind.",
+        ("input", "what the error says"),
+    ),
     "guard": Table(
         "Guards", "Predictions that cannot be right, and what is done.", ("case", "measured")
     ),
@@ -126,3 +131,8 @@ def fault(record_property: Callable[[str, object], None], name: str, result: str
 def workflow(record_property: Callable[[str, object], None], name: str, result: str) -> None:
     """Record a workflow and what was measured."""
     record_property("reliability", {"table": "workflow", "name": name, "result": result})
+
+
+def contradiction(record_property: Callable[[str, object], None], name: str, says: str) -> None:
+    """Record a data set that contradicts itself, and part of the error that it meets."""
+    record_property("reliability", {"table": "data set", "name": name, "result": f"… {says} …"})
