@@ -20,6 +20,7 @@ import pytest
 from conftest import ENVIRONMENT, POTENTIALS, lammps_environment
 from numpy.typing import NDArray
 from reliability import contradiction
+from test_training import write_config
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app
@@ -34,6 +35,10 @@ from lammps_trajcast.data.trajectory import (
     checked,
     read_frames,
 )
+from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.runtime.predictor import Predictor, PredictorError
+from lammps_trajcast.training.config import TrainingConfig
+from lammps_trajcast.training.train import train
 
 SI_O = Species.from_types(["Si", "O"])
 ASE_UNIT = 0.0982269478  # Angstrom/fs, sqrt(eV/u): 1.602177e-19 J / 1.660539e-27 kg, in m/s
@@ -744,3 +749,26 @@ def test_an_element_without_atoms_is_told(flight: Flight, tmp_path: Path) -> Non
     assert done.exit_code == 0
     assert "holds no atom of H: a model trained on it will refuse this element" in done.stderr
     assert "no atom of O" not in done.stderr
+
+
+def test_an_element_without_atoms_is_never_trained(
+    flight: Flight, tmp_path: Path, caplog: pytest.LogCaptureFixture, record_property
+) -> None:
+    """From the trajectory to the run: the model knows which of its elements it has never seen."""
+    species = Species.from_types(["Si", "O", "H"])
+    options = {"segment_length": 0.08, "split": (0.4, 0.3, 0.3)}
+    build(write_dump(tmp_path / "a.dump", flight), species, timestep=1.0, **options)
+    config = write_config(tmp_path, tmp_path / "built.h5", steps=2, epoch_steps=1, warmup_steps=1)
+    # The atoms are far from each other.
+    config.write_text(config.read_text().replace("edge_cutoff: 3.0", "edge_cutoff: 9.0"))
+    train(TrainingConfig.load(config), progress=False)
+    assert "the split 'train' holds no atom of H: the model will refuse this" in caplog.text
+    model = ModelFile.load(tmp_path / "model.safetensors")
+    limits = model.metadata.limits
+    assert limits is not None
+    assert [limits.has_seen(k) for k in range(3)] == [True, True, False]
+    Predictor(model, ["O", "Si"])
+    says = "the model was never trained on H"
+    with pytest.raises(PredictorError, match=says):
+        Predictor(model, ["Si", "H"])
+    contradiction(record_property, "run with an element of which the data hold no atom", says)
