@@ -126,19 +126,15 @@ class _Comparison:
         return _Comparison(widths, flight)
 
     def fault(self) -> Fault | None:
-        """What can be concluded; a fault of a single element is told from one of all atoms."""
-        faults = [self._fault_of(group) for group in range(len(self.flight))]
-        if faults[0] is None:
-            for species, of_element in enumerate(faults[1:]):
-                if of_element is not None:
-                    return of_element._replace(species=species)
-            return None
-        if faults[0].kind == "factor" and None in faults[1:]:
-            alone = [fault for fault in faults[1:] if fault is not None]
-            right = [self._is_right(k + 1) for k, fault in enumerate(faults[1:]) if fault is None]
-            if len(alone) == 1 and any(right):
-                return alone[0]._replace(species=faults.index(alone[0]) - 1)
-        return faults[0]
+        """What can be concluded; it is of a single element if those of another are right."""
+        whole, *elements = (self._fault_of(group) for group in range(len(self.flight)))
+        single = [k for k, fault in enumerate(elements) if fault is not None]
+        found = whole or next((fault for fault in elements if fault is not None), None)
+        others = [k for k in range(len(elements)) if k not in single]
+        if len(single) == 1 and any(self._is_right(k + 1) for k in others):
+            found = elements[single[0]]
+            return None if found is None else found._replace(species=single[0])
+        return found
 
     def _is_right(self, group: int) -> bool:
         return any(
