@@ -160,7 +160,8 @@ def dataset(
         list[Path],
         typer.Argument(
             help="Trajectories of NVE runs, one run each: LAMMPS text dumps "
-            "(dump custom: id type xu yu zu vx vy vz) or extended XYZ (.xyz, .extxyz)."
+            "(dump custom: id type xu yu zu vx vy vz) or extended XYZ (.xyz, .extxyz), "
+            "which may be compressed (.gz)."
         ),
     ],
     elements: Annotated[
@@ -174,12 +175,14 @@ def dataset(
     ] = None,
     interval: Annotated[
         float | None,
-        typer.Option(help="fs between frames, for extended XYZ without times and steps."),
+        typer.Option(
+            help="fs between frames, for files without times or with times in other units."
+        ),
     ] = None,
     masses: Annotated[
         list[float] | None,
         typer.Option(
-            help="g/mol of each type; default: those in the dump, else standard atomic weights."
+            help="g/mol of each type; default: those in the files, else standard atomic weights."
         ),
     ] = None,
     stride: Annotated[int, typer.Option(help="Every n-th frame starts a pair.")] = 1,
@@ -217,6 +220,7 @@ def dataset(
             f"  {name:<11}{summary.segments[name]:>6} segments{summary.pairs[name]:>9} pairs"
         )
     typer.echo(_describe_statistics(statistics, "train"))
+    _warn_of_unseen(output, statistics, list(dict.fromkeys(elements)))
 
 
 @app.command(cls=_CommandWithLists)
@@ -261,6 +265,12 @@ def record(
     lmp: Annotated[
         str | None, typer.Option(help='Command that starts LAMMPS: "mpirun -np 4 lmp"')
     ] = None,
+    masses: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="g/mol of each type; needed where the script's are not near standard weights."
+        ),
+    ] = None,
 ) -> None:
     """Run a LAMMPS input and record NVE segments after it as a data set; run again to go on."""
     from lammps_trajcast.data.layout import DatasetError
@@ -289,12 +299,14 @@ def record(
         keep=keep or (),
         variables=variables,
         lmp=lmp,
+        masses=masses,
     )
     with _one_line_for(DatasetError, TrajectoryError):
         shards = run_recording(script, output, options)
         statistics = dataset_statistics(shards)
     typer.echo(f"{output}: {len(shards)} files; in a training file write  dataset: {output}")
     typer.echo(_describe_statistics(statistics, "train"))
+    _warn_of_unseen(output, statistics, list(dict.fromkeys(elements)))
 
 
 @app.command()
@@ -523,6 +535,17 @@ def validation_table(
 
     with _one_line_for(ValueError):
         typer.echo(table_of_reports(reports))
+
+
+def _warn_of_unseen(path: Path, statistics: Statistics, elements: list[str]) -> None:
+    from lammps_trajcast.data.statistics import unseen_elements
+
+    for element in unseen_elements(statistics, elements):
+        typer.echo(
+            f"WARNING: {path}: the split 'train' holds no atom of {element}: a model trained on it "
+            "will refuse this element",
+            err=True,
+        )
 
 
 def _describe_statistics(statistics: Statistics, split: Split) -> str:

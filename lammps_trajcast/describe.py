@@ -79,6 +79,9 @@ def describe_limits(model: ModelFile) -> str:
         for species, most, usual in zip(data.species, largest, rms, strict=True):
             if most is not None and usual is not None:
                 rows.append((f"{name} of {species}", f"{most:.4g}, rms {usual:.4g} {unit}"))
+    for k, species in enumerate(data.species):
+        if not limits.has_seen(k):
+            rows.append((f"no atom of {species}", "the model was never trained on it"))
     for i, row in enumerate(limits.min_distance):
         for j, distance in enumerate(row[: i + 1]):
             if distance is not None:

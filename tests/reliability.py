@@ -45,6 +45,10 @@ TABLES = {
         "With the keyword `energy` the potential is evaluated only when somebody asks for it. "
         "These evaluate the pair style themselves, at other times than output does.",
         ("fix or compute", "compared with"),
+    "data set": Table(
+        "Data sets that contradict themselves",
+        "Each is refused with one line that names the file; no data set is left behind.",
+        ("input", "what the error says"),
     ),
     "guard": Table(
         "Guards", "Predictions that cannot be right, and what is done.", ("case", "measured")
@@ -148,3 +152,8 @@ def host_state(record_property: Callable[[str, object], None], name: str, result
 def energy(record_property: Callable[[str, object], None], name: str, result: str) -> None:
     """Record who evaluates the pair style, and what the energies were compared with."""
     record_property("reliability", {"table": "energy", "name": name, "result": result})
+
+
+def contradiction(record_property: Callable[[str, object], None], name: str, says: str) -> None:
+    """Record a data set that contradicts itself, and part of the error that it meets."""
+    record_property("reliability", {"table": "data set", "name": name, "result": f"… {says} …"})

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import PARITY, PARITY_CASES, System, load_case
+from models import tiny_model
 from reference import Reference, assert_close
 
+from lammps_trajcast.describe import describe_limits
 from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.runtime import predictor as predictor_module
 from lammps_trajcast.runtime.bridge import FAILED, LOST, OK, Bridge
 from lammps_trajcast.runtime.graph import build_graph
@@ -41,6 +44,32 @@ def test_predictor_gives_the_published_step(name, model_file) -> None:
     assert_close(after.velocities, published["velocity"] @ system.rotation, 1e-10)
     assert predictor.cutoff == system.cutoff
     assert list(predictor.masses) == system.masses
+
+
+@pytest.mark.parametrize("at_rest", [False, True])
+def test_elements_without_training_are_refused(at_rest: bool) -> None:
+    """Not one whose atoms never moved: they are what the others saw."""
+    near = 1.6 if at_rest else None
+    limits = Limits(
+        max_displacement=(0.3, None),
+        rms_displacement=(0.1, None),
+        max_speed=(0.02, None),
+        rms_speed=(0.005, None),
+        min_distance=((2.2, near), (near, None)),
+        max_isolation=(2.5, near),
+        min_temperature=280.0,
+        mean_temperature=300.0,
+        max_temperature=330.0,
+    )
+    model = tiny_model(metadata={"limits": limits})
+    assert limits.has_seen(0) and limits.has_seen(1) == at_rest
+    assert ("no atom of O" in describe_limits(model)) != at_rest
+    Predictor(model, ["Si"])
+    if at_rest:
+        Predictor(model, ["Si", "O"])
+    else:
+        with pytest.raises(PredictorError, match="never trained on O: .* no atom of this element"):
+            Predictor(model, ["Si", "O"])
 
 
 def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:

@@ -21,7 +21,7 @@ from lammps_trajcast.data.statistics import dataset_statistics
 
 
 def write_shard(path: Path, seed: int, segments: int = 2, horizon: float = 20.0) -> None:
-    """Random frames; every third step is stored, a horizon is two of them."""
+    """Random paths; every third step is stored, a horizon is two of them."""
     random = np.random.default_rng(seed)
     with h5py.File(path, "w") as file:
         file.attrs.update(
@@ -35,8 +35,11 @@ def write_shard(path: Path, seed: int, segments: int = 2, horizon: float = 20.0)
             segment["species"] = np.array([0, 1, 1, 0, 1])
             segment["cell"] = np.eye(3) * 9.0
             segment["pbc"] = np.ones(3, dtype=bool)
-            segment["positions"] = random.uniform(0.0, 9.0, (6, 5, 3))
-            segment["velocities"] = random.normal(size=(6, 5, 3)) * 1e-3
+            velocities = random.normal(size=(6, 5, 3)) * 1e-3
+            moved = 0.25 * horizon * (velocities[1:] + velocities[:-1])
+            start = random.uniform(0.0, 9.0, (1, 5, 3))
+            segment["positions"] = np.cumsum(np.concatenate([start, moved]), axis=0)
+            segment["velocities"] = velocities
             segment["steps"] = 30 + 3 * np.arange(6)
             segment["pairs"] = [[0, 2], [1, 3], [2, 4], [3, 5]]
 

@@ -21,6 +21,13 @@ LENGTHS = {
 MODELS = sorted(EXAMPLES.glob("*/*.safetensors"))
 
 
+@pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
+def test_shipped_model_was_trained_on_its_elements(path: Path) -> None:
+    data = ModelFile.load(path).metadata
+    assert data.limits is not None
+    assert all(data.limits.has_seen(k) for k in range(len(data.species)))
+
+
 @pytest.mark.usefixtures("forked_runs")
 @pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
 def test_shipped_model_steps_as_its_reference(path: Path, tmp_path: Path) -> None:

@@ -73,6 +73,14 @@ def in_half_precision(path: Path, good: Good) -> None:
     ModelFile(good.model.metadata, state).save(path)
 
 
+# Of a data set with atoms of the first element alone.
+WITHOUT_OXYGEN = {
+    **{"max_displacement": [0.3, None], "rms_displacement": [0.1, None]},
+    **{"max_speed": [0.02, None], "rms_speed": [0.005, None]},
+    **{"min_distance": [[2.2, None], [None, None]], "max_isolation": [2.5, None]},
+    **{"min_temperature": 280.0, "mean_temperature": 300.0, "max_temperature": 330.0},
+}
+
 # What is put under the name of a model file, and what the error has to say.
 FILES: dict[str, tuple[Callable[[Path, Good], object], str]] = {
     "empty file": (content(lambda whole: b""), "not a whole model file"),
@@ -102,6 +110,10 @@ FILES: dict[str, tuple[Callable[[Path, Good], object], str]] = {
     "model file of a later version": (
         metadata(lambda data: data.update(format_version=2)),
         "install the release that wrote it",
+    ),
+    "model whose training data hold no atom of an element": (
+        metadata(lambda data: data.update(limits=WITHOUT_OXYGEN)),
+        "never trained on O",
     ),
     "directory": (lambda path, good: path.mkdir(), "give the path of a .safetensors file"),
     "link to itself": (lambda path, good: path.symlink_to(path), "cannot be read"),

@@ -122,7 +122,8 @@ def read_structure(
     start = np.zeros(3)
     scale = drift = 0.0
     atoms = 0
-    for frame in checked(LammpsDump(dump, species, units, timestep)):
+    # A model predicts displacements and velocities apart: here its run is judged, not refused.
+    for frame in checked(LammpsDump(dump, species, units, timestep), velocities=False):
         momenta = masses[frame.species, None] * frame.velocities
         if not miscoordinated:
             atoms = len(momenta)

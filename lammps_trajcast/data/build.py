@@ -121,26 +121,67 @@ def build_dataset(
         return _summary(target)
 
 
+# Relative differences of masses: between files, which round them; of --masses; of an element from
+# its standard weight, which force fields round to whole numbers.
+SAME_MASS, GIVEN_MASS, STANDARD_MASS = 1e-4, 1e-3, 0.02
+
+
 class Masses:
-    """Masses of the species: those in the files where they have any."""
+    """One mass for each species: --masses, else those in the files, else standard weights.
+
+    values: (S,) g/mol.
+    """
 
     def __init__(self, species: Species) -> None:
         self.values = np.array(species.masses)
         self._from_file: dict[int, float] = {}
+        self._divided: dict[int, Path] = {}
 
     def see(self, frames: Frames, frame: Frame) -> None:
-        if frame.masses is None:
-            return
-        for index in np.unique(frame.species):
-            of_species = frame.masses[frame.species == index]
-            mass = self._from_file.setdefault(int(index), float(of_species[0]))
-            if not np.allclose(of_species, mass, rtol=1e-6):
-                raise frames.error(
-                    f"atoms of element {frames.species.elements[index]} have different masses; "
-                    "a data set has one mass for each element",
-                    frame.step,
-                )
+        """Compare a frame with those before. Raises TrajectoryError."""
+        for index in map(int, np.unique(frame.species)):
+            if frame.masses is not None:
+                self._see_mass(frames, frame, index, frame.masses[frame.species == index])
+            elif frame.divided:
+                self._divided.setdefault(index, frames.path)
+            self._compare_divided(frames, frame, index)
+
+    def _see_mass(
+        self, frames: Frames, frame: Frame, index: int, of_species: NDArray[np.float64]
+    ) -> None:
+        species, element = frames.species, frames.species.elements[index]
+        mass = self._from_file.setdefault(index, float(of_species[0]))
+        if not np.allclose(of_species, mass, rtol=1e-6):
+            raise frames.error(
+                f"atoms of element {element} have different masses; "
+                "a data set has one mass for each element",
+                frame.step,
+            )
+        expected = species.masses[index]
+        tolerance = GIVEN_MASS if species.masses_given else STANDARD_MASS
+        if abs(mass - expected) > tolerance * expected:
+            of_types = [
+                mass if name == element else species.masses[species.elements.index(name)]
+                for name in species.of_types()
+            ]
+            says = "--masses says" if species.masses_given else "the element has"
+            raise frames.error(
+                f"the mass of {element} is {mass:g} g/mol, but {says} {expected:g}; correct the "
+                "order of --elements, or write --masses " + " ".join(f"{m:g}" for m in of_types),
+                frame.step,
+            )
+        if not species.masses_given:
             self.values[index] = mass
+
+    def _compare_divided(self, frames: Frames, frame: Frame, index: int) -> None:
+        """Velocities made of momenta need the mass of the data set."""
+        used, mass = frames.species.masses[index], self.values[index]
+        if index in self._divided and abs(used - mass) > SAME_MASS * mass:
+            raise frames.error(
+                f"the mass of {frames.species.elements[index]} is {mass:g} g/mol here, but the "
+                f"momenta of {self._divided[index]} were divided by {used:g}; write --masses",
+                frame.step,
+            )
 
 
 class _SegmentWriter:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
+from lammps_trajcast.data.consistency import Fault, Jump, MotionCheck
 from lammps_trajcast.data.layout import (
     SPLITS,
     DatasetError,
@@ -19,19 +21,22 @@ BLOCK = 1 << 26
 
 
 def check_dataset(source: DatasetSource) -> None:
-    """Check that every frame is whole and every pair is one horizon apart.
+    """Check that every frame is whole, every pair is one horizon apart, and atoms move as fast as
+    their velocities say.
 
     Raises DatasetError naming the file, the segment and the MD step.
     """
     with one_line_for_damage(source), open_dataset(source) as file:
-        num_elements = len(file.attrs["elements"])
+        elements = [str(element) for element in file.attrs["elements"]]
+        masses, horizon = np.asarray(file.attrs["masses"]), float(file.attrs["horizon"])
         for name in sorted(file["segments"]):
             segment = file["segments"][name]
             _check_shapes(segment)
             _check_arrays(segment)
-            _check_system(segment, num_elements)
+            _check_system(segment, len(elements))
             _check_pairs(segment)
             _check_finite(segment)
+            _check_motion(segment, elements, masses, horizon)
 
 
 def _fault(segment: h5py.Group, message: str) -> DatasetError:
@@ -114,3 +119,52 @@ def _check_finite(segment: h5py.Group) -> None:
                     f"{describe_frame(segment, first + int(broken[0]))}: {name} hold a number that "
                     "is not finite; leave this run out and make the data set anew"
                 )
+
+
+def _check_motion(
+    segment: h5py.Group, elements: list[str], masses: NDArray[np.float64], horizon: float
+) -> None:
+    """Compare velocities with displacements, where frames follow each other at one interval."""
+    positions, velocities = segment["positions"], segment["velocities"]
+    species, pairs = segment["species"][:], segment["pairs"][:]
+    if len(pairs) == 0:
+        return
+    steps = segment["steps"][:] if "steps" in segment else np.arange(len(positions))
+    spans = steps[pairs[:, 1]] - steps[pairs[:, 0]]
+    if spans[0] <= 0 or (spans != spans[0]).any():
+        return
+    between = np.diff(steps)
+    usual = int(np.median(between)) if len(between) else 0
+    if usual <= 0 or ("steps" not in segment and (np.diff(pairs[:, 0]) != 1).any()):
+        return  # frames were left out, and where is not known
+    interval = horizon * usual / int(spans[0])
+    check = MotionCheck(species, masses[species])
+    block = max(1, BLOCK // max(1, positions[0].nbytes))
+    for first in range(0, len(positions), block):
+        x, v = positions[first : first + block], velocities[first : first + block]
+        for k in range(len(x)):
+            frame = first + k
+            if frame > 0 and between[frame - 1] != usual:
+                _refuse_motion(segment, elements, check.finish())
+                check = MotionCheck(species, masses[species])
+            _refuse_motion(segment, elements, check.add(frame, x[k], v[k], interval))
+    _refuse_motion(segment, elements, check.finish())
+
+
+def _refuse_motion(segment: h5py.Group, elements: list[str], found: Fault | Jump | None) -> None:
+    if found is None:
+        return
+    if isinstance(found, Jump):
+        raise DatasetError(
+            f"{describe_frame(segment, found.step)}: an atom is {found.distance:.3g} Angstrom from "
+            "where it was in the frame before, farther than its velocity allows; the atoms have "
+            "changed their order, make the data set anew"
+        )
+    atoms = "atoms" if found.species is None else f"atoms of {elements[found.species]}"
+    what = {
+        "still": f"the velocities of {atoms} are zero, but they move",
+        "unrelated": f"{atoms} do not move where their velocities point",
+        "factor": f"from frame to frame {atoms} move {found.factor:.3g} times as far as velocity "
+        "times time: units, time step or masses were wrong",
+    }
+    raise _fault(segment, f"{what[found.kind]}; make the data set anew from its trajectories")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import h5py
@@ -55,6 +56,14 @@ class Statistics:
         numbers = asdict(self)
         del numbers["limits"]
         return numbers
+
+
+def unseen_elements(statistics: Statistics, elements: Sequence[str]) -> list[str]:
+    """Elements of a data set of which there is no atom: a model learns nothing of them.
+
+    elements: symbols, in the order of species indices.
+    """
+    return [name for k, name in enumerate(elements) if not statistics.limits.has_seen(k)]
 
 
 class _LengthsOfSpecies:

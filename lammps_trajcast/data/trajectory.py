@@ -1,23 +1,27 @@
 """Reading trajectories: LAMMPS text dumps and extended XYZ, one frame at a time.
 
 Whatever the file, a frame comes out with its atoms in one fixed order, positions in Angstrom and
-velocities in Angstrom/fs.
+velocities in Angstrom/fs. Columns that say the same have to agree.
 """
 
 from __future__ import annotations
 
-import io
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import BinaryIO, Literal, NamedTuple, TextIO
 
-import ase
-import ase.io
+import ase.geometry
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
+
+from lammps_trajcast.data import extended_xyz
+from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_text, suffix
+from lammps_trajcast.data.consistency import Fault, Jump, MotionCheck
+from lammps_trajcast.data.wrong_units import Clock, explain, explain_temperature
 
 Units = Literal["metal", "real"]
 
@@ -29,7 +33,9 @@ TIME_IN_FS = {"metal": 1e3, "real": 1.0}
 BOLTZMANN = 8.31446261815324e-7
 
 EXTENDED_XYZ_SUFFIXES = {".xyz", ".extxyz"}
-VELOCITY_ARRAYS = ("velocities", "velocity", "vel", "velo")
+VELOCITY_COLUMNS = ("velocities", "velocity", "vel", "velo")
+# ASE's unit of velocity, Angstrom sqrt(eV/u), in Angstrom/fs.
+ASE_VELOCITY = 0.09822694788464063
 DUMP_COMMAND = "dump 1 all custom 10 nve.dump id type xu yu zu vx vy vz"
 
 
@@ -41,11 +47,17 @@ class Species(NamedTuple):
     """The elements of a data set, in the order that species indices refer to.
 
     type_index: species index of LAMMPS type 1, 2, …
+    masses_given: whether masses are not just the standard atomic weights.
     """
 
     elements: list[str]
     masses: list[float]
     type_index: list[int]
+    masses_given: bool = False
+
+    def of_types(self) -> list[str]:
+        """Element of LAMMPS type 1, 2, …"""
+        return [self.elements[index] for index in self.type_index]
 
     @classmethod
     def from_types(cls, elements: Sequence[str], masses: Sequence[float] | None = None) -> Species:
@@ -66,6 +78,7 @@ class Species(NamedTuple):
             raise TrajectoryError(
                 f"--masses: {len(masses)} given for {len(elements)} elements; write one for each"
             )
+        given = masses is not None
         if masses is None:
             masses = [float(atomic_masses[atomic_numbers[element]]) for element in elements]
         order = list(dict.fromkeys(elements))
@@ -80,6 +93,7 @@ class Species(NamedTuple):
             elements=order,
             masses=[unique[element] for element in order],
             type_index=[order.index(element) for element in elements],
+            masses_given=given,
         )
 
 
@@ -92,6 +106,7 @@ class Frame:
     ids:         (N,) int64, ascending; the same in every frame of a trajectory.
     species:     (N,) int64, index into the elements of the data set.
     masses:      (N,) g/mol, None if not in the file.
+    divided:     whether velocities are momenta over the masses of the species.
     positions:   (N, 3) Angstrom, relative to the origin of the cell.
     unwrapped:   whether positions are continuous in time.
     velocities:  (N, 3) Angstrom/fs.
@@ -109,6 +124,7 @@ class Frame:
     velocities: NDArray[np.float64]
     cell: NDArray[np.float64]
     pbc: NDArray[np.bool_]
+    divided: bool = False
 
     def temperature(self, masses: NDArray[np.float64]) -> float:
         """Kinetic temperature in K, from the velocities about the centre of mass.
@@ -123,6 +139,8 @@ class Frame:
 def read_frames(path: Path, species: Species, units: Units, timestep: float | None) -> Frames:
     """Open a trajectory: extended XYZ by its suffix (.xyz, .extxyz), else a LAMMPS text dump.
 
+    Either may be compressed.
+
     units: LAMMPS units of the velocities in the file.
     timestep: fs per MD step; None where the file carries its own time.
 
@@ -130,13 +148,19 @@ def read_frames(path: Path, species: Species, units: Units, timestep: float | No
     """
     if not path.is_file():
         raise TrajectoryError(f"{path}: no such file")
-    if path.suffix in EXTENDED_XYZ_SUFFIXES:
+    if suffix(path) in EXTENDED_XYZ_SUFFIXES:
         return ExtendedXYZ(path, species, units, timestep)
     return LammpsDump(path, species, units, timestep)
 
 
 class Frames:
-    """The frames of one file, in its order; `position` tells how far reading has come."""
+    """The frames of one file, in its order.
+
+    Attributes:
+        clock: where times come from: "timestep", or "time" where the file says.
+        time_unit: of such times, fs.
+        has_steps: whether the file says the MD step of its frames.
+    """
 
     def __init__(self, path: Path, species: Species, units: Units, timestep: float | None) -> None:
         self.path = path
@@ -144,48 +168,167 @@ class Frames:
         self.units = units
         self.timestep = timestep
         self.size = path.stat().st_size
-        self.position = 0
+        self.clock = "timestep"
+        self.time_unit = 1.0
+        self.has_steps = True
+        self._raw: BinaryIO | None = None
 
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
+
+    @property
+    def position(self) -> int:
+        """How far reading has come, in bytes."""
+        return 0 if self._raw is None or self._raw.closed else self._raw.tell()
 
     def error(self, message: str, step: int | None = None) -> TrajectoryError:
         where = f"{self.path}" if step is None else f"{self.path}, step {step}"
         return TrajectoryError(f"{where}: {message}")
 
+    @contextmanager
+    def _open(self, kind: str) -> Iterator[TextIO]:
+        """The text of the file. Raises TrajectoryError for what is no text.
+
+        kind: what should have been written, for the message.
+        """
+        try:
+            self._raw, lines = open_text(self.path)
+            with self._raw, lines:
+                yield lines
+        except CompressionError as error:
+            raise self.error(str(error)) from None
+        except UnicodeDecodeError:
+            raise self.error(f"is not a text file; write {kind}") from None
+        except DAMAGE as error:
+            raise self.error(f"cannot be read ({error}); write it anew") from None
+
+    def _species(
+        self,
+        step: int,
+        types: NDArray[np.int64] | None,
+        words: Mapping[str, Sequence[str]],
+    ) -> NDArray[np.int64]:
+        """Species (N,) from all that a frame says about what its atoms are, which has to agree.
+
+        Args:
+            step: of the frame.
+            types: (N,) LAMMPS types.
+            words: column by name: elements, or labels of types, which are names of elements where
+                there is nothing else.
+        """
+        found: NDArray[np.int64] | None = None
+        if types is not None:
+            largest = len(self.species.type_index)
+            if types.size and (types.min() < 1 or types.max() > largest):
+                wrong = types.min() if types.min() < 1 else types.max()
+                raise self.error(
+                    f"atom type {wrong}, but --elements names {largest}; write one "
+                    "element for each LAMMPS type",
+                    step,
+                )
+            found = np.array(self.species.type_index, dtype=np.int64)[types - 1]
+        # Labels come last: where they are no elements, something else has to say what atoms are.
+        for name in sorted(words, key=lambda name: name in LABEL_COLUMNS):
+            column = words[name]
+            symbols = {word: _symbol(word, name) for word in set(column)}
+            unknown = sorted(word for word, symbol in symbols.items() if symbol is None)
+            if unknown and name in LABEL_COLUMNS and found is not None:
+                continue
+            if unknown:
+                raise self.error(
+                    f"'{unknown[0]}' in column {name} is not a chemical element; dump the column "
+                    "type, or an element: 'dump_modify ID element "
+                    f"{' '.join(self.species.of_types())}' (LAMMPS)",
+                    step,
+                )
+            if found is not None:
+                self._compare_elements(step, found, types, name, [symbols[w] for w in column])
+                continue
+            absent = sorted({str(symbol) for symbol in symbols.values()})
+            absent = [symbol for symbol in absent if symbol not in self.species.elements]
+            if absent:
+                raise self.error(
+                    f"element {absent[0]} is not among --elements "
+                    f"{' '.join(self.species.elements)}; add it there",
+                    step,
+                )
+            index = {w: self.species.elements.index(str(s)) for w, s in symbols.items()}
+            found = np.array([index[word] for word in column], dtype=np.int64)
+        assert found is not None
+        return found
+
+    def _compare_elements(
+        self,
+        step: int,
+        found: NDArray[np.int64],
+        types: NDArray[np.int64] | None,
+        name: str,
+        symbols: Sequence[str | None],
+    ) -> None:
+        elements = self.species.elements
+        wrong = next((k for k, s in enumerate(symbols) if s != elements[found[k]]), None)
+        if wrong is None:
+            return
+        if types is None:
+            raise self.error(
+                f"column {name} says {symbols[wrong]} where another column says "
+                f"{elements[found[wrong]]}; leave the wrong one out",
+                step,
+            )
+        of_type = dict(zip(types.tolist(), symbols, strict=True))
+        count = len(self.species.type_index)
+        remedy = (
+            "write --elements " + " ".join(str(of_type[k + 1]) for k in range(count))
+            if all(k + 1 in of_type for k in range(count)) and len(set(of_type.values())) > 1
+            else "correct --elements, or 'dump_modify ID element' (LAMMPS writes C without it)"
+        )
+        raise self.error(
+            f"column {name} says that type {types[wrong]} is {symbols[wrong]}, but --elements says "
+            f"{elements[found[wrong]]}; {remedy}",
+            step,
+        )
+
+
+# Columns of names of atom types, which need not be elements.
+LABEL_COLUMNS = {"typelabel", "type"}
+
+
+def _symbol(word: str, column: str) -> str | None:
+    """The chemical element that a word means, if it does.
+
+    Extended XYZ may have it in any case; labels of types are in the case of the force field.
+    """
+    word = word if column in LABEL_COLUMNS else word.capitalize()
+    return word if atomic_numbers.get(word, 0) > 0 else None
+
 
 class LammpsDump(Frames):
-    """A text dump of style custom: id, type or element, x y z [ix iy iz] or xu yu zu, vx vy vz."""
+    """A text dump of style custom: id, type or element, x y z [ix iy iz] or xu yu zu, vx vy vz.
+
+    Coordinates may be scaled: xs ys zs [ix iy iz] or xsu ysu zsu.
+    """
 
     def __iter__(self) -> Iterator[Frame]:
-        elements: list[str] | None = None
-        try:
-            with self.path.open() as lines:
-                while True:
-                    header = self._read_header(lines)
-                    if header is None:
-                        return
-                    columns = self._check_columns(header)
-                    # islice must not read past the last atom: the header of the next frame follows.
-                    rows = list(itertools.islice(lines, header.num_atoms))
-                    self.position += sum(map(len, rows))
-                    if len(rows) != header.num_atoms:
-                        raise self.error(
-                            "the file ends inside this frame; delete the incomplete frame",
-                            header.step,
-                        )
-                    if "type" not in columns and elements is None:
-                        elements = self._read_elements(rows, header)
-                    yield self._frame(header, columns, rows, elements)
-        except UnicodeDecodeError:
-            raise self.error(
-                f"is not a text file; write a text dump, e.g. '{DUMP_COMMAND}'"
-            ) from None
+        with self._open(f"a text dump, e.g. '{DUMP_COMMAND}'") as lines:
+            while True:
+                header = self._read_header(lines)
+                if header is None:
+                    return
+                columns = self._check_columns(header)
+                if header.num_atoms < 1:
+                    raise self.error("holds no atoms in this frame; delete it", header.step)
+                # islice must not read past the last atom: the header of the next frame follows.
+                rows = list(itertools.islice(lines, header.num_atoms))
+                if len(rows) != header.num_atoms:
+                    raise self.error(
+                        "the file ends inside this frame; delete the incomplete frame",
+                        header.step,
+                    )
+                yield self._frame(header, columns, rows)
 
     def _read_header(self, lines: TextIO) -> _DumpHeader | None:
         header = _DumpHeader()
         for line in lines:
-            self.position += len(line)
             if not line.strip():
                 continue
             if not line.startswith("ITEM:"):
@@ -202,6 +345,8 @@ class LammpsDump(Frames):
                     self._check_units(self._next(lines).strip())
                 elif words[0] == "TIME":
                     header.time = float(self._next(lines))
+                    if not np.isfinite(header.time):
+                        raise ValueError
                 elif words[:3] == ["NUMBER", "OF", "ATOMS"]:
                     header.num_atoms = int(self._next(lines))
                 elif words[:2] == ["BOX", "BOUNDS"]:
@@ -221,9 +366,7 @@ class LammpsDump(Frames):
         return None
 
     def _next(self, lines: TextIO) -> str:
-        line = lines.readline()
-        self.position += len(line)
-        return line
+        return lines.readline()
 
     def _check_units(self, units: str) -> None:
         if units != self.units:
@@ -237,19 +380,17 @@ class LammpsDump(Frames):
             )
 
     def _check_columns(self, header: _DumpHeader) -> list[str]:
-        """The columns to read, in a fixed order; all but `element` are numbers."""
+        """The columns of numbers to read, in a fixed order."""
         have = set(header.columns)
         wanted = ["id", "vx", "vy", "vz"]
-        if {"xu", "yu", "zu"} <= have:
-            wanted += ["xu", "yu", "zu"]
-        else:
-            wanted += ["x", "y", "z"]
-            # Image flags come for every direction or are of no use.
-            if {"ix", "iy", "iz"} <= have:
-                wanted += ["ix", "iy", "iz"]
+        coordinates = next((names for names in COORDINATES if set(names) <= have), ("x", "y", "z"))
+        wanted += coordinates
+        # Image flags come for every direction or are of no use.
+        if coordinates[0] in ("x", "xs") and {"ix", "iy", "iz"} <= have:
+            wanted += ["ix", "iy", "iz"]
         if "mass" in have:
             wanted += ["mass"]
-        if "type" in have or "element" not in have:
+        if not have & {"type", "element", "typelabel"}:
             wanted += ["type"]
         missing = [column for column in wanted if column not in have]
         if missing:
@@ -259,58 +400,47 @@ class LammpsDump(Frames):
             )
         return wanted
 
-    def _read_elements(self, rows: list[str], header: _DumpHeader) -> list[str]:
-        """Elements by id, for dumps without types; an atom keeps its element."""
-        element, number = header.columns.index("element"), header.columns.index("id")
-        pairs = [(int(words[number]), words[element]) for words in map(str.split, rows)]
-        symbols = [symbol for _, symbol in sorted(pairs)]
-        unknown = sorted(set(symbols) - set(self.species.elements))
-        if unknown:
-            raise self.error(
-                f"element {unknown[0]} is not among --elements "
-                f"{' '.join(self.species.elements)}; add it there",
-                header.step,
-            )
-        return symbols
-
-    def _frame(
-        self,
-        header: _DumpHeader,
-        columns: list[str],
-        rows: list[str],
-        elements: list[str] | None,
-    ) -> Frame:
+    def _frame(self, header: _DumpHeader, columns: list[str], rows: list[str]) -> Frame:
+        names: list[str] = [
+            name for name in ("type", "element", "typelabel") if name in header.columns
+        ]
         try:
             table = np.loadtxt(
-                rows, usecols=[header.columns.index(name) for name in columns], ndmin=2
+                rows,
+                usecols=[header.columns.index(name) for name in columns],
+                ndmin=2,
+                comments=None,
             )
-        except ValueError as error:
+            places = [header.columns.index(name) for name in names]
+            words = [[line.split(None, k + 1)[k] for line in rows] for k in places]
+        except (ValueError, IndexError) as error:
             raise self.error(f"unreadable atom line ({error})", header.step) from None
-        table = table[np.argsort(table[:, 0])]
+        order = np.argsort(table[:, 0], kind="stable")
+        table = table[order]
         column = {name: table[:, k] for k, name in enumerate(columns)}
+        texts = {
+            name: [of_atoms[k] for k in order] for name, of_atoms in zip(names, words, strict=True)
+        }
+        types = _whole_numbers(texts.get("type", []))
+        if types is not None:
+            del texts["type"]
 
         def vectors(*names: str) -> NDArray[np.float64]:
             return np.stack([column[name] for name in names], axis=1)
 
-        unwrapped = "xu" in column or "ix" in column
-        positions = vectors("xu", "yu", "zu") if "xu" in column else vectors("x", "y", "z")
-        positions = positions - header.origin
+        used = next(names for names in COORDINATES if names[0] in column)
+        positions = vectors(*used)
+        if used[0] in ("xs", "xsu"):
+            # Fractions of the lattice vectors: of the cell, not of the box that bounds it.
+            positions = positions @ header.cell
+        else:
+            positions = positions - header.origin
         if "ix" in column:
             positions += vectors("ix", "iy", "iz") @ header.cell
-        if elements is None:
-            types = column["type"].astype(np.int64)
-            largest = len(self.species.type_index)
-            if types.size and (types.min() < 1 or types.max() > largest):
-                raise self.error(
-                    f"atom type {types.max()}, but --elements names {largest}; write one "
-                    "element for each LAMMPS type",
-                    header.step,
-                )
-            species = np.array(self.species.type_index, dtype=np.int64)[types - 1]
-        else:
-            species = np.array([self.species.elements.index(symbol) for symbol in elements])
+        species = self._species(header.step, types, texts)
         if header.time is not None:
             time: float | None = header.time * TIME_IN_FS[self.units]
+            self.clock, self.time_unit = "time", TIME_IN_FS[self.units]
         else:
             time = None if self.timestep is None else header.step * self.timestep
         return Frame(
@@ -320,11 +450,26 @@ class LammpsDump(Frames):
             species=species,
             masses=column.get("mass"),
             positions=positions,
-            unwrapped=unwrapped,
+            unwrapped=used[0] in ("xu", "xsu") or "ix" in column,
             velocities=vectors("vx", "vy", "vz") * VELOCITY_IN_ANGSTROM_PER_FS[self.units],
             cell=header.cell,
             pbc=header.pbc,
         )
+
+
+# In the order of preference: unwrapped ones, and those that lose fewer digits.
+COORDINATES = (("xu", "yu", "zu"), ("xsu", "ysu", "zsu"), ("x", "y", "z"), ("xs", "ys", "zs"))
+
+
+def _whole_numbers(words: Sequence[str]) -> NDArray[np.int64] | None:
+    """Numbers of LAMMPS types (N,); None if they are labels, or there are none."""
+    if not words:
+        return None
+    try:
+        numbers = {word: int(word) for word in set(words)}
+        return np.array([numbers[word] for word in words], dtype=np.int64)
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass
@@ -357,90 +502,231 @@ def _cell_from_bounds(
 
 
 class ExtendedXYZ(Frames):
-    """Extended XYZ, read by ASE.
+    """Extended XYZ, of ASE and of LAMMPS's `dump extxyz`.
 
-    Velocities come from an array `velocities` (or velocity, vel, velo) in LAMMPS units, or from
-    ASE's `momenta`; the time from `time` (fs) or `step` in the comment line.
+    Velocities come from a column `velocities` (or velocity, vel, velo) in LAMMPS units, or from
+    ASE's `momenta`; the time from `time` (fs), LAMMPS's `Time` (in its unit), or `step` or
+    LAMMPS's `Timestep` in the comment line. Atoms are in the order of a column `id`, if there is
+    one.
     """
 
     def __iter__(self) -> Iterator[Frame]:
-        try:
-            with self.path.open("rb") as raw, io.TextIOWrapper(raw) as lines:
-                frames: Iterable[Any] = ase.io.iread(lines, index=":", format="extxyz")
-                for number, atoms in enumerate(frames):
-                    self.position = raw.tell()
-                    yield self._frame(number, atoms)
-        except TrajectoryError:
-            raise
-        except Exception as error:  # ASE raises whatever its parser meets
-            raise self.error(f"cannot be read as extended XYZ ({error})") from None
+        with self._open("extended XYZ") as lines:
+            try:
+                for number, found in enumerate(extended_xyz.read(lines)):
+                    yield self._frame(number, found)
+            except extended_xyz.FormatError as error:
+                raise self.error(f"cannot be read as extended XYZ ({error})") from None
 
-    def _frame(self, number: int, atoms: ase.Atoms) -> Frame:
-        step = int(atoms.info.get("step", number))
-        time: float | None = None
-        if "time" in atoms.info:
-            time = float(atoms.info["time"])
-        elif "step" in atoms.info and self.timestep is not None:
+    def _frame(self, number: int, found: extended_xyz.Frame) -> Frame:
+        step = found.number("step", "Step", "Timestep")
+        self.has_steps = step is not None
+        step = number if step is None else int(step)
+        time = found.number("time")
+        self.time_unit = 1.0
+        if time is None:
+            time = found.number("Time")
+            self.time_unit = TIME_IN_FS[self.units]
+        if time is not None:
+            self.clock, time = "time", time * self.time_unit
+        elif self.has_steps and self.timestep is not None:
             time = step * self.timestep
-        symbols = atoms.get_chemical_symbols()
-        unknown = sorted(set(symbols) - set(self.species.elements))
-        if unknown:
-            raise self.error(
-                f"element {unknown[0]} is not among --elements "
-                f"{' '.join(self.species.elements)}; add it there",
-                step,
-            )
-        named = [name for name in VELOCITY_ARRAYS if atoms.has(name)]
-        if named:
-            velocities = atoms.get_array(named[0]) * VELOCITY_IN_ANGSTROM_PER_FS[self.units]
-        elif atoms.has("momenta"):
-            velocities = atoms.get_velocities() * ase.units.fs
+        count = found.num_atoms
+        ids = found.whole_numbers("id")
+        order = np.arange(count) if ids is None else np.argsort(ids, kind="stable")
+        species = self._species_of(step, found)
+        masses = found.column(("mass", "masses"))
+        velocities = found.column(VELOCITY_COLUMNS, 3)
+        momenta = found.column(("momenta", "momentum"), 3)
+        divided = False
+        if velocities is not None:
+            velocities = velocities * VELOCITY_IN_ANGSTROM_PER_FS[self.units]
+        elif momenta is not None:
+            divided = masses is None
+            of_atoms = np.array(self.species.masses)[species] if masses is None else masses
+            velocities = momenta / of_atoms[:, None] * ASE_VELOCITY
         else:
             raise self.error(
-                "has no velocities; write a column velocities:R:3 (or ASE's momenta:R:3)", step
+                "has no velocities; write a column velocities:R:3 (or ASE's momenta:R:3; LAMMPS: "
+                "'dump_modify ID vel yes')",
+                step,
             )
+        positions = found.column(("pos", "positions"), 3)
+        if positions is None:
+            raise self.error("has no positions; write a column pos:R:3", step)
         return Frame(
             step=step,
             time=time,
-            ids=np.arange(1, len(symbols) + 1),
-            species=np.array([self.species.elements.index(s) for s in symbols], dtype=np.int64),
-            masses=atoms.get_masses() if atoms.has("masses") else None,
-            positions=atoms.get_positions(),
+            ids=np.arange(1, count + 1) if ids is None else ids[order],
+            species=species[order],
+            masses=None if masses is None else masses[order],
+            positions=positions[order],
             unwrapped=False,
-            velocities=velocities,
-            cell=np.array(atoms.cell.array, dtype=np.float64),
-            pbc=np.array(atoms.pbc, dtype=bool),
+            velocities=velocities[order],
+            cell=found.cell,
+            pbc=found.pbc,
+            divided=divided,
         )
 
+    def _species_of(self, step: int, found: extended_xyz.Frame) -> NDArray[np.int64]:
+        words = {
+            name: column
+            for name in ("species", "element", "elements", "symbols", "type", "types", "typelabel")
+            if (column := found.words(name)) is not None
+        }
+        numbers = found.whole_numbers("z", "numbers", "atomic_numbers")
+        if numbers is not None:
+            known = np.where((numbers > 0) & (numbers < len(chemical_symbols)), numbers, 0)
+            words["numbers"] = [chemical_symbols[k] for k in known]
+        types: NDArray[np.int64] | None = None
+        # LAMMPS writes the number of the type for the element, if it was told none.
+        for name in ("type", "types", "species"):
+            if (of_column := _whole_numbers(words.get(name, ()))) is not None:
+                del words[name]
+                if types is not None and not np.array_equal(types, of_column):
+                    raise self.error(f"column {name} contradicts another one with types", step)
+                types = of_column
+        if not words and types is None:
+            raise self.error("does not say what its atoms are; write a column species:S:1", step)
+        if "types" in words:
+            words["type"] = words.pop("types")
+        return self._species(step, types, words)
 
-def checked(frames: Frames, interval: float | None = None) -> Iterator[Frame]:
+
+def checked(
+    frames: Frames, interval: float | None = None, *, velocities: bool = True
+) -> Iterator[Frame]:
     """The frames of one NVE trajectory: every fault that would spoil a data set is an error, and
     positions come out continuous in time.
 
-    Wrapped positions are continued by the nearest image of the frame before.
+    Wrapped positions are continued by the nearest image of the frame before. A fault in the
+    velocities is found some frames later, at the end at the latest.
 
-    interval: fs between frames, where the file has no time of its own.
+    interval: fs between frames; comes before times and steps in the file.
+    velocities: whether they have to be those of the displacements.
 
     Raises TrajectoryError naming the file and the step.
     """
     first: Frame | None = None
     last: Frame | None = None
     spacing: float | None = None
+    clock = _Clock(interval)
+    motion: _Motion | None = None
     for frame in frames:
-        if frame.time is None and interval is not None:
-            start = 0.0 if last is None or last.time is None else last.time + interval
-            frame = replace(frame, time=start)
+        if interval is not None:
+            frame = clock.set(frame)
         if first is None or last is None:
             _check_first(frames, frame)
             first = frame
+            if velocities:
+                motion = _Motion(frames, frame, interval)
         else:
-            spacing = _check_next(frames, first, last, frame, spacing)
+            spacing = _check_next(frames, first, last, frame, spacing, interval)
             if not frame.unwrapped:
                 frame = _continue_from(last, frame)
+            if motion is not None:
+                motion.add(frame, spacing)
         last = frame
         yield frame
     if first is None:
         raise frames.error("holds no frame")
+    if motion is not None:
+        motion.finish()
+
+
+class _Clock:
+    """Times of frames that are so many fs apart; what the file says shows where frames are missing.
+
+    interval: fs.
+    """
+
+    def __init__(self, interval: float | None) -> None:
+        self._interval = interval
+        self._start: float | None = None
+        self._unit: float | None = None
+
+    def set(self, frame: Frame) -> Frame:
+        raw = float(frame.step) if frame.time is None else frame.time
+        if self._start is None:
+            self._start = raw
+        elif self._unit is None and raw > self._start:
+            assert self._interval is not None
+            self._unit = self._interval / (raw - self._start)
+        return replace(frame, time=(raw - self._start) * (self._unit or 1.0))
+
+
+class _Motion:
+    """Compares the velocities of a trajectory with its displacements.
+
+    Raises TrajectoryError where they cannot be those of the same motion.
+    """
+
+    def __init__(self, frames: Frames, first: Frame, interval: float | None) -> None:
+        self._frames = frames
+        self._interval = interval
+        masses = first.masses
+        if masses is None:
+            masses = np.array(frames.species.masses)[first.species]
+        self._temperature = first.temperature(masses)
+        self._ids = first.ids
+        self._check = MotionCheck(first.species, masses)
+        self._spacing: float | None = None
+        self._first: Frame | None = first
+
+    def add(self, frame: Frame, spacing: float) -> None:
+        if self._first is not None:
+            start, self._first = self._first, None
+            self._check.add(start.step, start.positions, start.velocities, spacing)
+        self._spacing = spacing
+        self._refuse(self._check.add(frame.step, frame.positions, frame.velocities, spacing))
+
+    def finish(self) -> None:
+        if self._spacing is not None:
+            self._refuse(self._check.finish())
+
+    def _refuse(self, found: Fault | Jump | None) -> None:
+        if found is None:
+            return
+        frames, spacing = self._frames, self._spacing
+        assert spacing is not None
+        if isinstance(found, Jump):
+            raise frames.error(
+                f"atom {self._ids[found.atom]} is {found.distance:.3g} Angstrom from where it was "
+                f"{spacing:g} fs before, farther than its velocity allows; the atoms have changed "
+                "their order: write every frame in the same order, or with IDs",
+                found.step,
+            )
+        names = frames.species.elements
+        atoms = "atoms" if found.species is None else f"atoms of {names[found.species]}"
+        if found.kind == "still":
+            raise frames.error(f"the velocities of {atoms} are zero, but they move; dump vx vy vz")
+        if found.kind == "unrelated":
+            raise frames.error(
+                f"{atoms} do not move where their velocities point: the order of atoms changes "
+                "from frame to frame, or velocities belong to other atoms; write every frame in "
+                "the same order, or with IDs"
+            )
+        source, unit = frames.clock, frames.time_unit
+        if self._interval is not None:
+            source, unit = "interval", self._interval
+        elif source == "timestep":
+            assert frames.timestep is not None
+            unit = frames.timestep
+        why = explain(
+            found.factor,
+            VELOCITY_IN_ANGSTROM_PER_FS[frames.units],
+            self._temperature,
+            Clock(source, unit, spacing),
+        )
+        if found.species is not None:
+            why = (
+                f"the velocities of other atoms are right; were those of {names[found.species]} "
+                "made of momenta with another mass? write --masses"
+            )
+        raise frames.error(
+            f"from frame to frame {atoms} move {found.factor:.3g} times as far as velocity times "
+            f"time; {why}"
+        )
 
 
 def _check_first(frames: Frames, frame: Frame) -> None:
@@ -452,24 +738,34 @@ def _check_first(frames: Frames, frame: Frame) -> None:
         )
     if frame.pbc.any() and abs(np.linalg.det(frame.cell)) < 1e-6:
         raise frames.error('is periodic but has no cell; write Lattice="..."', frame.step)
-    masses = np.array(frames.species.masses)[frame.species]
+    masses = frame.masses
+    if masses is None:
+        masses = np.array(frames.species.masses)[frame.species]
     temperature = frame.temperature(masses)
     # The units differ by 1000 in velocity, a million in temperature: no run lies in between.
     if temperature > 1e5 or 0.0 < temperature < 1e-2:
+        hint = explain_temperature(temperature, VELOCITY_IN_ANGSTROM_PER_FS[frames.units])
         raise frames.error(
             f"the velocities mean {temperature:.3g} K: they are not in units {frames.units}; "
-            f"write --units {'real' if frames.units == 'metal' else 'metal'}",
+            f"{hint}",
             frame.step,
         )
 
 
 def _check_finite(frames: Frames, frame: Frame) -> None:
+    if not np.isfinite(frame.cell).all():
+        raise frames.error("a number of the cell is not finite", frame.step)
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.velocities).all()):
         raise frames.error("a position or velocity is not a finite number", frame.step)
 
 
 def _check_next(
-    frames: Frames, first: Frame, last: Frame, frame: Frame, spacing: float | None
+    frames: Frames,
+    first: Frame,
+    last: Frame,
+    frame: Frame,
+    spacing: float | None,
+    interval: float | None,
 ) -> float:
     """Compare a frame with the ones before; returns the time between frames in fs."""
     if len(frame.species) != len(first.species):
@@ -484,7 +780,12 @@ def _check_next(
             f"atom {lost[0]} is gone; a data set needs the same atoms in every frame", frame.step
         )
     if not np.array_equal(frame.species, first.species):
-        raise frames.error("the element of an atom has changed", frame.step)
+        changed = first.ids[np.flatnonzero(frame.species != first.species)[0]]
+        raise frames.error(
+            f"the element of atom {changed} has changed; write every frame in the same order, or "
+            "with IDs",
+            frame.step,
+        )
     if not np.allclose(frame.cell, first.cell, rtol=0.0, atol=1e-6 * np.abs(first.cell).max()):
         raise frames.error(
             "the cell has changed; a data set needs a run at constant volume (fix nve)", frame.step
@@ -505,7 +806,24 @@ def _check_next(
             "apart; a frame is missing, or the file holds several runs: give each its own file",
             frame.step,
         )
+    if interval is None:
+        _check_timestep(frames, last, frame, elapsed)
     return elapsed if spacing is None else spacing
+
+
+def _check_timestep(frames: Frames, last: Frame, frame: Frame, elapsed: float) -> None:
+    """Compare --timestep with the times in the file."""
+    if frames.timestep is None or frames.clock != "time" or not frames.has_steps:
+        return
+    expected = (frame.step - last.step) * frames.timestep
+    # Extended XYZ has times with six decimals.
+    if abs(expected - elapsed) > 1e-2 * elapsed:
+        raise frames.error(
+            f"{elapsed:g} fs after the frame before by the times in the file, but {expected:g} fs "
+            f"by --timestep {frames.timestep:g}; leave --timestep out, or write --interval "
+            f"{expected:g} if the times are not in {'fs' if frames.time_unit == 1.0 else 'ps'}",
+            frame.step,
+        )
 
 
 def _continue_from(last: Frame, frame: Frame) -> Frame:

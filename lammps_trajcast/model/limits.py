@@ -50,6 +50,16 @@ class Limits(BaseModel):
         """How many species there are."""
         return len(self.min_distance)
 
+    def has_seen(self, species: int) -> bool:
+        """Whether the training data held an atom of a species.
+
+        One that never moved and had no other atom near it counts as none.
+        """
+        rows = (self.max_displacement, self.max_speed, self.max_isolation or ())
+        return any(len(row) > species and row[species] is not None for row in rows) or any(
+            distance is not None for distance in self.min_distance[species]
+        )
+
     def of_species(self, order: list[int]) -> Limits:
         """Return the limits of species order[0], order[1], ..."""
 

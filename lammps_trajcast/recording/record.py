@@ -37,6 +37,8 @@ class RecordOptions:
 
     horizon:             fs between the two states of a pair.
     elements:            of LAMMPS type 1, 2, …
+    masses:              g/mol, of each type; None: those of the script, which have to be near the
+                         standard atomic weights.
     temperatures:        values of the script's variable T, each with a LAMMPS of its own; none:
                          the script as it is.
     segments:            NVE segments for each temperature.
@@ -64,6 +66,7 @@ class RecordOptions:
     keep: Sequence[str] = ()
     variables: dict[str, str] = field(default_factory=dict)
     lmp: str | None = None
+    masses: Sequence[float] | None = None
 
     def check(self) -> None:
         """Raises DatasetError if an option makes no sense."""
@@ -155,7 +158,7 @@ def record(script: Path, output: Path, options: RecordOptions, progress: bool = 
     options.check()
     if not script.is_file():
         raise DatasetError(f"{script}: no such file")
-    species = Species.from_types(options.elements)
+    species = Species.from_types(options.elements, options.masses)
     command = lammps_command(options.lmp)
     try:
         output.mkdir(parents=True, exist_ok=True)

@@ -215,8 +215,8 @@ class Predictor:
             place: this process among the MPI ranks of the run; None if it is alone.
 
         Raises:
-            PredictorError: for an element that the model does not know, a device that is not there
-                or lacks the software, or an unknown word.
+            PredictorError: for an element that the model does not know or was never trained on, a
+                device that is not there or lacks the software, or an unknown word.
         """
         with own_torch_settings(num_threads):
             self._open(model, elements, units, device, precision, num_threads, kernels, place)
@@ -238,6 +238,16 @@ class Predictor:
             raise PredictorError(
                 f"the model does not know the element {unknown[0]}: write one of "
                 f"{', '.join(data.species)} for each atom type"
+            )
+        untrained = [
+            element
+            for element in elements
+            if data.limits is not None and not data.limits.has_seen(data.species.index(element))
+        ]
+        if untrained:
+            raise PredictorError(
+                f"the model was never trained on {untrained[0]}: its training data hold no atom of "
+                f"this element; train it on a data set with {untrained[0]}, or use another model"
             )
         if kernels not in ("fused", "plain"):
             raise PredictorError(f"unknown kernels {kernels}: write fused or plain")

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
-from lammps_trajcast.data.statistics import Statistics, dataset_statistics
+from lammps_trajcast.data.statistics import Statistics, dataset_statistics, unseen_elements
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.training.averaging import ParameterAveraging
@@ -303,6 +303,11 @@ def train(
                 f"{split.files[0]}: the split '{name}' is empty; make the data set of more segments"
             )
     statistics = dataset_statistics(config.dataset, "train")
+    for element in unseen_elements(statistics, splits["train"].elements):
+        logging.getLogger(__name__).warning(
+            "%s: the split 'train' holds no atom of %s: the model will refuse this element",
+            *(splits["train"].files[0], element),
+        )
     architecture = make_architecture(config, splits["train"], statistics)
     rms = (statistics.rms_displacement, statistics.rms_velocity)
     start = None if config.start_from is None else _load_start(config, splits["train"])

@@ -80,7 +80,9 @@ class Reader:
 
         Raises TrajectoryError if there is no usable frame.
         """
-        return self._collect(checked(LammpsDump(path, self.species, self.units, timestep)), whole)
+        # A model predicts displacements and velocities apart: here it is judged, not refused.
+        dump = LammpsDump(path, self.species, self.units, timestep)
+        return self._collect(checked(dump, velocities=False), whole)
 
     def read_states(self, path: Path, timestep: float) -> Trajectory:
         """Frames that need not be equally spaced, nor follow one another."""
