@@ -112,14 +112,14 @@ def reference(validation: Validation) -> tuple[Finished, Production]:
     return run, validation._production(
         validation._blocks(run, "frames", plan.steps, plan.blocks),
         validation._windows(run, plan.steps, plan.blocks),
-        run.loops()[1:-1],
+        run.loops()[:-1],
         None,
     )
 
 
 def test_report(home: Path, outcome: tuple[int, str, str]) -> None:
     status, out, err = outcome
-    assert status in (0, 2), err
+    assert status in (0, 2, 3), err
     page = home / "validation" / "quartz-short.html"
     data = json.loads(page.with_suffix(".json").read_text())
     checks = {
@@ -129,7 +129,9 @@ def test_report(home: Path, outcome: tuple[int, str, str]) -> None:
         for check in part["checks"]
     }
     failed = [name for name, check in checks.items() if check["passed"] is False]
-    assert data["passed"] == (status == 0) == (not failed)
+    undecided = [name for name, check in checks.items() if check["verdict"] == "reference fails"]
+    assert data["passed"] == (status != 2) == (not failed)
+    assert bool(undecided) == (data["undecided"] > 0) and (status == 0) <= (not undecided)
     assert checks["failures in 1 run"]["passed"]
     assert checks["frames in which an atom has another number of bonds"]["value"] == 0.0
     # What the model's own card says: 0.066 and 0.117 on states it never saw.
@@ -186,7 +188,7 @@ def test_runs_of_the_reference_are_averaged(
         if check["name"] == "mean potential energy per atom"
     )
     # Blocks begin after the first frame; where one ends the next begins, with the same energy.
-    log = Finished(place, "").loops()[1:]
+    log = Finished(place, "").loops()
     steps = np.concatenate([loop.columns["Step"] for loop in log])
     energy = np.concatenate([loop.columns["PotEng"] for loop in log])
     of_other = energy[np.unique(steps, return_index=True)[1]][1:]
