@@ -83,7 +83,7 @@ def inefficiency(series: Floats) -> tuple[float, float]:
 
     For the mean 1 + 2 sum r(k) of the autocorrelation r, up to where the sum of two neighbours is
     no longer positive (Geyer's sequence). For the variance of a Gaussian series 1 + 2 sum r(k)^2,
-    up to a quarter of the series. Neither is below 1.
+    up to a quarter of the series, without what the noise of r(k) adds. Neither is below 1.
     """
     number = len(series)
     deviation = series - series.mean()
@@ -95,5 +95,8 @@ def inefficiency(series: Floats) -> tuple[float, float]:
     pairs = correlation[: number // 2 * 2].reshape(-1, 2).sum(axis=1)
     positive = np.flatnonzero(pairs <= 0.0)
     of_mean = 2.0 * pairs[: positive[0] if len(positive) else None].sum() - 1.0
-    of_variance = 1.0 + 2.0 * np.square(correlation[1 : max(number // 4, 2)]).sum()
-    return max(float(of_mean), 1.0), float(of_variance)
+    lags = max(number // 4, 2)
+    of_variance = 1.0 + 2.0 * np.square(correlation[1:lags]).sum()
+    # The variance of each r(k) is that of the result over the number of samples (Bartlett).
+    of_variance /= 1.0 + 2.0 * lags / number
+    return max(float(of_mean), 1.0), max(float(of_variance), 1.0)

@@ -57,12 +57,14 @@ class Figure:
 class Sample(NamedTuple):
     """The tested part of an equilibration, L samples at equal distances in time.
 
-    temperature: (L,) K. potential: (L,) of an atom, kT. elements: (L,) temperatures of each, K.
-    momentum: share of the motion of the center of mass in the kinetic energy at the end.
+    temperature: (L,) K. potential, total: (L,) energy of an atom, kT. elements: (L,) temperatures
+    of each, K. momentum: share of the motion of the center of mass in the kinetic energy at the
+    end.
     """
 
     temperature: Floats
     potential: Floats
+    total: Floats
     elements: Mapping[str, Floats]
     momentum: float
 
@@ -98,6 +100,9 @@ def equilibrium_figures(
     In it the temperature of f degrees of freedom has the relative variance 2 / f, whatever the
     forces, and every group of atoms has the same mean. The errors are those of a sample in
     equilibrium: the known variance, and as many independent samples as the autocorrelation says.
+    Half of the variance of the kinetic energy is that of the total energy, which the thermostat
+    may change slowly, so that the kinetic energy by itself shows little of it: no error is less
+    than this half says.
 
     Args:
         sample: at the temperature `target`, K.
@@ -107,18 +112,22 @@ def equilibrium_figures(
     """
     temperature = sample.temperature
     number = len(temperature)
-    of_mean, of_variance = inefficiency(temperature)
-    deviation = temperature / target - 1.0
+    slow = inefficiency(sample.total)
+    variance = 2.0 / freedom
 
     def mean_error(of: float, samples: Floats) -> float:
-        return float(np.sqrt(2.0 / of * inefficiency(samples)[0] / number))
+        fast = 2.0 / of * inefficiency(samples)[0]
+        return float(np.sqrt(max(fast, 0.5 * variance * slow[0]) / number))
 
-    ratio = float(np.sqrt(np.mean(deviation**2) * freedom / 2.0))
+    error = mean_error(freedom, temperature)
+    # About the mean of the sample: what it lacks is the variance of that mean.
+    ratio = float(np.sqrt((np.var(temperature / target) + error**2) / variance))
+    of_variance = max(inefficiency(temperature)[1], 0.25 * slow[1])
     figures = [
         Figure(
             "temperature",
-            float(deviation.mean()),
-            float(np.sqrt(2.0 / freedom * of_mean / number)),
+            float(temperature.mean()) / target - 1.0,
+            error,
             tolerances.temperature,
             f"{temperature.mean():.4g} K",
         ),
@@ -143,9 +152,12 @@ def equilibrium_figures(
     ]
     first, second = np.array_split(sample.potential, 2)
     drift = float(second.mean() - first.mean())
-    # Within each half: what the halves differ by is not chance.
-    rest = np.concatenate([first - first.mean(), second - second.mean()])
-    error = float(np.sqrt(4.0 * rest.var() * inefficiency(rest)[0] / number))
+    squares = []
+    for series, share in ((sample.potential, 1.0), (sample.total, 0.5)):
+        # Within each half: what the halves differ by is not chance.
+        rest = np.concatenate([half - half.mean() for half in np.array_split(series, 2)])
+        squares.append(4.0 * share**2 * float(rest.var()) * inefficiency(rest)[0] / number)
+    error = float(np.sqrt(max(squares)))
     figures.append(
         Figure(
             "potential energy, second half less first",

@@ -26,6 +26,8 @@ NOT_CANONICAL = ("temp/berendsen", "temp/rescale")
 DAMPING, DAMPING_PART = 0.2, 1.0 / 8.0
 # Between the seeds of rounds of equilibration.
 ROUND_SEEDS = 104_729
+# In the tested part of an equilibration.
+TEST_SAMPLES = 500
 # Frames of an NVE run in which the potential energy is evaluated.
 NVE_ENERGIES = 200
 # Seeds of further runs of the reference begin so far above the first one's, those of the model's
@@ -229,7 +231,10 @@ class Inputs:
             _join("unfix           still", "unfix           local", bath) if local else "",
             "reset_timestep  0",
             *self._kinetic_energies(),
-            self._thermo(plan.steps, f"{THERMO} {' '.join(self.kinetic_columns)}"),
+            self._thermo(
+                max(second * plan.steps // TEST_SAMPLES, 1),
+                f"{THERMO} {' '.join(self.kinetic_columns)}",
+            ),
             f"run             {second * plan.steps}",
             "reset_timestep  0",
             f"write_dump      all custom ${{out}}/state.dump {DUMP} "

@@ -270,11 +270,13 @@ class Validation:
         }
         columns = run.loops()[-1].columns
         boltzmann = BOLTZMANN[self.system.units]
+        thermal = len(state.species) * boltzmann * temperature
         momentum = state.masses @ velocities
         kinetic = 0.5 * float(state.masses @ np.sum(velocities**2, axis=1))
         return Sample(
             temperature=columns["Temp"],
-            potential=columns["PotEng"] / (len(state.species) * boltzmann * temperature),
+            potential=columns["PotEng"] / thermal,
+            total=columns["TotEng"] / thermal,
             elements={
                 element: 2.0 * columns[name] / (boltzmann * shares[element])
                 for name, element in self.inputs(temperature).kinetic_columns.items()
