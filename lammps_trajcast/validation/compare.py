@@ -17,19 +17,30 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
+# Two parts of the reference's blocks, by their numbers.
+Split = tuple[Sequence[int], Sequence[int]]
+HALF = "a half beside the whole"
+# Standard errors within which a figure of the reference itself is what it should be.
+CHANCE = 2.0
+
 
 @dataclass(frozen=True)
 class Own:
     """A figure of the reference itself: beside what is known exactly, or a half beside the whole.
 
     value: as that of the model. what: beside what. limit: None if it is the model's.
-    noise: as that of the model.
+    noise: as that of the model; a value within twice as much is due to chance.
     """
 
     value: float
     what: str
     limit: float | None = None
     noise: float | None = None
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether statistics alone explain it."""
+        return self.noise is not None and self.value <= CHANCE * self.noise
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,13 @@ class Check:
 
     @property
     def reference_fails(self) -> bool:
-        """Whether the figure is judged in principle, but the reference itself does not pass."""
+        """Whether the figure is judged in principle, but the reference itself does not pass.
+
+        It does not if it is beyond the limit, and not by chance.
+        """
         if self.limit is None or self.own is None or self.of_reference is not None:
+            return False
+        if self.own.by_chance and not self.at_least:
             return False
         limit = self.limit if self.own.limit is None else self.own.limit
         return self._within(self.own.value, limit) is False
@@ -156,11 +172,6 @@ class Part:
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
 
-# Two parts of the reference's blocks, by their numbers.
-Split = tuple[Sequence[int], Sequence[int]]
-HALF = "a half beside the whole"
-
-
 def own_halves(
     reference: Blocks, splits: Sequence[Split], scale: float, spreads: float | None = None
 ) -> Own | None:
@@ -176,7 +187,9 @@ def own_halves(
         elif chance is not None:
             # Zero is less than any tolerance.
             found.append(Own(distance, HALF, limit=spreads * chance, noise=chance))
-    return max(found, key=lambda own: own.value - (own.limit or 0.0), default=None)
+    return max(
+        found, key=lambda own: (not own.by_chance, own.value - (own.limit or 0.0)), default=None
+    )
 
 
 def compare_curves(

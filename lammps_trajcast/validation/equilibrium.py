@@ -585,7 +585,8 @@ class Equilibrium:
         )
         halves = own_halves(Blocks(np.sqrt(parts)), self.splits, float(np.sqrt(parts.mean())))
         return max(
-            [self._own_fluctuation(), *([halves] if halves else [])], key=lambda own: own.value
+            [self._own_fluctuation(), *([halves] if halves else [])],
+            key=lambda own: (not own.by_chance, own.value),
         )
 
     def energy(self) -> Part:

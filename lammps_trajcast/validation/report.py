@@ -153,7 +153,7 @@ class Report:
                     else "",
                     "; ".join(filter(None, (check.remark, check.model)))
                     if check.of_reference is None
-                    else check.reference,
+                    else f"± {check.text(check.noise)}; {check.reference}",
                 )
                 for part in parts
                 for check in part.checks
