@@ -399,7 +399,8 @@ def validate(
 ) -> None:
     """Run a model and its reference in LAMMPS and compare them: an HTML report, and JSON.
 
-    Runs that are finished are not repeated. The exit status is 2 if a figure does not pass.
+    Runs that are finished are not repeated. The exit status is 2 if a figure does not pass, 3 if
+    all that are judged pass but some are undecided, as the reference itself does not pass them.
     """
     import shlex
 
@@ -420,6 +421,8 @@ def validate(
     typer.echo(f"{page}")
     if not report.passed:
         raise typer.Exit(2)
+    if report.undecided:
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -317,8 +317,19 @@ def test_a_run_that_a_guard_stopped(home: Path, monkeypatch: pytest.MonkeyPatch)
     read, begun = Reader.read, []
 
     def shorter(self: Reader, path: Path, timestep: float, **more: Any) -> Trajectory:
-        begun.append("velocity" in (path.parent / "in.lmp").read_text())
-        return read(self, path, timestep, **more).part(-1, [100, 120, 30][len(begun) - 1])
+        found = read(self, path, timestep, **more)
+        if path.name == "state.dump":
+            return found
+        text = (path.parent / "in.lmp").read_text()
+        assert "velocity" not in text
+        begun.append("read_dump       ${start} 0 " in text)
+        if begun[-1]:
+            # An equilibrated state of the reference: no crystal at rest with drawn velocities.
+            (state,) = (home / "runs" / "runs").glob("equilibration-300K-*/state.dump")
+            known = read(self, state, 1.0)
+            np.testing.assert_allclose(found.positions[0], known.positions[0], atol=1e-8)
+            np.testing.assert_allclose(found.velocities[0], known.velocities[0], atol=1e-10)
+        return found.part(-1, [100, 120, 30][len(begun) - 1])
 
     monkeypatch.setattr(Reader, "read", shorter)
     with pytest.raises(SetupError, match="round 3: the model was stopped after 30 of 120 steps"):

@@ -238,6 +238,39 @@ def test_fixes_are_sorted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("styles", "named"),
+    [
+        (["langevin 300 300 0.1 9"], None),
+        (["langevin/omp 300 300 0.1 9", "temp/csvr 300 300 0.1 9"], None),
+        (["gld 300 300 2 1 1 9"], None),
+        (["temp/csvr 300 300 0.1 9"], "2"),
+        (["momentum 100 linear 1 1 1", "temp/berendsen 300 300 0.1"], "3"),
+        (["nvt/omp temp 300 300 0.1"], "2"),
+    ],
+)
+def test_thermostats_that_draw_no_new_start(styles: list[str], named: str | None) -> None:
+    """One that scales all velocities alike leaves a crystal's modes as they were."""
+    fixes = [fix("fix 1 all nve")]
+    fixes += [fix(f"fix {number} all {style}") for number, style in enumerate(styles, 2)]
+    bath = sort_fixes(fixes, []).global_bath
+    assert (bath and bath.name) == named
+
+
+def test_a_global_thermostat_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    langevin = "langevin $T $T &\n    0.05 ${seed} zero yes"
+    lines = SCRIPT.replace(langevin, "temp/csvr $T $T 0.05 ${seed}")
+    assert lines != SCRIPT
+    for name, script in (("global", lines), ("local", SCRIPT)):
+        Path("in.argon").write_text(script)
+        record(Path("in.argon"), Path(name), changed(temperatures=[20.0]), progress=False)
+        warned = "fix bath (temp/csvr) scales all velocities alike" in capsys.readouterr().err
+        assert warned == (name == "global")
+
+
+@pytest.mark.parametrize(
     "command", ["fix 1 all langevin 300 300 0.1 9 zero yes", "fix 1 all temp/csvr 300 300 0.1 9"]
 )
 def test_every_segment_has_its_own_noise(command: str) -> None:

@@ -18,6 +18,11 @@ import yaml
 from typer.testing import CliRunner
 
 from lammps_trajcast.analysis.blocks import Blocks
+from lammps_trajcast.analysis.thermal import (
+    canonical_fluctuation,
+    degrees_of_freedom,
+    kinetic_temperatures,
+)
 from lammps_trajcast.cli import app
 from lammps_trajcast.validation.compare import Check, compare_curves, relative
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
@@ -112,14 +117,14 @@ def reference(validation: Validation) -> tuple[Finished, Production]:
     return run, validation._production(
         validation._blocks(run, "frames", plan.steps, plan.blocks),
         validation._windows(run, plan.steps, plan.blocks),
-        run.loops()[1:-1],
+        run.loops()[:-1],
         None,
     )
 
 
 def test_report(home: Path, outcome: tuple[int, str, str]) -> None:
     status, out, err = outcome
-    assert status in (0, 2), err
+    assert status in (0, 2, 3), err
     page = home / "validation" / "quartz-short.html"
     data = json.loads(page.with_suffix(".json").read_text())
     checks = {
@@ -129,7 +134,9 @@ def test_report(home: Path, outcome: tuple[int, str, str]) -> None:
         for check in part["checks"]
     }
     failed = [name for name, check in checks.items() if check["passed"] is False]
-    assert data["passed"] == (status == 0) == (not failed)
+    undecided = [name for name, check in checks.items() if check["verdict"] == "reference fails"]
+    assert data["passed"] == (status != 2) == (not failed)
+    assert bool(undecided) == (data["undecided"] > 0) and (status == 0) <= (not undecided)
     assert checks["failures in 1 run"]["passed"]
     assert checks["frames in which an atom has another number of bonds"]["value"] == 0.0
     # What the model's own card says: 0.066 and 0.117 on states it never saw.
@@ -186,7 +193,7 @@ def test_runs_of_the_reference_are_averaged(
         if check["name"] == "mean potential energy per atom"
     )
     # Blocks begin after the first frame; where one ends the next begins, with the same energy.
-    log = Finished(place, "").loops()[1:]
+    log = Finished(place, "").loops()
     steps = np.concatenate([loop.columns["Step"] for loop in log])
     energy = np.concatenate([loop.columns["PotEng"] for loop in log])
     of_other = energy[np.unique(steps, return_index=True)[1]][1:]
@@ -301,14 +308,39 @@ def verdicts(
     return {check.name: check.passed for part in flat for check in part.checks}
 
 
+def steady(known: Production) -> Production:
+    """A short run made one that passes its own checks: canonical temperatures, steady energies."""
+    masses, frames = known.frames[0].masses, []
+    shares = degrees_of_freedom(masses)
+    for block in known.frames:
+        velocities = block.velocities.copy()
+        for index in range(len(block.elements)):
+            atoms = block.species == index
+            of = kinetic_temperatures(velocities[:, atoms], masses[atoms], shares[atoms])
+            velocities[:, atoms] *= np.sqrt(300.0 / of.mean())
+        frames.append(replace(block, velocities=velocities))
+
+    def normal(series: np.ndarray) -> np.ndarray:
+        return np.concatenate(
+            [(part - part.mean()) / part.std() for part in np.array_split(series, len(frames))]
+        )
+
+    width = canonical_fluctuation(300.0, shares)
+    return replace(
+        known,
+        frames=frames,
+        temperature=300.0 + width * normal(known.temperature),
+        energy=known.energy.mean() + known.energy.std() * normal(known.energy),
+    )
+
+
 def test_verdicts_can_go_either_way(
     validation: Validation, reference: tuple[Finished, Production]
 ) -> None:
     """A trajectory beside itself passes wherever it is compared; a spoiled one fails."""
-    known = reference[1]
+    known = steady(reference[1])
     same = verdicts(validation, known, known)
-    absolute = {name for name in same if name.startswith("temperature")}
-    assert all(passed is not False for name, passed in same.items() if name not in absolute)
+    assert all(passed is not False for passed in same.values())
     assert sum(passed is True for passed in same.values()) >= 12
 
     def spoiled(scale: float = 1.0, noise: float = 0.0) -> Production:
@@ -320,7 +352,8 @@ def test_verdicts_can_go_either_way(
         return replace(known, frames=frames)
 
     blown_up = verdicts(validation, known, spoiled(scale=1.02), "radial", "bonds")
-    assert not blown_up["g(r) Si-O, first peak"] and not blown_up["bond lengths, Si-O"]
+    assert blown_up["g(r) Si-O, first peak"] is False
+    assert blown_up["bond lengths, Si-O"] is False
     assert blown_up["angles between bonds, O-Si-O"], "scaling keeps angles"
     shaken = verdicts(validation, known, spoiled(noise=0.3), "radial", "bonds", "displacement")
     for name in (
@@ -330,7 +363,7 @@ def test_verdicts_can_go_either_way(
         "frames in which an atom has another number of bonds",
         "mean-square displacement, Si",
     ):
-        assert not shaken[name], name
+        assert shaken[name] is False, name
     hot = replace(
         known,
         temperature=known.temperature * 1.5,
@@ -339,7 +372,7 @@ def test_verdicts_can_go_either_way(
     )
     warm = verdicts(validation, known, hot, "temperatures", "energy")
     for name in ("temperature", "temperature of O", "mean potential energy per atom"):
-        assert not warm[name], name
+        assert warm[name] is False, name
     assert warm["fluctuation of the potential energy"]
     # Atoms that fly straight on do not vibrate.
     straight = [
@@ -347,7 +380,7 @@ def test_verdicts_can_go_either_way(
         for w in known.spectra
     ]
     silent = verdicts(validation, known, replace(known, spectra=straight), "spectrum")
-    assert not silent["spectrum, cosine similarity"]
+    assert silent["spectrum, cosine similarity"] is False
     assert not silent["spectrum, farthest shift of a main peak"]
 
 

@@ -214,10 +214,15 @@ class Equalizer(Adjustment):
         inputs = self.validation.inputs(course.temperature)
         text = inputs.sampling(self.horizons, self.horizons // FRAMES, before is None, number)
         variables = {"model": path}
-        after = [model.fingerprint()]
-        if before is not None:
+        if before is None:
+            # Runs with a global thermostat keep what modes have at the start: not from a crystal
+            # at rest, whose modes have what their velocities were drawn to be.
+            start = self.validation.equilibrated(course.temperature).run
+            variables["start"] = start.directory / "state.dump"
+        else:
+            start = before
             variables["start"] = before.directory / "frames.dump"
-            after.append(before.key)
+        after = [model.fingerprint(), start.key]
         name = f"round{number}" + (f"-{course.temperature:g}K" if several else "")
         done = self.validation.runner.run(name, text, variables, after)
         place = f"round {number + 1}" + (f" at {course.temperature:g} K" if several else "")

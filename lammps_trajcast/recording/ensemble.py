@@ -14,6 +14,9 @@ BATHS = {
     "langevin", "gle", "momentum", "press/berendsen", "recenter", "temp/berendsen", "temp/csld",
     "temp/csvr", "temp/rescale",
 }  # fmt: skip
+NO_THERMOSTATS = {"momentum", "press/berendsen", "recenter"}
+# Thermostats that give every atom noise of its own; the others scale all velocities alike.
+LOCAL_BATHS = {"langevin", "gle", "gld", "temp/csld"}
 # Place of the seed among the words after the style.
 SEEDS = {"langevin": 3, "temp/csvr": 3, "temp/csld": 3, "gle": 3, "gld": 3}
 # Constraints: on all the time, and defined after what moves the atoms.
@@ -60,6 +63,22 @@ class Ensemble:
 
     moving: list[Fix]
     output: list[Fix]
+
+    @property
+    def global_bath(self) -> Fix | None:
+        """A thermostat that scales all velocities alike, if there is none that does not.
+
+        It leaves the modes of a crystal in the phases, and with the shares of the energy, that they
+        started with: segments with it between them are not independent.
+        """
+        baths = [
+            fix
+            for fix in self.moving
+            if plain_style(fix.style) in INTEGRATING_BATHS | BATHS - NO_THERMOSTATS
+        ]
+        if any(plain_style(fix.style) in LOCAL_BATHS for fix in baths):
+            return None
+        return baths[0] if baths else None
 
     def start(self) -> list[str]:
         """Commands that leave only what belongs to the force field."""
@@ -133,6 +152,6 @@ def sort_fixes(fixes: list[Fix], keep: list[str]) -> Ensemble:
     if not bath:
         raise DatasetError(
             "the script leaves no thermostat on, which draws new starts between segments; end it "
-            "with fix langevin, temp/csvr or nvt"
+            "with fix langevin"
         )
     return Ensemble(moving, output)

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -250,6 +251,14 @@ class _Recording:
             state = read_state(lammps, echoed)
             self._check_script(state, echoed)
             ensemble = sort_fixes(state.fixes, list(self.options.keep))
+            bath = ensemble.global_bath
+            if bath is not None:
+                bar.write(
+                    f"WARNING: {self.script}: fix {bath.name} ({bath.style}) scales all velocities "
+                    "alike: modes of a crystal keep the phases and energies that they started with "
+                    "in all segments; end the script with fix langevin instead",
+                    file=sys.stderr,
+                )
             schedule = _Schedule.of(self.options, state.timestep * TIME_IN_FS[state.units])
             lammps.run(
                 [

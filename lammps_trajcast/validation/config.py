@@ -26,18 +26,28 @@ class _Section(BaseModel):
 class Reference(_Section):
     """How the reference is integrated.
 
-    timestep: fs. initial_temperature: K, of the velocities that the first run begins with; without
-    it, the temperature of the protocol.
+    timestep: fs.
+    initial_temperature: K, of the velocities that the first run begins with; without it, the
+        temperature of the protocol.
+    equilibration: "local": the first half with fix langevin, which acts on each atom by itself;
+        "thermostat": all of it with the configured thermostat.
+    damping: ps, of fix langevin; without it, 0.2 or an eighth of its time, whichever is less.
+    rounds: of equilibration, each twice as long as the one before, until the reference passes the
+        tests of equilibrium.
     """
 
     timestep: Positive
     initial_temperature: Positive | None = None
+    equilibration: Literal["local", "thermostat"] = "local"
+    damping: Positive | None = None
+    rounds: int = Field(3, ge=1, le=8)
 
 
 class Lengths(_Section):
     """How long to run; times in ps, of each run.
 
-    equilibration: of the reference, with the thermostat, before anything is measured.
+    equilibration: of the reference, before anything is measured: half of it as `reference` says,
+                   half with the thermostat, in which it is tested for equilibrium.
     production:    with the thermostat; divided into `blocks` of equal length.
     frames_every:  horizons between the frames for structure, displacement and energy.
     spectrum:      the part of each block in which every horizon is kept, for the spectrum.

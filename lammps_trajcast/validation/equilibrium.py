@@ -28,14 +28,19 @@ from lammps_trajcast.analysis.structure import (
 from lammps_trajcast.analysis.thermal import (
     canonical_fluctuation,
     degrees_of_freedom,
+    fluctuation_error,
     kinetic_temperatures,
 )
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
+    HALF,
     Check,
+    Own,
     Part,
     Plot,
+    Split,
     compare_curves,
+    own_halves,
     relative,
     with_error,
 )
@@ -132,6 +137,7 @@ class Equilibrium:
         self.model = list(model)
         first = self.reference[0].frames[0]
         self.first = first
+        self.splits = splits_of(len(self.reference), plan.blocks)
         self.periodic = bool(first.pbc.all())
         positions = first.positions[:: max(len(first) // SHARE_FRAMES, 1)] if angular else None
         self.shares = (
@@ -183,6 +189,7 @@ class Equilibrium:
                     scale,
                     self.tolerances.rdf,
                     self.tolerances.spreads,
+                    self.splits,
                 )
             )
         for pair in reference:
@@ -200,6 +207,7 @@ class Equilibrium:
                     reference=f"{known:.4f} Å",
                     model=f"{found:.4f} Å",
                     noise=float(each.error),
+                    own=own_halves(each, self.splits, 1.0),
                 )
             )
         figure = plots.curves(
@@ -296,6 +304,7 @@ class Equilibrium:
                 2.0 / (x[name][1] - x[name][0]),
                 self.tolerances.distribution,
                 self.tolerances.spreads,
+                self.splits,
             )
             for name in reference
         ]
@@ -339,10 +348,15 @@ class Equilibrium:
         frequencies = x["all"]
         peaks = spectral_peaks(frequencies, known.mean, settings.prominence)
         candidates = spectral_peaks(frequencies, found.mean, FAINT_PEAK)
-        shifts = [
-            float(np.abs(candidates - peak).min()) if len(candidates) else float("inf")
-            for peak in peaks
-        ]
+        halves = [known.values[list(half)].mean(axis=0) for split in self.splits for half in split]
+
+        def farthest_shift(candidates: Floats) -> float:
+            shifts = [
+                float(np.abs(candidates - peak).min()) if len(candidates) else float("inf")
+                for peak in peaks
+            ]
+            return max(shifts, default=float("inf"))
+
         resolution = float(frequencies[1] - frequencies[0])
         nearest = [
             candidates[np.abs(candidates - peak).argmin()] for peak in peaks if len(candidates)
@@ -354,15 +368,24 @@ class Equilibrium:
                 limit=self.tolerances.spectrum_similarity,
                 at_least=True,
                 reference=f"block with the mean of all {np.mean(blocks):.4f}",
+                own=Own(min(cosine_similarity(half, known.mean) for half in halves), HALF),
             ),
             Check(
                 "spectrum, farthest shift of a main peak",
-                value=max(shifts, default=float("inf")),
+                value=farthest_shift(candidates),
                 unit="THz",
                 limit=self.tolerances.spectrum_peak,
                 reference=" ".join(f"{peak:.1f}" for peak in peaks) + " THz",
                 model=" ".join(f"{peak:.1f}" for peak in nearest) + " THz",
                 noise=0.5 * resolution,
+                own=Own(
+                    max(
+                        farthest_shift(spectral_peaks(frequencies, half, FAINT_PEAK))
+                        for half in halves
+                    ),
+                    HALF,
+                    noise=0.5 * resolution,
+                ),
             ),
         ]
         nyquist = 500.0 / self.plan.horizon
@@ -402,6 +425,7 @@ class Equilibrium:
                 float(reference[name].mean.sum()),
                 self.tolerances.displacement,
                 self.tolerances.spreads,
+                self.splits,
             )
             for name in reference
         ]
@@ -435,6 +459,7 @@ class Equilibrium:
                         constants[1],
                         "1e-9 m²/s",
                         self.tolerances.diffusion,
+                        self.splits,
                     )
                 )
         figure = plots.curves(
@@ -471,6 +496,8 @@ class Equilibrium:
             for side in (self.reference, self.model)
         )
         expected = canonical_fluctuation(target, self.shares)
+        itself = self._own_fluctuation()
+        thermostat = "beside the thermostat's"
         checks = [
             Check(
                 "temperature",
@@ -480,6 +507,11 @@ class Equilibrium:
                 reference=with_error(known, "K"),
                 model=with_error(found, "K"),
                 noise=float(found.error) / target,
+                own=Own(
+                    abs(float(known.mean) / target - 1.0),
+                    thermostat,
+                    noise=float(known.error) / target,
+                ),
             ),
             Check(
                 "temperature, fluctuation against the canonical",
@@ -488,6 +520,8 @@ class Equilibrium:
                 limit=self.tolerances.fluctuation,
                 reference=f"{of_reference.std():.3g} K, canonical {expected:.3g} K",
                 model=f"{samples.std():.3g} K",
+                noise=_fluctuation_noise(self.model),
+                own=itself,
             ),
         ]
         lines = {"all": (of_reference, samples)}
@@ -511,6 +545,11 @@ class Equilibrium:
                     reference=with_error(means[0], "K"),
                     model=with_error(means[1], "K"),
                     noise=float(means[1].error) / target,
+                    own=Own(
+                        abs(float(means[0].mean) / target - 1.0),
+                        thermostat,
+                        noise=float(means[0].error) / target,
+                    ),
                 )
             )
             lines[element] = (np.concatenate(sides[0]), np.concatenate(sides[1]))
@@ -521,6 +560,33 @@ class Equilibrium:
             "the degrees of freedom that the fixed momentum leaves.",
             checks,
             [Plot("temperature", figure, "distribution of the kinetic temperature")],
+        )
+
+    def _own_fluctuation(self) -> Own:
+        """The fluctuation of the reference's temperature beside the canonical one."""
+        samples = np.concatenate([run.temperature for run in self.reference])
+        expected = canonical_fluctuation(self.temperature, self.shares)
+        return Own(
+            abs(float(samples.std()) / expected - 1.0),
+            "temperature beside the canonical",
+            noise=_fluctuation_noise(self.reference),
+        )
+
+    def _own_energy_fluctuation(self) -> Own:
+        """What is known of the fluctuation of the reference's potential energy: that its halves
+        agree, and that what it exchanges energy with, the kinetic energy, fluctuates as it should.
+        """
+        parts = np.array(
+            [
+                part.var()
+                for run in self.reference
+                for part in np.array_split(run.energy, self.plan.blocks)
+            ]
+        )
+        halves = own_halves(Blocks(np.sqrt(parts)), self.splits, float(np.sqrt(parts.mean())))
+        return max(
+            [self._own_fluctuation(), *([halves] if halves else [])],
+            key=lambda own: (not own.by_chance, own.value),
         )
 
     def energy(self) -> Part:
@@ -545,6 +611,7 @@ class Equilibrium:
                 model=f"{float(found.mean):.6g} "
                 f"({float(found.mean - known.mean) / thermal:+.3g} kT)",
                 noise=float(np.hypot(known.error, found.error)) / thermal,
+                own=own_halves(known, self.splits, thermal),
             ),
             Check(
                 "fluctuation of the potential energy",
@@ -555,6 +622,7 @@ class Equilibrium:
                 limit=self.tolerances.fluctuation,
                 reference=f"{known_fluctuation / thermal:.4g} kT",
                 model=f"{found_fluctuation / thermal:.4g} kT",
+                own=self._own_energy_fluctuation(),
             ),
         ]
         spacing = self.plan.every * self.plan.horizon * 1e-3
@@ -619,6 +687,7 @@ def nve_part(
             limit=limit,
             reference=f"{of_reference:+.3g} meV/atom/ps",
             model=f"{of_model:+.3g} meV/atom/ps" if model else "",
+            own=Own(abs(of_reference), "from its own start"),
         ),
     ]
     if same_cost:
@@ -710,6 +779,21 @@ def single_steps_part(
         checks,
         [Plot("one_step", figure, "components, predicted against reference")],
     )
+
+
+def splits_of(runs: int, blocks: int) -> list[Split]:
+    """Halves of the blocks of several runs, one after the other: in time, and by run."""
+    numbers = np.arange(runs * blocks).reshape(runs, blocks)
+    halves = [np.array_split(numbers, 2, axis=1)]
+    if runs > 1:
+        halves.append(np.array_split(numbers, 2, axis=0))
+    return [(first.ravel().tolist(), second.ravel().tolist()) for first, second in halves]
+
+
+def _fluctuation_noise(runs: Sequence[Production]) -> float:
+    """Of the standard deviation of the temperature of several runs, relative to it."""
+    errors = [fluctuation_error(run.temperature) for run in runs]
+    return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
 
 
 def _pooled(runs: list[Floats], blocks: int) -> Blocks:

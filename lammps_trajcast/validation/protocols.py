@@ -11,7 +11,14 @@ from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.analysis.structure import radial_distributions
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
 from lammps_trajcast.validation import plots
-from lammps_trajcast.validation.compare import Check, Part, Plot, compare_curves
+from lammps_trajcast.validation.compare import (
+    Check,
+    Own,
+    Part,
+    Plot,
+    Split,
+    compare_curves,
+)
 from lammps_trajcast.validation.config import ValidationConfig
 from lammps_trajcast.validation.scripts import Plan
 from lammps_trajcast.validation.trajectory import Trajectory
@@ -147,7 +154,20 @@ def _series_check(
         model=words,
         # Mean of |x| of a normal distribution.
         noise=None if error is None else float(error.mean() * np.sqrt(2.0 / np.pi)),
+        own=_own_series(known[:, :length] / span),
     )
+
+
+def _own_series(series: Floats) -> Own | None:
+    """How far the mean of half of the reference's runs (runs, times) is from that of all.
+
+    None if too few go so far.
+    """
+    smooth = np.array([_parts(run) for run in series if np.isfinite(run).all()])
+    if len(smooth) < 2:
+        return None
+    first, second = (half.mean(axis=0) for half in np.array_split(smooth, 2))
+    return Own(0.5 * float(np.abs(first - second).mean()), "half of its runs beside all")
 
 
 def _parts(series: Floats) -> Floats:
@@ -189,6 +209,8 @@ def _final_structure(
         ]
         for runs in (reference, model)
     )
+    runs = np.array_split(np.arange(len(reference)), 2)
+    splits: list[Split] = [(runs[0].tolist(), runs[1].tolist())] if len(reference) > 1 else []
     checks = []
     for pair in known[0]:
         reference_g, model_g = (
@@ -202,6 +224,7 @@ def _final_structure(
                 scale=float(np.abs(reference_g.mean - 1.0).sum()),
                 tolerance=config.tolerances.rdf,
                 spreads=config.tolerances.spreads,
+                splits=splits,
             )
         )
     return checks

@@ -48,17 +48,28 @@ class Report:
         """Whether every figure that is judged passes."""
         return all(check.passed is not False for check in self.checks)
 
+    @property
+    def undecided(self) -> list[Check]:
+        """Figures that say nothing of the model, as the reference itself does not pass them."""
+        return [check for check in self.checks if check.reference_fails]
+
     def counts(self) -> str:
-        """In words, how many pass."""
+        """In words, how many pass, and how many the reference fails."""
         judged = [check for check in self.checks if check.passed is not None]
         passed = sum(check.passed is True for check in judged)
-        return f"{passed} of {len(judged)} figures pass"
+        words = f"{passed} of {len(judged)} figures pass"
+        if self.undecided:
+            words += f"; {len(self.undecided)} undecided, as the reference itself fails"
+        if any(check.of_reference is False for check in self.checks):
+            words += "; the reference was not in equilibrium at its start"
+        return words
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the JSON file."""
         return {
             "name": self.config.name,
             "passed": self.passed,
+            "undecided": len(self.undecided),
             "length": self.length,
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {
@@ -140,7 +151,9 @@ class Report:
                     f"{'≥' if check.at_least else '≤'} {check.text(check.limit)}"
                     if check.limit is not None
                     else "",
-                    check.model,
+                    "; ".join(filter(None, (check.remark, check.model)))
+                    if check.of_reference is None
+                    else f"± {check.text(check.noise)}; {check.reference}",
                 )
                 for part in parts
                 for check in part.checks
@@ -181,8 +194,13 @@ def table_of_reports(files: Sequence[Path]) -> str:
     for title, name in names:
         cells = [_cell(checks.get((title, name))) for checks in found]
         rows.append(f"| {title + ': ' if several else ''}{name} | {' | '.join(cells)} |")
-    verdicts = ["yes" if data["passed"] else "**no**" for data in reports]
+    verdicts = [_all_pass(data["passed"], data.get("undecided", 0)) for data in reports]
     return "\n".join([*rows, f"| all pass | {' | '.join(verdicts)} |"])
+
+
+def _all_pass(passed: bool, undecided: int) -> str:
+    words = "yes" if passed else "**no**"
+    return f"{words} ({undecided} undecided)" if undecided else words
 
 
 def _cell(check: dict[str, Any] | None) -> str:
@@ -195,6 +213,8 @@ def _cell(check: dict[str, Any] | None) -> str:
         text = f"{100.0 * value:.3g} %"
     else:
         text = f"{value:.3g} {check['unit']}".strip()
+    if check.get("verdict") == "reference fails":
+        return f"{text} (reference fails)"
     return f"**{text}**" if check["passed"] is False else text
 
 

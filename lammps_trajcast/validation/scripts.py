@@ -19,6 +19,15 @@ READ = "x y z vx vy vz wrapped no"
 THERMO = "custom step temp pe ke etotal"
 # Thermostats that count the energy that they take out.
 TALLYING = ("temp/berendsen", "temp/csld", "temp/csvr", "temp/rescale")
+# Thermostats that suppress the fluctuations of the temperature.
+NOT_CANONICAL = ("temp/berendsen", "temp/rescale")
+# Of fix langevin in the equilibration, ps: slow modes are damped little enough to forget their
+# start as well. Where the time is short, this part of it.
+DAMPING, DAMPING_PART = 0.2, 1.0 / 8.0
+# Between the seeds of rounds of equilibration.
+ROUND_SEEDS = 104_729
+# In the tested part of an equilibration.
+TEST_SAMPLES = 500
 # Frames of an NVE run in which the potential energy is evaluated.
 NVE_ENERGIES = 200
 # Seeds of further runs of the reference begin so far above the first one's, those of the model's
@@ -158,6 +167,11 @@ class Plan:
             reference_runs=lengths.reference_runs,
         )
 
+    def halves(self, number: int) -> tuple[int, int]:
+        """Horizons of the two parts of a round of equilibration; number: of the round, from 0."""
+        whole = max(self.equilibration, 2) * 2**number
+        return whole - whole // 2, whole // 2
+
     @property
     def pair_spacing(self) -> int:
         """Horizons between the starts of one-step pairs."""
@@ -183,14 +197,61 @@ class Inputs:
 
     # ---- equilibrium -----------------------------------------------------------------------------
 
+    def equilibration(self, run: int, number: int) -> str:
+        """Equilibration of the reference, from the system as it is or from the end of a round.
+
+        A global thermostat scales all velocities alike: it leaves the modes of a crystal in the
+        phases, and with the shares of the energy, that they started with. A local one does not.
+        The second half is with the configured thermostat, to be tested.
+
+        Args:
+            run: number of the start, from 0; each has random numbers of its own.
+            number: of the round, from 0; each takes twice as long as the one before.
+
+        Writes state, the end.
+        """
+        plan = self.plan
+        seed = self.config.seed + (OTHER_REFERENCES + run if run else 0)
+        first, second = plan.halves(number)
+        of_round = (seed + ROUND_SEEDS * number - 1) % 900_000_000 + 1
+        temperature = self.temperature
+        bath = self._bath(temperature, temperature, of_round - self.config.seed)
+        local = self.config.reference.equilibration == "local"
+        what = f"equilibration of the reference at {temperature:g} K"
+        what += f", start {run + 1}" if run else ""
+        what += f", round {number + 1}" if number else ""
+        return _join(
+            self._head(what, "out", *["start"][: bool(number)]),
+            self._reference_system(),
+            self._equilibrated() if number else self._velocities(temperature, seed),
+            "" if number else self._degrees_of_freedom(),
+            self._local_bath(temperature, first, of_round) if local else bath,
+            self._thermo(plan.every * plan.steps),
+            f"run             {first * plan.steps}",
+            _join("unfix           still", "unfix           local", bath) if local else "",
+            "reset_timestep  0",
+            *self._kinetic_energies(),
+            self._thermo(
+                max(second * plan.steps // TEST_SAMPLES, 1),
+                f"{THERMO} {' '.join(self.kinetic_columns)}",
+            ),
+            f"run             {second * plan.steps}",
+            "reset_timestep  0",
+            f"write_dump      all custom ${{out}}/state.dump {DUMP} "
+            "modify sort id format float %.17g",
+        )
+
     def reference(self) -> str:
-        """Equilibration, production with the thermostat, NVE. Writes frames, spectrum, nve."""
+        """Production with the thermostat from an equilibrated state, then NVE.
+
+        Writes frames, spectrum, nve.
+        """
         plan = self.plan
         return _join(
-            self._head("the reference", "out"),
+            self._head("the reference", "out", "start"),
             self._reference_system(),
-            self._equilibrate(self.temperature),
-            "reset_timestep  0",
+            self._equilibrated(),
+            self._bath(self.temperature, self.temperature, 0),
             self._production(plan.steps),
             "unfix           bath",
             "reset_timestep  0",
@@ -198,16 +259,15 @@ class Inputs:
         )
 
     def another_reference(self, run: int) -> str:
-        """Equilibration and production of the reference with random numbers of its own.
+        """Production of the reference from another state, with random numbers of its own.
 
         run: number of the run, from 1. Writes frames and spectrum.
         """
-        seed = self.config.seed + OTHER_REFERENCES + run
         return _join(
-            self._head(f"the reference, run {run + 1}", "out"),
+            self._head(f"the reference, run {run + 1}", "out", "start"),
             self._reference_system(),
-            self._equilibrate(self.temperature, seed),
-            "reset_timestep  0",
+            self._equilibrated(),
+            self._bath(self.temperature, self.temperature, OTHER_REFERENCES + run),
             self._production(self.plan.steps),
         )
 
@@ -229,19 +289,15 @@ class Inputs:
         )
 
     def sampling(self, horizons: int, every: int, begins: bool, run: int) -> str:
-        """A run of the model with the thermostat, from the system as it is or from the last frame
-        of a run of the same length. Writes frames.
+        """A run of the model with the thermostat, from an equilibrated state of the reference or
+        from the last frame of a run of the same length. Writes frames.
 
         run: changes the thermostat's random numbers.
         """
-        if begins:
-            state = self._velocities(self.temperature, self.config.seed)
-        else:
-            state = f"read_dump       ${{start}} {horizons} {READ} {self._box}"
         return _join(
-            self._head(f"the model, round {run + 1}", "out", "model", *["start"][int(begins) :]),
+            self._head(f"the model, round {run + 1}", "out", "model", "start"),
             self._model_system(),
-            state,
+            f"read_dump       ${{start}} {0 if begins else horizons} {READ} {self._box}",
             "reset_timestep  0",
             self._model_integrator(),
             self._bath(self.temperature, self.temperature, run + 1),
@@ -316,7 +372,7 @@ class Inputs:
         """
         what = f"quench from {start:g} to {stop:g} K"
         return _join(
-            self._protocol_start(what, start, of_model, run),
+            self._protocol_start(what, of_model, run),
             self._bath(start, stop, 1 + run),
             self._series(horizons, of_model),
         )
@@ -337,13 +393,12 @@ class Inputs:
         )
         what = f"a half at {hot:g} K, the other at {cold:g} K"
         return _join(
-            self._protocol_start(what, cold, of_model, run),
+            self._protocol_start(what, of_model, run),
             "" if of_model else heat,
             self._series(horizons, of_model),
         )
 
-    def _protocol_start(self, what: str, temperature: float, of_model: bool, run: int) -> str:
-        seed = self.config.seed + OTHER_REFERENCES + run if run else None
+    def _protocol_start(self, what: str, of_model: bool, run: int) -> str:
         what += f", run {run + 1}" if run else ""
         if of_model:
             return _join(
@@ -353,11 +408,9 @@ class Inputs:
                 self._model_integrator(),
             )
         return _join(
-            self._head(f"the reference, {what}", "out"),
+            self._head(f"the reference, {what}", "out", "start"),
             self._reference_system(),
-            self._equilibrate(temperature, seed),
-            "unfix           bath",
-            "reset_timestep  0",
+            self._equilibrated(),
         )
 
     def _series(self, horizons: int, of_model: bool) -> str:
@@ -390,15 +443,39 @@ class Inputs:
             "fix             integrate all nve",
         )
 
-    def _equilibrate(self, temperature: float, seed: int | None = None) -> str:
-        seed = seed or self.config.seed
-        return _join(
-            self._velocities(temperature, seed),
-            self._degrees_of_freedom(),
-            self._bath(temperature, temperature, seed - self.config.seed),
-            self._thermo(self.plan.every * self.plan.steps),
-            f"run             {self.plan.equilibration * self.plan.steps}",
+    def _equilibrated(self) -> str:
+        """The end of an equilibration."""
+        return _join(f"read_dump       ${{start}} 0 {READ} {self._box}", self._degrees_of_freedom())
+
+    def _local_bath(self, temperature: float, horizons: int, seed: int) -> str:
+        damping = self.config.reference.damping or min(
+            DAMPING, DAMPING_PART * horizons * self.plan.horizon * 1e-3
         )
+        in_units = damping * 1e3 / TIME_IN_FS[self.system.units]
+        angular = " angular" if self.model.angular else ""
+        return _join(
+            f"fix             local all langevin {temperature:g} {temperature:g} {in_units:.6g} "
+            f"{seed}",
+            # What takes the total momentum away step by step leaves the rest canonical; `zero yes`
+            # does so only for atoms of one mass.
+            f"fix             still all momentum 1 linear 1 1 1{angular}",
+        )
+
+    @property
+    def kinetic_columns(self) -> dict[str, str]:
+        """Columns of the tested part of an equilibration, with the element each is of."""
+        names = dict.fromkeys(self.config.elements)
+        return {f"c_kinetic_{element}": element for element in names}
+
+    def _kinetic_energies(self) -> list[str]:
+        lines = []
+        for element in self.kinetic_columns.values():
+            types = [k for k, other in enumerate(self.config.elements, 1) if other == element]
+            lines += [
+                f"group           element_{element} type {' '.join(map(str, types))}",
+                f"compute         kinetic_{element} element_{element} ke",
+            ]
+        return lines
 
     def _velocities(self, temperature: float, seed: int) -> str:
         # For the temperature of the protocol unless the user wants it otherwise.

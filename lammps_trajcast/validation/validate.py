@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.data.trajectory import Species, TrajectoryError
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.validation.compare import Check, Part
 from lammps_trajcast.validation.config import Length, SetupError, ValidationConfig
+from lammps_trajcast.validation.equilibration import (
+    Equilibrated,
+    Sample,
+    equilibrium_figures,
+    reference_part,
+)
 from lammps_trajcast.validation.equilibrium import (
+    BOLTZMANN,
     Equilibrium,
     Nve,
     Production,
@@ -27,7 +37,7 @@ from lammps_trajcast.validation.equilibrium import (
 from lammps_trajcast.validation.protocols import hot_half_parts, quench_parts
 from lammps_trajcast.validation.report import Report
 from lammps_trajcast.validation.runner import Finished, Loop, Runner, file_key
-from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
+from lammps_trajcast.validation.scripts import NOT_CANONICAL, Inputs, Model, Plan, System
 from lammps_trajcast.validation.trajectory import Reader, Trajectory
 
 EQUILIBRIUM = "equilibrium"
@@ -162,10 +172,13 @@ class Validation:
         text: the input of a run, by whether it is the model's and its number.
         """
         plan = self.plan
-        references, models = [], []
+        starts, references, models = [], [], []
         for number in range(plan.runs):
             suffix = f"-{number + 1}" if number else ""
-            reference = self._reference(name, text(False, number), suffix)
+            starts.append(self.equilibrated(inputs.temperature, number))
+            reference = self._reference(
+                f"{name}-reference{suffix}", text(False, number), starts[-1].run
+            )
             start = reference.directory / "series.dump"
             models.append(self._model(f"{name}{suffix}", text(True, number), start, reference))
             references.append(reference)
@@ -198,18 +211,92 @@ class Validation:
         errors = [
             self._why(model) if early else "" for model, early in zip(models, ended, strict=True)
         ]
-        return [_failures(errors), *parts]
+        return [_failures(errors), reference_part(starts, self.config.reference.rounds), *parts]
 
     def _horizons(self, picoseconds: float) -> int:
         return max(round(picoseconds * 1e3 / self.plan.horizon), 4 * self.plan.every)
+
+    # ---- equilibration ---------------------------------------------------------------------------
+
+    def equilibrated(self, temperature: float, number: int = 0) -> Equilibrated:
+        """Equilibrate the reference until it passes the tests, as many rounds as there may be.
+
+        number: of the start, from 0; each has random numbers of its own.
+
+        Raises SetupError.
+        """
+        inputs, rounds = self.inputs(temperature), self.config.reference.rounds
+        label = f"equilibration-{temperature:g}K" + (f"-{number + 1}" if number else "")
+        before: Finished | None = None
+        time = 0.0
+        for count in range(rounds):
+            suffix = f"-round{count + 1}" if count else ""
+            run = self._reference(f"{label}{suffix}", inputs.equilibration(number, count), before)
+            time += sum(self.plan.halves(count)) * self.plan.horizon * 1e-3
+            canonical = self.config.thermostat.split()[0] not in NOT_CANONICAL
+            sample, shares = self._sample(run, temperature)
+            figures = equilibrium_figures(
+                sample,
+                temperature,
+                sum(shares.values()),
+                shares,
+                self.config.tolerances,
+                canonical,
+            )
+            found = Equilibrated(run, figures, time)
+            if not found.faults:
+                break
+            more = "going on from there"
+            if count + 1 < rounds:
+                longer = sum(self.plan.halves(count + 1)) * self.plan.horizon * 1e-3
+                more = f"{longer:.3g} ps more, round {count + 2} of {rounds}"
+            faults = "; ".join(fault.text() for fault in found.faults)
+            tqdm.write(
+                f"{label}: not in equilibrium after {time:.3g} ps: {faults}; {more}",
+                file=sys.stderr,
+            )
+            before = run
+        return found
+
+    def _sample(self, run: Finished, temperature: float) -> tuple[Sample, dict[str, float]]:
+        """The tested part of an equilibration, and the degrees of freedom of each element."""
+        state = self._read(run, "state.dump", self.plan.steps)
+        positions, velocities = state.positions[0], state.velocities[0]
+        freedom = degrees_of_freedom(state.masses, positions if self.model.angular else None)
+        shares = {
+            element: float(freedom[state.species == index].sum())
+            for index, element in enumerate(state.elements)
+            if np.any(state.species == index)
+        }
+        columns = run.loops()[-1].columns
+        boltzmann = BOLTZMANN[self.system.units]
+        thermal = len(state.species) * boltzmann * temperature
+        momentum = state.masses @ velocities
+        kinetic = 0.5 * float(state.masses @ np.sum(velocities**2, axis=1))
+        return Sample(
+            temperature=columns["Temp"],
+            potential=columns["PotEng"] / thermal,
+            total=columns["TotEng"] / thermal,
+            elements={
+                element: 2.0 * columns[name] / (boltzmann * shares[element])
+                for name, element in self.inputs(temperature).kinetic_columns.items()
+                if element in shares
+            },
+            momentum=0.5 * float(momentum @ momentum) / (state.masses.sum() * kinetic),
+        ), shares
 
     # ---- equilibrium -----------------------------------------------------------------------------
 
     def _equilibrium(self, name: str, temperature: float) -> list[Part]:
         plan, inputs = self.plan, self.inputs(temperature)
-        reference = self._reference(name, inputs.reference())
+        starts = [self.equilibrated(temperature, number) for number in range(plan.reference_runs)]
+        reference = self._reference(f"{name}-reference", inputs.reference(), starts[0].run)
         others = [
-            self._reference(name, inputs.another_reference(number), f"-{number + 1}")
+            self._reference(
+                f"{name}-reference-{number + 1}",
+                inputs.another_reference(number),
+                starts[number].run,
+            )
             for number in range(1, plan.reference_runs)
         ]
         runs = [
@@ -235,8 +322,8 @@ class Validation:
             wanted.append((free, "nve", plan.nve_every, plan.nve))
         energies = self._energies(f"{name}-energies", inputs, wanted) if wanted else []
 
-        # The first loop equilibrates; the last of the first run has no thermostat.
-        loops = [reference.loops()[1:-1], *(run.loops()[1:] for run in others)]
+        # The last loop of the first run has no thermostat.
+        loops = [reference.loops()[:-1], *(run.loops() for run in others)]
         known = [
             self._production(
                 self._blocks(run, "frames", plan.steps, plan.blocks),
@@ -251,6 +338,7 @@ class Validation:
             for run, loop in zip((run for run in runs if run.frames), energies, strict=False)
         ]
         parts = [_failures([run.error for run in runs])]
+        parts.append(reference_part(starts, self.config.reference.rounds))
         parts.append(self._single_steps(reference, free))
         if found:
             equilibrium = Equilibrium(
@@ -377,8 +465,11 @@ class Validation:
     def inputs(self, temperature: float) -> Inputs:
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
-    def _reference(self, name: str, text: str, number: str = "") -> Finished:
-        run = self.runner.run(f"{name}-reference{number}", text, after=self._content)
+    def _reference(self, name: str, text: str, start: Finished | None) -> Finished:
+        """start: an equilibration, whose end it begins from."""
+        variables = {"start": start.directory / "state.dump"} if start else {}
+        after = [*self._content, *([start.key] if start else [])]
+        run = self.runner.run(name, text, variables, after)
         if run.error:
             raise SetupError(
                 f"the reference failed: {run.error} (input: {run.directory / 'in.lmp'}); correct "
