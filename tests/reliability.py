@@ -45,6 +45,7 @@ TABLES = {
         "With the keyword `energy` the potential is evaluated only when somebody asks for it. "
         "These evaluate the pair style themselves, at other times than output does.",
         ("fix or compute", "compared with"),
+    ),
     "data set": Table(
         "Data sets that contradict themselves",
         "Each is refused with one line that names the file; no data set is left behind.",
