@@ -38,8 +38,9 @@ namespace {
 constexpr int OWNER = 2; // rank and index
 constexpr int STATE = 6; // position and velocity
 
-const std::vector<std::string> KEYWORDS = {"device",   "precision", "kernels", "threads", "energy",
-                                           "conserve", "restart",   "guard",   "limit",   "factor"};
+const std::vector<std::string> KEYWORDS = {"device", "precision", "kernels",    "threads",
+                                           "energy", "conserve",  "reversible", "restart",
+                                           "guard",  "limit",     "factor"};
 
 double distance_squared(const double *a, const double *b) {
   const double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
@@ -65,7 +66,7 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
   scalar_flag = 1;
   extscalar = 1;
   vector_flag = 1;
-  size_vector = 13;
+  size_vector = 15;
   extvector = 0;
   global_freq = 1;
   restart_global = 1;
@@ -169,6 +170,12 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
       if (value != "yes" && value != "no")
         fail(fmt::format("'conserve {}' is unknown: write 'conserve yes' or 'conserve no'", value));
       conserve_energy = value == "yes";
+    } else if (keyword == "reversible") {
+      if (value != "yes" && value != "no")
+        fail(fmt::format("'reversible {}' is unknown: write 'reversible yes' or 'reversible no'",
+                         value));
+      reversible = value == "yes";
+      force_reneighbor = reversible; // see rebuild_before_it_is_late()
     } else if (keyword == "restart") {
       any_model = value == "allow";
       if (value != "check" && value != "allow")
@@ -234,6 +241,9 @@ void FixPythonTrajcast::open_model() {
   cutoff = info.cutoff;
   fingerprint = info.fingerprint;
   check_agreement(info);
+  if (reversible && info.conserves_angular_momentum)
+    fail("'reversible yes' does not keep the angular momentum, which this model of isolated "
+         "molecules does: write 'reversible no'");
   set_limits(info, training);
 }
 
@@ -320,14 +330,16 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
     constant_energy->begin_step();
   add_impulse();
   gather_frame();
-  predict();
-  if (last.refused)
+  predict(true);
+  if (verdict.refused)
     explain_refusal();
   const std::string problem = objection();
-  if (problem.empty())
-    move_atoms();
-  else
+  if (!problem.empty())
     respond(problem);
+  else if (reversible && atom->natoms > 0)
+    move_reversibly();
+  else
+    move_atoms();
 }
 
 /* ----------------------------------------------------------------------
@@ -369,13 +381,9 @@ void FixPythonTrajcast::gather_frame() {
   velocities.resize(3 * nnodes);
   masses.resize(nlocal);
   unwrapped.resize(3 * nlocal);
-  displacements.resize(3 * nlocal);
-  new_velocities.resize(3 * nlocal);
-  num_unmoved = 0;
   for (int i = 0; i < nlocal; i++) {
     types[i] = atom->type[i];
     moved[i] = is_moved(i);
-    num_unmoved += !moved[i];
     masses[i] = mass_of(i);
     domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
     std::copy_n(atom->v[i], 3, &velocities[3 * i]);
@@ -428,14 +436,20 @@ void FixPythonTrajcast::unpack_forward_comm(int n, int first, double *buffer) {
   std::copy_n(buffer, forwarded_width * n, &forwarded[forwarded_width * first]);
 }
 
-/* ---------------------------------------------------------------------- */
+/* ----------------------------------------------------------------------
+   the network's prediction for own atoms, and what all ranks have to say of it, in one reduction;
+   judge: compare it with the limits
+------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::predict() {
+void FixPythonTrajcast::predict(bool judge) {
   last = {};
+  verdict = {};
+  guard_sums = {};
+  reduction_seconds = 0.0;
   if (atom->natoms == 0)
     return;
 
-  frame = {};
+  trajcast_frame frame = {};
   frame.num_atoms = atom->nlocal;
   frame.num_remote = static_cast<int64_t>(edges.remote.size());
   frame.remote = edges.remote.data();
@@ -451,37 +465,90 @@ void FixPythonTrajcast::predict() {
   frame.interior = edges.interior.data();
   frame.num_boundary = static_cast<int64_t>(edges.boundary.size());
   frame.boundary = edges.boundary.data();
-  frame.num_unmoved = num_unmoved;
-  frame.refused = find_refusal();
-  if (guard) {
-    frame.check = [](void *fix, const double *predictions, double *sums) {
-      static_cast<FixPythonTrajcast *>(fix)->check(predictions, sums);
-    };
-    frame.context = this;
-    frame.check_remote = comm->nprocs > 1 && guard->needs_remote();
-  }
+  judge &= guard != nullptr;
+  frame.remote_rows = comm->nprocs > 1 && judge && guard->needs_remote();
 
-  last.displacements = displacements.data();
-  last.velocities = new_velocities.data();
+  rows.resize(TRAJCAST_ROW * (frame.num_atoms + (frame.remote_rows ? frame.num_remote : 0)));
+  last.rows = rows.data();
   message.text[0] = '\0';
-  const int status = bridge->step(model, &frame, &last, &message);
+  const int status = bridge->predict(model, &frame, &last, &message);
   if (status == TRAJCAST_LOST)
     lose(message.text);
-  if (status == TRAJCAST_FAILED)
-    fail_if_any(message.text[0] != '\0', message.text);
+  const bool failed = status != TRAJCAST_OK;
+
+  // What conserve() needs, what the guard needs, and four counts.
+  enum { FAILED = TRAJCAST_MAX_SUMS + trajcast::GuardSums::SIZE, REFUSED, UNMOVED, BROKEN, SIZE };
+  double sums[SIZE] = {};
+  double *guarded = sums + TRAJCAST_MAX_SUMS;
+  sums[FAILED] = failed;
+  if (!failed) {
+    std::copy_n(last.sums, last.num_sums, sums);
+    verdict.broken_atom = first_broken_atom();
+    if (judge && verdict.broken_atom < 0)
+      guard->check(frame, moved, rows.data(), guarded);
+    sums[REFUSED] = find_refusal();
+    sums[UNMOVED] = std::count(moved.begin(), moved.begin() + atom->nlocal, 0);
+    sums[BROKEN] = verdict.broken_atom >= 0;
+  }
+  sum_over_ranks(sums, SIZE);
+  if (sums[FAILED] > 0.0)
+    fail_if_any(failed, message.text);
+
+  std::copy_n(sums, last.num_sums, last.sums);
+  guard_sums = trajcast::GuardSums(guarded);
+  verdict.refused = sums[REFUSED] > 0.0;
+  verdict.moves_all = sums[UNMOVED] == 0.0;
+  verdict.broken = sums[BROKEN] > 0.0;
+}
+
+/* ---------------------------------------------------------------------- */
+
+// The place of the first own atom whose prediction is not a number; -1 if there is none.
+int64_t FixPythonTrajcast::first_broken_atom() const {
+  const std::size_t size = TRAJCAST_ROW * static_cast<std::size_t>(atom->nlocal);
+  for (std::size_t k = 0; k < size; k++)
+    if (!std::isfinite(rows[k]))
+      return static_cast<int64_t>(k / TRAJCAST_ROW);
+  return -1;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::sum_over_ranks(double *values, int count) {
+  if (comm->nprocs == 1)
+    return;
+  const double start = MPI_Wtime();
+  MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, world);
+  reduction_seconds += MPI_Wtime() - start;
+}
+
+/* ----------------------------------------------------------------------
+   only if the prediction moves all atoms: what others move has a momentum of its own
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::conserve_momentum() {
+  if (!verdict.moves_all || verdict.broken)
+    return;
+  while (last.num_sums > 0) {
+    if (bridge->conserve(model, &last, &message) != TRAJCAST_OK)
+      lose(message.text);
+    sum_over_ranks(last.sums, static_cast<int>(last.num_sums));
+  }
 }
 
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::move_atoms() {
+  conserve_momentum();
   double **x = atom->x;
   double **v = atom->v;
   for (int i = 0; i < atom->nlocal; i++) {
     if (!is_moved(i))
       continue;
+    const double *row = &rows[TRAJCAST_ROW * i];
     for (int k = 0; k < 3; k++) {
-      x[i][k] += displacements[3 * i + k];
-      v[i][k] = new_velocities[3 * i + k];
+      x[i][k] += row[k];
+      v[i][k] = row[3 + k];
     }
   }
 }
@@ -782,7 +849,7 @@ double FixPythonTrajcast::compute_vector(int n) {
       {graph_seconds, MPI_MAX},
       {last.network_seconds, MPI_MAX},
       {forward_seconds + last.exchange_seconds, MPI_MAX},
-      {last.reduction_seconds, MPI_MAX},
+      {reduction_seconds, MPI_MAX},
       {static_cast<double>(state_bytes + last.bytes_received), MPI_SUM},
       {static_cast<double>(last.rows_sent), MPI_SUM},
       {nremote, MPI_SUM},
@@ -792,6 +859,8 @@ double FixPythonTrajcast::compute_vector(int n) {
       {static_cast<double>(reference_evaluations), MPI_MAX},
       {static_cast<double>(num_objections), MPI_MAX},
       {static_cast<double>(num_rescues), MPI_MAX},
+      {defect, MPI_MAX},
+      {static_cast<double>(num_plain_steps), MPI_MAX},
   };
   double all;
   MPI_Allreduce(&values[n].mine, &all, 1, MPI_DOUBLE, values[n].over_ranks, world);

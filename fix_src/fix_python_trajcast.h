@@ -92,6 +92,7 @@ private:
   void check_nothing_changes_energy();
   void check_nobody_needs_energy();
   void check_no_streaming();
+  void check_reversible();
   void warn_about_neighbor_settings();
   bool neighbor_list_may_be_late() const;
   void warn_about_forces();
@@ -114,12 +115,23 @@ private:
 
   void add_impulse();
   void gather_frame();
-  void predict();
+  void predict(bool judge);
+  int64_t first_broken_atom() const;
+  void sum_over_ranks(double *values, int count);
+  void conserve_momentum();
   void move_atoms();
+
+  // fix_python_trajcast_reversible.cpp
+  void move_reversibly();
+  void reverse_velocities();
+  bool predict_again();
+  bool reaches_within_skin();
+  void set_defect(const std::vector<double> &start);
+  void rebuild_before_it_is_late();
+  void warn_of_plain_step();
 
   // fix_python_trajcast_guard.cpp: predictions that are not to be trusted
   void remember_velocities();
-  void check(const double *predictions, double *sums);
   std::string objection();
   std::string describe(const trajcast::Violation &) const;
   void respond(const std::string &objection);
@@ -146,6 +158,7 @@ private:
 
   std::vector<trajcast::ReferencePotential> references;
   bool conserve_energy = false;
+  bool reversible = false;
 
   // What the model says.
   double model_timestep; // fs
@@ -198,19 +211,34 @@ private:
 
   // Arrays for the bridge, see trajcast_frame and trajcast_prediction.
   std::vector<int32_t> types;
-  int64_t num_unmoved = 0;            // own atoms that are not in the group
   std::vector<double> node_positions; // (own atoms and candidates, 3) wrapped
   std::vector<double> unwrapped, velocities, masses;
-  std::vector<double> displacements, new_velocities;
+  std::vector<double> rows; // see trajcast_prediction
 
   // Of the last step, on this rank: see compute_vector().
   double graph_seconds = 0.0;
-  double forward_seconds = 0.0; // rows to ghost atoms, and the plan of the exchange
-  int64_t state_bytes = 0;      // states of other ranks' atoms that come in each step
+  double forward_seconds = 0.0;   // rows to ghost atoms, and the plan of the exchange
+  int64_t state_bytes = 0;        // states of other ranks' atoms that come in each step
+  double reduction_seconds = 0.0; // sums over all ranks
   trajcast_prediction last = {};
 
+  // Of the last prediction, over all ranks.
+  struct Verdict {
+    bool refused = false;     // there are atoms that must not be advanced, see find_refusal()
+    bool moves_all = true;    // the fix moves all atoms
+    bool broken = false;      // the prediction for some atom is not a number
+    int64_t broken_atom = -1; // the first of this rank; -1: none
+  } verdict;
+
+  // Of reversible steps.
+  std::vector<double>
+      first_rows;             // the first of the three predictions of a step, momentum conserved
+  double longest_step = 0.0;  // the longest displacement in it, of all ranks
+  double defect = 0.0;        // see set_defect()
+  bigint num_plain_steps = 0; // that could not be made reversible, in all runs
+
   std::unique_ptr<trajcast::Guard> guard; // none: predictions are not compared with limits
-  trajcast_frame frame;                   // that the guard looks at while a prediction is made
+  trajcast::GuardSums guard_sums;         // of the last prediction, over all ranks
   std::vector<char> moved;                // (nodes,) whether this fix moves the atom
   std::unique_ptr<trajcast::Rescue> rescue;
   bigint num_rescues = 0;    // steps that the small ones have taken over, in all runs

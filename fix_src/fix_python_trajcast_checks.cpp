@@ -74,6 +74,7 @@ void FixPythonTrajcast::prepare_run() {
   check_nothing_changes_energy();
   check_nobody_needs_energy();
   check_no_streaming();
+  check_reversible();
   warn_about_neighbor_settings();
 
   impulse_per_force = 0.5 * update->dt * force->ftm2v;
@@ -372,6 +373,25 @@ void FixPythonTrajcast::check_no_streaming() {
       fail(fmt::format("fix {} (style {}) with 'remap v' adds the velocities of a flow, which the "
                        "model does not know: write 'remap x'",
                        other->id, other->style));
+}
+
+/* ----------------------------------------------------------------------
+   a step there and back has to be one of all atoms that move, and within the neighbor list
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_reversible() {
+  if (!reversible)
+    return;
+  if (neighbor_list_may_be_late() || !neighbor->dist_check)
+    fail(
+        "'reversible yes' needs a neighbor list that is rebuilt in time: write 'neigh_modify every "
+        "1 delay 0 check yes once no'");
+  for (const auto &other : modify->get_fix_list())
+    if (other != this && other->time_integrate)
+      fail(fmt::format(
+          "'reversible yes' needs all moving atoms in the group of this fix, but fix {} "
+          "(style {}) moves others: write 'unfix {}' or 'reversible no'",
+          other->id, other->style, other->id));
 }
 
 /* ---------------------------------------------------------------------- */

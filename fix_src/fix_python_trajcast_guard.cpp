@@ -121,14 +121,6 @@ void FixPythonTrajcast::remember_velocities() {
 }
 
 /* ----------------------------------------------------------------------
-   called back while a prediction is made, see trajcast_frame.check
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check(const double *predictions, double *sums) {
-  guard->check(frame, moved, predictions, sums);
-}
-
-/* ----------------------------------------------------------------------
    what is wrong with the last prediction, the worst of all ranks; empty if nothing is
 ------------------------------------------------------------------------- */
 
@@ -140,16 +132,15 @@ std::string FixPythonTrajcast::objection() {
   std::string text;
 
   trajcast::Violation heat;
-  if (last.broken) {
-    if (last.broken_atom >= 0) {
+  if (verdict.broken) {
+    if (verdict.broken_atom >= 0) {
       mine.excess = INFINITE;
       text = fmt::format("the model's prediction for atom {} at step {} is not a number",
-                         atom->tag[last.broken_atom], update->ntimestep);
+                         atom->tag[verdict.broken_atom], update->ntimestep);
     }
   } else if (guard) {
-    const trajcast::GuardSums sums(last.check_sums);
-    heat = guard->temperature(sums.twice_kinetic_per_freedom() * force->mvv2e / force->boltz);
-    if (!sums.violated && heat.excess == 0.0)
+    heat = guard->temperature(guard_sums.twice_kinetic_per_freedom() * force->mvv2e / force->boltz);
+    if (!guard_sums.violated && heat.excess == 0.0)
       return "";
     mine.excess = guard->worst.excess;
     if (mine.excess > 0.0)
@@ -212,7 +203,7 @@ void FixPythonTrajcast::respond(const std::string &objection) {
     const std::string problem = rescue->advance();
     if (!problem.empty())
       fail(problem);
-  } else if (last.broken)
+  } else if (verdict.broken)
     fail(fmt::format("{}: check the state before it for atoms that nearly touch and for velocities "
                      "beyond those that the model was trained with",
                      objection));

@@ -10,11 +10,11 @@ namespace trajcast {
 
 namespace {
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
-constexpr int ROW = 6; // of a prediction: displacement and velocity
+constexpr int ROW = TRAJCAST_ROW; // of a prediction: displacement and velocity
 
-// Places in the sums of trajcast_frame.check.
+// Places in the array of GuardSums.
 enum Sum { VIOLATIONS, ATOMS, MASS, MOMENTUM, KINETIC = MOMENTUM + 3, NUM_SUMS };
-static_assert(int(NUM_SUMS) == int(TRAJCAST_CHECK_SUMS), "sums for the guards and of the bridge");
+static_assert(int(NUM_SUMS) == GuardSums::SIZE, "sums for the guards");
 
 double square(const double *vector) {
   return vector[0] * vector[0] + vector[1] * vector[1] + vector[2] * vector[2];

@@ -49,15 +49,18 @@ struct Violation {
   double limit = 0.0;
 };
 
-// Sums over all atoms that a prediction moves, see trajcast_frame.check.
+// Sums over all atoms that a prediction moves, of which each rank knows its part.
 struct GuardSums {
+  static constexpr int SIZE = 7; // of the array that Guard::check() fills, to be added up
+
+  GuardSums() = default;
   explicit GuardSums(const double *sums);
 
-  bool violated;        // whether an atom of any rank, or a pair of atoms, is beyond a limit
-  double num_atoms;     // moved atoms
-  double mass;          // g/mol
-  double momentum2;     // square of the total momentum, of g/mol and units of the run
-  double twice_kinetic; // sum of m v^2
+  bool violated = false;      // whether an atom of any rank, or a pair of atoms, is beyond a limit
+  double num_atoms = 0.0;     // moved atoms
+  double mass = 0.0;          // g/mol
+  double momentum2 = 0.0;     // square of the total momentum, of g/mol and units of the run
+  double twice_kinetic = 0.0; // sum of m v^2
 
   // Twice the kinetic energy about the centre of mass, for each degree of freedom.
   double twice_kinetic_per_freedom() const;
@@ -69,8 +72,10 @@ public:
   // cutoff: of the edges, Angstrom
   Guard(Limits limits, double cutoff) : limits(std::move(limits)), cutoff(cutoff) {}
 
-  // Fill the sums of trajcast_frame.check, and keep the worst violation.
+  // Judge a prediction before momentum is conserved, and keep the worst violation.
   // moved: (num_nodes,) whether the prediction will be applied to an atom
+  // predictions: (num_nodes, TRAJCAST_ROW), those of remote nodes only if needs_remote()
+  // sums: (GuardSums::SIZE,) zeros, to be filled
   void check(const trajcast_frame &frame, const std::vector<char> &moved, const double *predictions,
              double *sums);
 

@@ -4,7 +4,8 @@
 
    The C++ side calls the functions of trajcast_functions; their bodies are Python
    (lammps_trajcast/runtime/bridge.py).
-   Every pointer belongs to the caller and has to stay valid only during the call. All arrays are
+   Every pointer belongs to the caller and has to stay valid only during the call, those of a
+   trajcast_frame until conserve() has finished. All arrays are
    dense and row-major. Positions and displacements are in Angstrom, masses in g/mol, times in fs;
    velocities are in the units of the LAMMPS run, see trajcast_config.units.
 
@@ -103,42 +104,25 @@ typedef struct {
   int64_t num_boundary;
   const int64_t *boundary; /* (num_boundary,) own atoms with one */
 
-  int64_t num_unmoved; /* own atoms that the prediction will not be applied to. If no rank has any,
-                          the total momentum is restored (and the angular momentum where the model
-                          asks for it) */
-  int32_t refused;     /* 1: this rank has found a reason why the frame must not be advanced. The
-                          prediction is made all the same, and all ranks learn of it there */
-
-  /* Judges a prediction on this rank before momentum is conserved; NULL: nothing does. It must not
-     communicate.
-     context:     the one below
-     predictions: (num_nodes, 6) displacement, Angstrom, and velocity, in the units of the run; the
-                  rows of remote nodes come from their owners, see check_remote
-     sums:        (TRAJCAST_CHECK_SUMS,) zeros, to be filled; added up over all ranks in the
-                  reduction that a step makes anyway */
-  void (*check)(void *context, const double *predictions, double *sums);
-  void *context;
-  int32_t check_remote; /* 1: with the rows of remote nodes; all ranks have to agree */
+  int32_t remote_rows; /* 1: the prediction is wanted for remote nodes, too, from the ranks that own
+                          them; all ranks have to agree */
 } trajcast_frame;
 
-enum { TRAJCAST_CHECK_SUMS = 7 };
+enum { TRAJCAST_ROW = 6, TRAJCAST_MAX_SUMS = 16 };
 
-/* What comes back for each atom of a frame, the caller allocates both arrays, and what it took. */
+/* What predict() fills on each rank. */
 typedef struct {
-  double *displacements; /* (num_atoms, 3) x(t + timestep) - x(t), Angstrom */
-  double *velocities;    /* (num_atoms, 3) v(t + timestep), in the units of the run */
+  double *rows; /* (num_atoms, 6), or (num_nodes, 6) if remote_rows is 1; the caller allocates it:
+                   x(t + timestep) - x(t), Angstrom, and v(t + timestep), in the units of the run */
 
-  double check_sums[TRAJCAST_CHECK_SUMS]; /* what check() filled, summed over all ranks */
+  /* What conserve() needs to know of all ranks: this rank's part of it. */
+  double sums[TRAJCAST_MAX_SUMS];
+  int64_t num_sums;
 
-  int32_t refused;     /* 1 if the frame of any rank was, else 0 */
-  int32_t broken;      /* 1 if the prediction for an atom of any rank is not a number, else 0 */
-  int64_t broken_atom; /* the first such own atom; -1: none */
-
-  double network_seconds;   /* wall time of the network */
-  double exchange_seconds;  /* wall time of sending and receiving, and of waiting for it */
-  double reduction_seconds; /* wall time of sums over all ranks */
-  int64_t bytes_received;   /* from other ranks */
-  int64_t rows_sent;        /* atoms whose features went to another rank, in each exchange */
+  double network_seconds;  /* wall time of the network */
+  double exchange_seconds; /* wall time of sending and receiving, and of waiting for it */
+  int64_t bytes_received;  /* from other ranks */
+  int64_t rows_sent;       /* atoms whose features went to another rank, in each exchange */
 } trajcast_prediction;
 
 /* The calls. Each returns a trajcast_status, and writes a message if it fails. */
@@ -148,14 +132,20 @@ typedef struct {
               trajcast_message *message);
 
   /* Agree with the other ranks on whose features go where. To be called by all of several ranks
-     after each change of the order of atoms, before step(). */
+     after each change of the order of atoms, before predict(). */
   int (*plan)(int64_t handle, const trajcast_halo *halo, trajcast_message *message);
 
-  /* Predict the state one time step of the model later. All ranks have to call it; a rank without
-     atoms does, too. On a failure, TRAJCAST_FAILED is returned to all ranks, with an empty message
-     where another rank failed. */
-  int (*step)(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
-              trajcast_message *message);
+  /* Predict the state one time step of the model later, momentum not conserved. All ranks have to
+     call it; a rank without atoms does, too. After TRAJCAST_FAILED this rank has taken part in all
+     exchanges: the others do not know of it, and need not be told before their next one. */
+  int (*predict)(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
+                 trajcast_message *message);
+
+  /* Restore the total momentum, and the angular momentum where the model asks for it, in the rows
+     of own atoms of the last prediction. It takes one or more rounds: the caller adds up the
+     num_sums values of `prediction->sums` over all ranks, then calls this function, which leaves
+     the sums of the next round there; until num_sums is zero. */
+  int (*conserve)(int64_t handle, trajcast_prediction *prediction, trajcast_message *message);
 
   /* Forget a model. A handle that is not known is ignored. */
   int (*close)(int64_t handle, trajcast_message *message);

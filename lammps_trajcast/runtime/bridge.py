@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from lammps_trajcast.model.file import ModelFileError
 from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
 from lammps_trajcast.runtime.predictor import (
-    NUM_CHECK_SUMS,
-    Check,
     Frame,
     Place,
     Predictor,
@@ -35,6 +33,7 @@ class Bridge:
         """Use the `ffi` object of the compiled bridge, or any that knows its structures."""
         self._ffi = ffi
         self._models: dict[int, Predictor] = {}
+        self._num_rows: dict[int, int] = {}  # own atoms of the last prediction of each
         self._next_handle = 1
 
     def open(self, config: Any, handle: Any, info: Any, message: Any) -> int:
@@ -84,13 +83,13 @@ class Bridge:
 
         return self._guarded(plan, message, unexpected=LOST)
 
-    def step(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
-        """Body of `trajcast_functions.step`."""
+    def predict(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
+        """Body of `trajcast_functions.predict`."""
 
         def predict() -> None:
             n, r, e = frame.num_atoms, frame.num_remote, frame.num_edges
             predictor = self._models[handle]
-            after = predictor.step(
+            raw = predictor.predict(
                 Frame(
                     types=self._view(frame.types, (n + r,), np.int32),
                     positions=self._view(frame.positions, (n, 3), np.float64),
@@ -103,28 +102,37 @@ class Bridge:
                     interior=self._indices(frame.interior, frame.num_interior) if r else None,
                     boundary=self._indices(frame.boundary, frame.num_boundary) if r else None,
                 ),
-                num_unmoved=frame.num_unmoved,
-                refused=bool(frame.refused),
-                check=self._check(frame),
+                with_remote=bool(frame.remote_rows),
             )
-            self._view(prediction.displacements, (n, 3), np.float64)[:] = after.displacements
-            self._view(prediction.velocities, (n, 3), np.float64)[:] = after.velocities
-            self._view(prediction.check_sums, (NUM_CHECK_SUMS,), np.float64)[:] = after.check_sums
-            prediction.refused = after.refused
-            prediction.broken = after.broken
-            prediction.broken_atom = after.broken_atom
+            self._view(prediction.rows, raw.rows.shape, np.float64)[:] = raw.rows
+            self._fill_sums(prediction, raw.sums)
             traffic = predictor.halo.traffic
-            prediction.network_seconds = after.network_seconds
+            prediction.network_seconds = raw.network_seconds
             prediction.exchange_seconds = traffic.exchange_seconds
-            prediction.reduction_seconds = traffic.reduction_seconds
             prediction.bytes_received = traffic.bytes_received
             prediction.rows_sent = traffic.rows_sent
+            self._num_rows[handle] = n
 
         return self._guarded(predict, message, unexpected=LOST)
+
+    def conserve(self, handle: int, prediction: Any, message: Any) -> int:
+        """Body of `trajcast_functions.conserve`."""
+
+        def conserve() -> None:
+            rows = self._view(prediction.rows, (self._num_rows[handle], 6), np.float64)
+            sums = self._view(prediction.sums, (prediction.num_sums,), np.float64)
+            self._fill_sums(prediction, self._models[handle].conserve(sums, rows))
+
+        return self._guarded(conserve, message, unexpected=LOST)
+
+    def _fill_sums(self, prediction: Any, sums: NDArray[np.float64]) -> None:
+        self._view(prediction.sums, (len(sums),), np.float64)[:] = sums
+        prediction.num_sums = len(sums)
 
     def close(self, handle: int, message: Any) -> int:
         """Body of `trajcast_functions.close`."""
         self._models.pop(handle, None)
+        self._num_rows.pop(handle, None)
         return OK
 
     def _text(self, pointer: Any) -> str:
@@ -136,19 +144,6 @@ class Bridge:
             config.communicator, config.mpi_function, self._text(config.mpi_library)
         )
         return Place(communicator, config.node_rank, config.node_ranks)
-
-    def _check(self, frame: Any) -> Check | None:
-        if frame.check == self._ffi.NULL:
-            return None
-
-        def judge(predictions: NDArray[np.float64], sums: NDArray[np.float64]) -> None:
-            frame.check(
-                frame.context,
-                self._ffi.from_buffer("double[]", predictions),
-                self._ffi.from_buffer("double[]", sums),
-            )
-
-        return Check(judge, with_remote=bool(frame.check_remote))
 
     def _indices(self, pointer: Any, count: int) -> NDArray[np.int64]:
         return self._view(pointer, (count,), np.int64)
@@ -193,10 +188,12 @@ def register(address: int) -> None:
         _bridge = Bridge(ffi)
         ffi.def_extern(name="trajcast_open", error=FAILED)(_bridge.open)
         ffi.def_extern(name="trajcast_plan", error=LOST)(_bridge.plan)
-        ffi.def_extern(name="trajcast_step", error=LOST)(_bridge.step)
+        ffi.def_extern(name="trajcast_predict", error=LOST)(_bridge.predict)
+        ffi.def_extern(name="trajcast_conserve", error=LOST)(_bridge.conserve)
         ffi.def_extern(name="trajcast_close", error=FAILED)(_bridge.close)
     functions = ffi.cast("trajcast_functions *", address)
     functions.open = lib.trajcast_open
     functions.plan = lib.trajcast_plan
-    functions.step = lib.trajcast_step
+    functions.predict = lib.trajcast_predict
+    functions.conserve = lib.trajcast_conserve
     functions.close = lib.trajcast_close

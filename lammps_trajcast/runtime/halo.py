@@ -25,7 +25,6 @@ class Traffic:
     """What the exchange of one step took, on this rank."""
 
     exchange_seconds: float = 0.0  # wall time of sending and receiving, waiting included
-    reduction_seconds: float = 0.0  # wall time of sums over all ranks, waiting included
     bytes_received: int = 0
     rows_sent: int = 0  # atoms whose features other ranks asked for, once for each of those ranks
 
@@ -34,7 +33,7 @@ class Halo:
     """The exchange of one rank alone: nothing.
 
     In the order of the calls: :meth:`plan` after each change of the order of atoms; in a step,
-    :meth:`select`, :meth:`start` and :meth:`finish` for each layer but the first, :meth:`sum`. All
+    :meth:`select`, :meth:`start` and :meth:`finish` for each layer but the first, :meth:`end`. All
     ranks call them alike.
 
     Attributes:
@@ -71,9 +70,8 @@ class Halo:
     def finish(self) -> None:
         """Wait until all rows are there, and own rows may change again."""
 
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sums over all ranks, in double precision."""
-        return values
+    def end(self) -> None:
+        """End a step, also one of a network whose single layer exchanged nothing."""
 
 
 class _Peer(NamedTuple):
@@ -244,13 +242,10 @@ class MpiHalo(Halo):
             self._arriving = None
         self.traffic.exchange_seconds += time.perf_counter() - began
 
-    def sum(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def end(self) -> None:
         began = time.perf_counter()
-        self._receive_masks()  # a network of one layer has not looked at them
-        total = np.empty_like(values)
-        self._comm.Allreduce(values, total)
-        self.traffic.reduction_seconds += time.perf_counter() - began
-        return total
+        self._receive_masks()
+        self.traffic.exchange_seconds += time.perf_counter() - began
 
 
 def _memory(rows: Tensor) -> Any:

@@ -42,7 +42,7 @@ class PredictorError(ValueError):
 
 
 class StepError(PredictorError):
-    """A step failed on some rank; all raise this, with a text where it was."""
+    """A step failed on this rank."""
 
 
 class Place(NamedTuple):
@@ -72,19 +72,6 @@ class Frame(NamedTuple):
     boundary: NDArray[np.int64] | None = None  # the other own atoms; None if R = 0
 
 
-NUM_CHECK_SUMS = 7
-
-
-class Check(NamedTuple):
-    """Judges a prediction before momentum is conserved, as in `fix_src/trajcast_bridge.h`."""
-
-    judge: Callable[[NDArray[np.float64], NDArray[np.float64]], None]
-    """Called with predictions (N or N + R, 6), displacement in Angstrom and velocity in the units
-    of the run, and with zeros (NUM_CHECK_SUMS,) to fill, which are summed over all ranks."""
-
-    with_remote: bool  # whether it needs the rows of remote nodes; all ranks have to agree
-
-
 class RunLimits(NamedTuple):
     """How far the training data went, for T atom types."""
 
@@ -95,29 +82,31 @@ class RunLimits(NamedTuple):
     temperature: float  # K
 
 
+class RawPrediction(NamedTuple):
+    """What the network says of N own atoms, and of R remote nodes if it was asked for them."""
+
+    rows: NDArray[np.float64]  # (N or N + R, 6) displacement, Angstrom; velocity, units of the run
+    sums: NDArray[np.float64]  # (any,) what conserve() needs to know, of this rank
+    network_seconds: float  # wall time but for exchange
+
+
 class Step(NamedTuple):
     """The prediction for N own atoms, one time step of the model later."""
 
     displacements: NDArray[np.float64]  # (N, 3) Angstrom
     velocities: NDArray[np.float64]  # (N, 3) in the units of the run
-    refused: bool  # whether any rank refused its frame
-    broken: bool  # whether the prediction for any atom of any rank is not a number
-    broken_atom: int  # the first such own atom; -1: none
-    check_sums: NDArray[np.float64]  # (NUM_CHECK_SUMS,) over all ranks
-    network_seconds: float  # wall time but for exchange and sums
 
 
-class _Outcome(NamedTuple):
-    """What a rank knows of a step before it knows of the others."""
+class _Conserving(NamedTuple):
+    """A prediction whose momentum is being restored, in rounds."""
 
     prediction: Prediction
     positions: Tensor  # (N, 3) Angstrom
     velocities: Tensor  # (N, 3) at the start, in the model's unit
     masses: Tensor  # (N,) g/mol
     system: Tensor  # (N,) zeros: all atoms are one system
-    sums: Tensor  # (1, 10) see Conservation.linear_sums
-    broken: Tensor  # (any,) atoms whose prediction is not a number
-    check_sums: NDArray[np.float64]  # (NUM_CHECK_SUMS,) of this rank
+    round: int = 0
+    centers: Tensor | None = None  # sums of round 1, over all ranks
 
 
 class _Prepared:
@@ -298,6 +287,7 @@ class Predictor:
         self._scales = self._conservation.rms * ratios
         self._buffers = [torch.empty(0, dtype=self.dtype, device=self.device) for _ in range(2)]
         self.halo = MpiHalo(place.communicator, self.device) if place else Halo()
+        self._conserving: _Conserving | None = None
         self._species_of_type = torch.tensor([-1, *index])
 
     @classmethod
@@ -321,67 +311,85 @@ class Predictor:
         model = ModelFile.load(path)
         return cls(model, elements, units, device, precision, num_threads, kernels, place)
 
-    def step(
-        self,
-        frame: Frame,
-        num_unmoved: int = 0,
-        refused: bool = False,
-        check: Check | None = None,
-    ) -> Step:
+    def step(self, frame: Frame) -> Step:
+        """Predict the state one time step later, on a single rank, with the momentum restored.
+
+        Raises:
+            StepError: as :meth:`predict` does.
+        """
+        raw = self.predict(frame)
+        sums = raw.sums
+        while len(sums):
+            sums = self.conserve(sums, raw.rows)
+        return Step(raw.rows[:, :3], raw.rows[:, 3:])
+
+    def predict(self, frame: Frame, with_remote: bool = False) -> RawPrediction:
         """Predict the state one time step later; all ranks have to call it.
 
         Args:
             frame: the state now.
-            num_unmoved: own atoms that the prediction will not be applied to. If no rank has any,
-                the total momentum is restored, and angular momentum where the model asks for it.
-            refused: this rank has a reason not to advance the frame, which all ranks learn of.
-            check: judges the prediction before that.
+            with_remote: for remote nodes, too; all ranks have to agree.
 
         Raises:
-            StepError: something failed, on this rank or another. All ranks raise it, with an empty
-                text where it was another.
+            StepError: something failed on this rank. It has taken part in all exchanges.
         """
         with own_torch_settings(self._num_threads), torch.inference_mode():
-            return self._step(frame, num_unmoved, refused, check)
+            began = time.perf_counter()
+            attempt = _Attempt()
+            self.halo.select(frame.remote)
+            # TorchScript's optimiser would compile for the shapes it sees, for many seconds and
+            # over and over: every step has another number of edges. It gains nothing here.
+            with torch.jit.optimized_execution(False):
+                target = self._predict(frame, attempt)
+            if with_remote:
+                target = self._with_remote(frame, target, attempt)
+            self.halo.end()
+            made: tuple[NDArray[np.float64], NDArray[np.float64]] | None = attempt(
+                self._raw, frame, target
+            )
+            if made is None:
+                raise StepError(_reason(attempt.error, frame)) from attempt.error
+            waited = self.halo.traffic.exchange_seconds
+            return RawPrediction(*made, network_seconds=time.perf_counter() - began - waited)
 
-    def _step(self, frame: Frame, num_unmoved: int, refused: bool, check: Check | None) -> Step:
-        began = time.perf_counter()
-        attempt = _Attempt()
-        self.halo.select(frame.remote)
-        # TorchScript's optimiser would compile for the shapes it sees, for many seconds and over
-        # and over: every step has another number of edges. It gains nothing here.
-        with torch.jit.optimized_execution(False):
-            target = self._predict(frame, attempt)
-        if check is not None and check.with_remote:
-            target = self._with_remote(frame, target, attempt)
-        mine: _Outcome | None = attempt(self._judge, frame, target, check)
+    def conserve(self, sums: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Restore the momentum of the last prediction: one round of it.
 
-        # The one reduction of a step: momenta, failures, atoms that the network has lost, checks.
-        sums = np.zeros(14 + NUM_CHECK_SUMS)
-        if mine is not None:
-            sums[:10], sums[11], sums[14:] = mine.sums[0], len(mine.broken), mine.check_sums
-        sums[10], sums[12], sums[13] = mine is None, num_unmoved, refused
-        sums = self.halo.sum(sums)
-        if mine is None or sums[10] > 0:
-            raise StepError(_reason(attempt.error, frame)) from attempt.error
+        Args:
+            sums: those of the prediction or of the round before, over all ranks.
+            rows: (N, 6) those of the prediction, which the last round replaces.
 
-        prediction, broken = mine.prediction, bool(sums[11] > 0)
-        if sums[12] == 0 and not broken:
-            total = torch.from_numpy(sums[:10]).unsqueeze(0)
-            prediction = self._conservation.apply_linear(prediction, total, mine.system)
-            if self.conserves_angular_momentum:
-                prediction = self._conserve_angular_momentum(prediction, mine)
-        velocities = prediction.velocity * self._time_ratio
-        waited = self.halo.traffic.exchange_seconds + self.halo.traffic.reduction_seconds
-        return Step(
-            prediction.displacement.numpy(),
-            velocities.numpy(),
-            refused=bool(sums[13] > 0),
-            broken=broken,
-            broken_atom=int(mine.broken[0]) if len(mine.broken) else -1,
-            check_sums=sums[14:],
-            network_seconds=time.perf_counter() - began - waited,
-        )
+        Returns:
+            What the next round needs to know of this rank; empty after the last.
+        """
+        with own_torch_settings(self._num_threads), torch.inference_mode():
+            layer, state = self._conservation, self._conserving
+            assert state is not None, "nothing has been predicted"
+            total = torch.from_numpy(sums).unsqueeze(0)
+            _, positions, velocities, masses, system, *_ = state
+            more: Tensor | None = None
+            if state.round == 0:
+                after = layer.apply_linear(state.prediction, total, system)
+                if self.conserves_angular_momentum:
+                    more = layer.centre_sums(after, positions, masses, system, 1)
+                state = state._replace(prediction=after, round=1)
+            elif state.round == 1:
+                more = layer.angular_sums(
+                    state.prediction, positions, velocities, masses, total, system, 1
+                )
+                state = state._replace(centers=total, round=2)
+            else:
+                assert state.centers is not None
+                after = layer.apply_angular(
+                    state.prediction, positions, state.centers, total, system
+                )
+                state = state._replace(prediction=after)
+            self._conserving = state if more is not None else None
+            if more is not None:
+                return more[0].numpy()
+            rows[:, :3] = state.prediction.displacement.numpy()
+            rows[:, 3:] = (state.prediction.velocity * self._time_ratio).numpy()
+            return np.empty(0)
 
     def _predict(self, frame: Frame, attempt: _Attempt) -> Tensor:
         """Targets (N, 6). While features travel, receivers that see own atoms only are served."""
@@ -438,32 +446,20 @@ class Predictor:
         self.halo.finish()
         return targets
 
-    def _judge(self, frame: Frame, targets: Tensor, check: Check | None) -> _Outcome:
+    def _raw(
+        self, frame: Frame, targets: Tensor
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Rows and sums of :class:`RawPrediction`."""
         own = len(frame.masses)
         targets = targets.to(dtype=torch.float64, device="cpu")
-        check_sums = np.zeros(NUM_CHECK_SUMS)
-        if check is not None:
-            check.judge((targets * self._scales).numpy(), check_sums)
         prediction = self._conservation.scale(targets[:own])
         velocities = torch.from_numpy(frame.velocities[:own]) / self._time_ratio
         masses = torch.from_numpy(frame.masses)
         system = torch.zeros(own, dtype=torch.int64)
         sums = self._conservation.linear_sums(prediction, velocities, masses, system, 1)
-        broken = torch.empty(0, dtype=torch.int64)
-        # The sums run over all displacements and velocities: what is no number shows in them.
-        if not torch.isfinite(sums).all():
-            finite = torch.isfinite(prediction.displacement) & torch.isfinite(prediction.velocity)
-            broken = torch.nonzero(~finite.all(dim=1)).flatten()
         positions = torch.from_numpy(frame.positions)
-        return _Outcome(prediction, positions, velocities, masses, system, sums, broken, check_sums)
-
-    def _conserve_angular_momentum(self, prediction: Prediction, mine: _Outcome) -> Prediction:
-        layer, (_, positions, velocities, masses, system, *_) = self._conservation, mine
-        centres = layer.centre_sums(prediction, positions, masses, system, 1)
-        centres = torch.from_numpy(self.halo.sum(centres.numpy()))
-        spins = layer.angular_sums(prediction, positions, velocities, masses, centres, system, 1)
-        spins = torch.from_numpy(self.halo.sum(spins.numpy()))
-        return layer.apply_angular(prediction, positions, centres, spins, system)
+        self._conserving = _Conserving(prediction, positions, velocities, masses, system)
+        return (targets * self._scales).numpy(), sums[0].numpy()
 
 
 def _reason(error: Exception | None, frame: Frame) -> str:
