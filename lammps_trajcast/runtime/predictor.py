@@ -365,7 +365,8 @@ class Predictor:
         with own_torch_settings(self._num_threads), torch.inference_mode():
             layer, state = self._conservation, self._conserving
             assert state is not None, "nothing has been predicted"
-            total = torch.from_numpy(sums).unsqueeze(0)
+            # A copy: the caller may use the memory for the sums of the next round.
+            total = torch.from_numpy(sums.copy()).unsqueeze(0)
             _, positions, velocities, masses, system, *_ = state
             more: Tensor | None = None
             if state.round == 0:
