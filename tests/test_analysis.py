@@ -173,7 +173,7 @@ def test_rdf_deviation_is_that_of_a_range() -> None:
     assert relative_deviation(run, known, 0.0, 4.0) == {"A-A": 0.0, "A-B": 0.0}
     # Of the bins from 4 to 8, the first is empty in both; in the others |g_ref - 1| is one.
     assert relative_deviation(run, known, 4.0, 8.0) == {"A-A": pytest.approx(0.5), "A-B": 0.0}
-    with pytest.raises(RDFError, match="no A-B from 0 to 1"):
+    with pytest.raises(RDFError, match="no A-A from 0 to 1"):
         relative_deviation(run, known, 0.0, 1.0)
     short = RadialDistribution(r[:6], known.pairs, known.g[:, :6])
     with pytest.raises(RDFError, match="give compute rdf 'cutoff 7.5'"):
