@@ -494,7 +494,7 @@ def test_replicate(workplace, report) -> None:
 def add_mistakes(place: Workplace) -> None:
     everywhere = ("fix             1 mobile", "fix 1 all")
     hold = ("fix             2 mobile", "fix 9 frozen setforce 0 0 0\nfix 2 mobile")
-    moving = ("velocity        frozen set 0 0 0", "velocity frozen set 0 0 1")
+    moving = ("velocity        frozen set 0 0 0", "velocity frozen set 0 0 0.001")
     one_step = ("run             60", "run 1")
     rest = f"unfix 1\nunfix 9\nfix 1 mobile python/trajcast {WATER}\nrun 1\n"
     place.add("mistakes", example("frozen", everywhere, hold, moving, one_step) + rest)
