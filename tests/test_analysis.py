@@ -76,7 +76,6 @@ def vashishta(potentials: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
         (r"timestep .*", "timestep 0.001"),
         (r"replicate .*", "replicate 3 3 2"),
         (r"(fix +1 all) .*", r"\1 nve"),
-        (r"(compute +rdf .*)", r"\1 cutoff 6.0"),
         (r"(fix +4 all ave/time) \d+ \d+ \d+", r"\1 5 40 200"),
         (
             r"run .*",
