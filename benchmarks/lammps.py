@@ -27,7 +27,7 @@ pair_coeff      * *
 timestep        0.030
 velocity        all create 300 4928 mom yes dist gaussian
 fix             1 all python/trajcast {model} Si O threads {threads}{options}
-fix             2 all temp/csvr 300 300 0.05 5813
+fix             2 all temp/csvr 300 300 0.1 5813
 """
 VASHISHTA = """\
 pair_style      vashishta
@@ -92,7 +92,7 @@ def network_input(
     thermo: int = 1_000_000,
     columns: str = "",
     model: Path = SHIPPED_MODEL,
-    cutoff: float = 4.0,
+    cutoff: float = 6.0,
     options: str = "",
 ) -> str:
     """Return an input script that runs quartz with a network, after a warm-up of its own.

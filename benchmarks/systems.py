@@ -80,7 +80,7 @@ class Crystal:
 
 
 def mini_batch(cutoff: float, frames: int = 2) -> Batch:
-    """Return a mini-batch as in examples/quartz/train.yaml: frames of 162 atoms."""
+    """Return a mini-batch of as many atoms as in examples/quartz/train.yaml: frames of 162."""
     samples = []
     for seed in range(frames):
         pair = Crystal((3, 3, 2), seed).pair()
@@ -120,5 +120,12 @@ def random_model(
 
 
 def load_model(name: str) -> ModelFile:
-    """Return the model "shipped", or "wide": random weights, 64 channels, 5 layers, 5 Angstrom."""
-    return ModelFile.load(SHIPPED_MODEL) if name == "shipped" else random_model()
+    """Return a model of quartz by its name.
+
+    Args:
+        name: "shipped", that of examples/quartz; or one with random weights: "wide", 64 channels, 5
+            layers, 5 Angstrom; "small", 16 channels, 4 layers, 4 Angstrom.
+    """
+    if name == "shipped":
+        return ModelFile.load(SHIPPED_MODEL)
+    return random_model() if name == "wide" else random_model(channels=16, layers=4, cutoff=4.0)

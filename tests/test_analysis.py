@@ -22,12 +22,20 @@ from lammps_trajcast.analysis.demo import PAIRS, summarize
 from lammps_trajcast.analysis.rdf import (
     RadialDistribution,
     RDFError,
-    deviation,
     read_csv,
     read_lammps_rdf,
+    relative_deviation,
     write_csv,
 )
-from lammps_trajcast.analysis.run import RunError, read_structure, read_thermo
+from lammps_trajcast.analysis.run import (
+    RunError,
+    Temperatures,
+    read_structure,
+    read_temperatures,
+    read_thermo,
+)
+from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
+from lammps_trajcast.data.trajectory import LammpsDump, Species
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "quartz"
 COORDINATION = {"Si": 4, "O": 2}
@@ -68,9 +76,11 @@ def vashishta(potentials: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
         (r"timestep .*", "timestep 0.001"),
         (r"replicate .*", "replicate 3 3 2"),
         (r"(fix +1 all) .*", r"\1 nve"),
-        (r"(compute +rdf .*)", r"\1 cutoff 6.0"),
-        (r"(fix +3 all ave/time) \d+ \d+ \d+", r"\1 5 40 200"),
-        (r"run .*", "run 200"),
+        (r"(fix +4 all ave/time) \d+ \d+ \d+", r"\1 5 40 200"),
+        (
+            r"run .*",
+            "fix 5 all ave/time 100 1 100 c_silicon c_oxygen file at_once.dat\nrun 200",
+        ),
     ]:
         script, count = re.subn(pattern, replacement, script)
         assert count == 1, pattern
@@ -121,7 +131,7 @@ def test_coordination_against_ase(pbc: bool | tuple[bool, ...]) -> None:
 
 def test_rdf_integrates_to_the_coordination_number(vashishta: Path) -> None:
     rdf = read_lammps_rdf(vashishta / "quartz_rdf.dat", PAIRS)
-    assert rdf.g.shape == (3, 300)
+    assert rdf.g.shape == (3, 400)
     near = rdf.r < 2.2
     cell = quartz().cell
     oxygens_per_volume = 54 / cell.volume
@@ -147,8 +157,26 @@ def test_rdf_csv(tmp_path: Path) -> None:
     again = read_csv(tmp_path / "rdf.csv")
     assert again.pairs == rdf.pairs
     assert again.r.tolist() == rdf.r.tolist() and again.g.tolist() == rdf.g.tolist()
-    shifted = RadialDistribution(rdf.r, rdf.pairs[::-1], rdf.g[::-1] + [[0.5], [0.0]])
-    assert deviation(shifted, rdf) == {"A-A": 0.0, "A-B": 0.5}
+
+
+def test_rdf_deviation_is_that_of_a_range() -> None:
+    """What is right near by does not cover what is wrong far away, nor does empty space."""
+    r = np.arange(0.5, 8.0)
+    known = RadialDistribution(
+        r, ("A-A", "A-B"), np.array([[0, 0, 5, 2, 0, 2, 0, 2.0], [0, 3, 0, 3, 0, 3, 0, 3]])
+    )
+    found = known.g.copy()
+    found[0, 5:] += [0.5, 0.5, -0.5]
+    # Pairs are found by their names, whatever their order.
+    run = RadialDistribution(r, known.pairs[::-1], found[::-1])
+    assert relative_deviation(run, known, 0.0, 4.0) == {"A-A": 0.0, "A-B": 0.0}
+    # Of the bins from 4 to 8, the first is empty in both; in the others |g_ref - 1| is one.
+    assert relative_deviation(run, known, 4.0, 8.0) == {"A-A": pytest.approx(0.5), "A-B": 0.0}
+    with pytest.raises(RDFError, match="no A-A from 0 to 1"):
+        relative_deviation(run, known, 0.0, 1.0)
+    short = RadialDistribution(r[:6], known.pairs, known.g[:, :6])
+    with pytest.raises(RDFError, match="give compute rdf 'cutoff 7.5'"):
+        relative_deviation(short, known, 0.0, 4.0)
 
 
 def test_rdf_errors(vashishta: Path, tmp_path: Path) -> None:
@@ -210,6 +238,67 @@ def test_structure_follows_the_run(vashishta: Path, tmp_path: Path) -> None:
     assert isinstance(drift, float) and drift > 1e-3
 
 
+def test_temperatures_of_the_elements(vashishta: Path) -> None:
+    """Those that fix ave/time averages are those of the velocities in a dump of the same step."""
+    species = Species.from_types(["Si", "O"])
+    frame = list(LammpsDump(vashishta / "quartz.dump", species, "metal", 1.0))[-1]
+    masses = np.array(species.masses)[frame.species]
+    shares = degrees_of_freedom(masses)
+    log = (vashishta / "log.lammps").read_text()
+    (shown,) = re.findall(r"^ +200 +\S+ +(\S+) +(\S+) +(\S+) ", log, re.MULTILINE)
+    script = (vashishta / "in.x").read_text()
+    assert "c_thermo_temp c_silicon c_oxygen file quartz_temperature.dat" in script
+    for k, mine in ((0, masses > 20.0), (1, masses < 20.0)):
+        expected = kinetic_temperatures(frame.velocities[None, mine], masses[mine], shares[mine])
+        at_once = float((vashishta / "at_once.dat").read_text().split()[-2 + k])
+        assert at_once == pytest.approx(float(expected[0]), rel=1e-3)
+    # The average of the last hundred steps, as thermo shows it.
+    found = read_temperatures(vashishta / "quartz_temperature.dat", ["all", "Si", "O"])
+    assert found.step.tolist() == [100, 200]
+    assert [float(word) for word in shown[1:]] == pytest.approx(
+        [found.values["Si"][-1], found.values["O"][-1]], rel=1e-4
+    )
+
+
+def test_means_of_temperatures() -> None:
+    """Of what follows the first tenth, with the error that nine blocks show."""
+    random = np.random.default_rng(3)
+    values = random.normal(300.0, 6.0, 1000)
+    values[:100] = 900.0
+    (mean, error) = Temperatures(np.arange(1000), {"Si": values}).means()["Si"]
+    assert mean == pytest.approx(values[100:].mean())
+    assert error == pytest.approx(values[100:].reshape(9, 100).mean(1).std(ddof=1) / 3.0)
+    assert 0.05 < error < 0.5, "6 K over the root of 900"
+    assert Temperatures(np.arange(1), {"O": np.array([250.0])}).means() == {"O": (250.0, 0.0)}
+
+
+def test_temperature_errors(tmp_path: Path) -> None:
+    path = tmp_path / "temperature.dat"
+    with pytest.raises(RunError, match="no such file"):
+        read_temperatures(path, ["all"])
+    path.write_text("# Time-averaged data\n# TimeStep c_thermo_temp\n")
+    with pytest.raises(RunError, match="holds no average"):
+        read_temperatures(path, ["all"])
+    path.write_text("# TimeStep c_thermo_temp\n100 299.0\n")
+    with pytest.raises(RunError, match="1 values in a line, but 2 for all, Si"):
+        read_temperatures(path, ["all", "Si"])
+
+
+def test_demo_shows_what_a_mean_hides(vashishta: Path, tmp_path: Path) -> None:
+    """A run whose elements have other temperatures than the whole, as a wrong model's has."""
+    for name in ("log.lammps", "quartz.dump", "quartz_rdf.dat"):
+        (tmp_path / name).symlink_to(vashishta / name)
+    (tmp_path / "quartz_temperature.dat").write_text(
+        "# all Si O\n" + "".join(f"{100 * k} 300 345 277.5\n" for k in range(1, 11))
+    )
+    table = summarize(tmp_path, EXAMPLE / "quartz_rdf_reference.csv")
+    rows = dict(re.split(r"  +", line, maxsplit=1) for line in table.splitlines())
+    assert rows["temperature"] == "300.0 ± 0.0 K"
+    assert rows["temperature of Si"] == "345.0 ± 0.0 K"
+    assert rows["temperature of O"] == "277.5 ± 0.0 K"
+    assert rows["equipartition"] == "Si +15.0 %, O -7.5 % off the mean"
+
+
 def test_demo_table_and_picture(vashishta: Path) -> None:
     table = summarize(vashishta, EXAMPLE / "quartz_rdf_reference.csv")
     rows = dict(re.split(r"  +", line, maxsplit=1) for line in table.splitlines())
@@ -217,6 +306,12 @@ def test_demo_table_and_picture(vashishta: Path) -> None:
     assert rows["step"] == "1 fs"
     assert rows["simulated time"] == "0.2 ps (200 steps)"
     assert rows["miscoordinated atoms"] == "0 at most in 3 frames"
+    ranges = [row for row in rows if row.startswith("g(r)")]
+    assert ranges == ["g(r) up to 4 Å", "g(r), 4 to 6 Å", "g(r), 6 to 8 Å"]
+    for row in ranges:
+        found = re.fullmatch(r"Si-Si (\S+) %, Si-O (\S+) %, O-O (\S+) % off", rows[row])
+        # The first 0.2 ps from the perfect crystal: like quartz, but not yet at rest.
+        assert found is not None and all(1.0 < float(value) < 60.0 for value in found.groups())
     assert (vashishta / "quartz_rdf.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -242,13 +337,16 @@ def test_acceptance_of_the_reference_and_of_an_ideal_gas(
     text = (crystal / "in.accept").read_text()
     text = re.sub("pair_style .*", "pair_style vashishta", text)
     text = re.sub("pair_coeff .*", "pair_coeff * * SiO.1990.vashishta Si O", text)
-    text = text.replace("all rdf 300 1 1 1 2 2 2", "all rdf 300 1 1 1 2 2 2 cutoff 6.0")
     (crystal / "in.accept").write_text(text)
     assert accept.run_lammps(crystal, 1) is None
     result = accept.judge(crystal, 300.0)
     assert result["fourfold_si_twofold_o"] and result["passed"], result
     # The same run, judged against another temperature, must fail.
     assert not accept.judge(crystal, 320.0)["passed"]
+    # So must one with the right mean, of which the elements have other temperatures.
+    (crystal / "temperature.dat").write_text("10 300 345 277.5\n20 300 345 277.5\n")
+    result = accept.judge(crystal, 300.0)
+    assert not result["passed"] and result["temperature_deviation"]["all"] == 0.0
 
     (gas / "in.accept").write_text("units metal\nfix 1 all nve\n")
     assert "ERROR" in (accept.run_lammps(gas, 1) or "")

@@ -71,7 +71,7 @@ def test_it_measures_and_writes_its_page(tmp_path) -> None:
     )
     shutil.copy(mpi.PAGE, tmp_path / "parallel.md")
     content = {
-        "models": {"shipped": mpi.measure("shipped", sizes)},
+        "models": {"small": mpi.measure("small", sizes)},
         "machine": mpi.describe_machine(),
         "versions": mpi.describe_versions(),
         "network": {"latency": 2e-6, "bandwidth": 3e9},

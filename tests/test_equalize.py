@@ -298,14 +298,14 @@ def test_the_wanted_effect_is_the_effect(home: Path, monkeypatch: pytest.MonkeyP
     )
     before = energies()
     wanted = torch.zeros(len(used), dtype=torch.float64)
-    # Less for silicon, more for oxygen.
-    wanted[:2] = torch.tensor([-1e-3, 1e-3])
-    uncertainty = torch.full_like(wanted, 1e-4)
+    # Less for silicon, more for oxygen; so little that the change acts linearly.
+    wanted[:2] = torch.tensor([-1e-4, 1e-4])
+    uncertainty = torch.full_like(wanted, 1e-5)
     change = equalizer._change(equalizer._factor(), effect[used], wanted, uncertainty)
     equalizer.layer.add(change)
     relative = ((energies() - before) / expected)[:2]
-    torch.testing.assert_close(relative, (effect @ change)[:2], rtol=0.1, atol=5e-5)
-    assert float(relative[0]) < -5e-4 and float(relative[1]) > 5e-4
+    torch.testing.assert_close(relative, (effect @ change)[:2], rtol=0.1, atol=5e-6)
+    assert float(relative[0]) < -5e-5 and float(relative[1]) > 5e-5
 
 
 @pytest.mark.usefixtures("forked_runs")

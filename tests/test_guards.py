@@ -30,7 +30,7 @@ units metal
 processors 1 1 *
 read_data {EXAMPLES}/quartz/quartz.data
 replicate 2 2 2
-pair_style zero 4.0 full
+pair_style zero 6.0 full
 pair_coeff * *
 timestep 0.030
 neighbor 2.0 bin
@@ -84,7 +84,10 @@ STOPPED = {
 STOPPED_AGAIN = "temperature"
 ERRORS = {
     "number": Case("guard error", before=NO_NUMBER),
-    "touching": Case("guard error", before=TOUCHING),
+    # Predictions from there are of any size, and the message is about the worst.
+    "touching": Case(
+        "guard error limit temperature none displacement none speed none", before=TOUCHING
+    ),
 }
 WARNED = {
     "displacement": Case("guard warn limit displacement 0.01", steps=10),
@@ -106,12 +109,12 @@ ON_TWO_RANKS = (
 ON_TWO_RANKS += ("rescue_all", "rescue_some")
 
 # So thin a skin that neighbour lists are built anew between small steps.
-VASHISHTA = """pair_style hybrid/overlay zero 4.0 full vashishta
+VASHISHTA = """pair_style hybrid/overlay zero 6.0 full vashishta
 pair_coeff * * zero
 pair_coeff * * vashishta SiO.1990.vashishta Si O
 neighbor 0.2 bin
 """
-WITH_POTENTIAL = SETUP.replace("pair_style zero 4.0 full\npair_coeff * *\n", "")
+WITH_POTENTIAL = SETUP.replace("pair_style zero 6.0 full\npair_coeff * *\n", "")
 WITH_POTENTIAL = WITH_POTENTIAL.replace("neighbor 2.0 bin\n", VASHISHTA)
 RESCUED = f"fix 1 all python/trajcast {MODEL} Si O precision double guard rescue 10 vashishta"
 COUNTS = "thermo_style custom step pe f_1[12] f_1[13]\n"
@@ -345,14 +348,14 @@ def test_two_ranks_see_the_same_distance(one_rank, two_ranks) -> None:
     one, two = (runs["stop_distance"].warnings() for runs in (one_rank, two_ranks))
     assert one == two
     atoms, distance, step, limit = numbers(one[0])
-    assert (sorted(atoms), step, limit) == ([6, 39], 1, 1.57)
+    assert (sorted(atoms), step, limit) == ([6, 39], 2, 1.57)
     final = two_ranks["stop_distance"].final()
     assert final[5, 6] != final[38, 6]
 
     cell = matrix(two_ranks["stop_distance"].cell(0))
     species = np.tile([1] * 3 + [2] * 6, 8)
     system = System(
-        final[:, :3], final[:, 3:6] / 1000.0, cell, species, [28.085, 15.999], ["Si", "O"], 4.0
+        final[:, :3], final[:, 3:6] / 1000.0, cell, species, [28.085, 15.999], ["Si", "O"], 6.0
     )
     displacements, _ = Reference(MODEL).step(system)
     way = (final[5, :3] + displacements[5] - final[38, :3] - displacements[38]) @ np.linalg.inv(
@@ -529,7 +532,7 @@ def test_example(lmp) -> None:
     run = lmp(script, options=["-var", "n", "3"], environment=potentials)
     assert run.returncode == 0, run.output
     warning = re.search(r"WARNING: Fix 1 python/trajcast: (.*)\n", run.output)
-    assert warning is not None and "atom 5 has the speed 110 Angstrom/ps at step 0" in warning[1]
+    assert warning is not None and "atom 5 has the speed 60 Angstrom/ps at step 0" in warning[1]
     assert (run.directory / "struck.data").exists()
     rescued = re.search(r"^(\d+) of 40 steps were rescued", run.output, re.MULTILINE)
     assert rescued is not None and 0 < int(rescued[1]) < 40

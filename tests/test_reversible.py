@@ -99,7 +99,7 @@ write_dump all custom final.dump {state}
 
 def round_trip(lmp, directory: Path, reversible: str, skin: float = 2.0) -> tuple[float, str]:
     """By how much velocities miss those of five steps before, over their rms; the output."""
-    model = QUARTZ / "quartz_accurate.safetensors"
+    model = QUARTZ / "quartz.safetensors"
     data = QUARTZ / "quartz.data"
     run = lmp(
         ROUND_TRIP.format(data=data, skin=skin, model=model, reversible=reversible, state=STATE)

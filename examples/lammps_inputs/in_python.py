@@ -12,7 +12,7 @@ atom_style      atomic
 read_data       ../quartz/quartz.data
 replicate       2 2 2
 
-pair_style      zero 4.0 full
+pair_style      zero 6.0 full
 pair_coeff      * *
 timestep        0.030
 

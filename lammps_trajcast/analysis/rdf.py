@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 
 class RDFError(Exception):
@@ -83,29 +84,49 @@ def read_csv(path: Path) -> RadialDistribution:
     return RadialDistribution(r=table[:, 0], pairs=tuple(names[1:]), g=table[:, 1:].T)
 
 
-def deviation(rdf: RadialDistribution, reference: RadialDistribution) -> dict[str, float]:
-    """Root mean square of g(r) - g_ref(r) over the reference's bins, for each pair."""
-    return {
-        pair: float(
-            np.sqrt(np.mean((np.interp(reference.r, rdf.r, rdf.g[rdf.pairs.index(pair)]) - g) ** 2))
+def relative_deviation(
+    rdf: RadialDistribution, reference: RadialDistribution, start: float, stop: float
+) -> dict[str, float]:
+    """Sum of |g - g_ref| over that of |g_ref - 1| in a range of distances, for each pair.
+
+    Only bins that hold atoms in one of the two count: the empty space within the first shell is in
+    any model, and would make every deviation look small.
+
+    start, stop: Angstrom.
+
+    Raises RDFError if the reference reaches further, or holds nothing in the range.
+    """
+    found = {}
+    inside = (reference.r >= start) & (reference.r < stop)
+    for pair, expected in zip(reference.pairs, reference.g, strict=True):
+        g = _at(reference.r, rdf, pair)
+        counted = inside & ((g > 0.0) | (expected > 0.0))
+        structure = float(np.abs(expected[counted] - 1.0).sum())
+        if structure == 0.0:
+            raise RDFError(f"the reference has no {pair} from {start:g} to {stop:g} Angstrom")
+        found[pair] = float(np.abs(g - expected)[counted].sum()) / structure
+    return found
+
+
+def _at(r: NDArray[np.float64], rdf: RadialDistribution, pair: str) -> NDArray[np.float64]:
+    """g of a pair at other distances."""
+    # The bins of the two may be shifted by half of one.
+    if rdf.r[-1] + (rdf.r[-1] - rdf.r[-2]) < r[-1]:
+        raise RDFError(
+            f"g(r) of the run ends at {rdf.r[-1]:.3g} Angstrom, that of the reference at "
+            f"{r[-1]:.3g}; give compute rdf 'cutoff {r[-1]:.3g}'"
         )
-        for pair, g in zip(reference.pairs, reference.g, strict=True)
-    }
+    return np.interp(r, rdf.r, rdf.g[rdf.pairs.index(pair)])
 
 
-def plot_rdf(rdf: RadialDistribution, reference: RadialDistribution, label: str) -> Figure:
-    """A figure with one panel for each pair: the run as a line, the reference as a shade."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.2), layout="constrained")
-    for axes, pair in zip(
-        np.atleast_1d(figure.subplots(1, len(reference.pairs))), reference.pairs, strict=True
-    ):
-        g_reference = reference.g[reference.pairs.index(pair)]
-        axes.fill_between(reference.r, g_reference, color="0.75", label="Vashishta, 1 fs")
+def plot_rdf(
+    panels: Sequence[Axes], rdf: RadialDistribution, reference: RadialDistribution, label: str
+) -> None:
+    """Draw each pair into a panel of its own: the run as a line, the reference as a shade."""
+    for axes, pair, expected in zip(panels, reference.pairs, reference.g, strict=True):
+        axes.fill_between(reference.r, expected, color="0.75", label="Vashishta, 1 fs")
         axes.plot(rdf.r, rdf.g[rdf.pairs.index(pair)], color="C3", linewidth=1.2, label=label)
         axes.set(title=pair, xlabel="r / Å", xlim=(1.0, reference.r[-1]))
         axes.set_ylim(bottom=0.0)
-    figure.axes[0].set_ylabel("g(r)")
-    figure.axes[-2 if len(reference.pairs) > 1 else 0].legend(frameon=False)
-    return figure
+    panels[0].set_ylabel("g(r)")
+    panels[-2 if len(panels) > 1 else 0].legend(frameon=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import numpy as np
 from lammps.formats import LogFile
 
+from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.analysis.coordination import coordination_numbers
 from lammps_trajcast.data.trajectory import LammpsDump, Species, Units, checked
+
+MOST_BLOCKS = 9  # of a mean over time, whose scatter gives its error
 
 
 class RunError(Exception):
@@ -41,10 +45,6 @@ class Thermo:
     def ns_per_day(self) -> float:
         """Simulated nanoseconds in a day of computing."""
         return self.time * 1e-3 / self.wall_time * 86400.0
-
-    def mean_temperature(self, skip: float = 0.1) -> float:
-        """Mean temperature in K, without the first part (a share) of the run."""
-        return float(np.mean(self.temperature[int(skip * len(self.temperature)) :]))
 
 
 def read_thermo(log: Path) -> Thermo:
@@ -77,6 +77,51 @@ def read_thermo(log: Path) -> Thermo:
         wall_time=run["CPU"][-1],
         temperature=np.array(run["Temp"]),
     )
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """Temperatures of several groups of atoms, averaged by `fix ave/time`.
+
+    step:    (L,) at the end of each average.
+    values:  by name of the group, (L,) K.
+    """
+
+    step: np.ndarray
+    values: dict[str, np.ndarray]
+
+    def means(self, skip: float = 0.1) -> dict[str, tuple[float, float]]:
+        """Mean and standard error of each, K, without the first part (a share) of the run."""
+        first = int(skip * len(self.step))
+        size = max(1, (len(self.step) - first) // MOST_BLOCKS)
+        found = {}
+        for name, values in self.values.items():
+            # Whole blocks from the end: a remainder goes with what is skipped.
+            blocks = Blocks(
+                values[first + (len(values) - first) % size :].reshape(-1, size).mean(1)
+            )
+            found[name] = (float(blocks.mean), float(blocks.error))
+        return found
+
+
+def read_temperatures(path: Path, names: Sequence[str]) -> Temperatures:
+    """Read a file of `fix ave/time` whose values are temperatures, one for each name.
+
+    Raises RunError.
+    """
+    if not path.is_file():
+        raise RunError(f"{path}: no such file; did the run get as far?")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a file without a line
+        table = np.loadtxt(path, ndmin=2)
+    if not table.size:
+        raise RunError(f"{path}: holds no average; was the run shorter than one?")
+    if table.shape[1] != 1 + len(names):
+        raise RunError(
+            f"{path}: {table.shape[1] - 1} values in a line, but {len(names)} for "
+            f"{', '.join(names)}; give fix ave/time these temperatures"
+        )
+    return Temperatures(table[:, 0], dict(zip(names, table[:, 1:].T, strict=True)))
 
 
 @dataclass(frozen=True)
