@@ -101,6 +101,21 @@ def test_parity(name: str, dtype: torch.dtype, tolerance: float) -> None:
         assert relative(getattr(found, field), wanted) < tolerance
 
 
+def test_products_and_sums_are_contracted() -> None:
+    """Fused multiply-add where the processor has it, in every build.
+
+    A build that tests the kernels, as that of `make sanitize`, otherwise has the digits of the
+    portable ones, to the last bit, and tests other sums than those that users get.
+    """
+    arch = architecture(2, 8)
+    plain, inputs = network(arch), random_inputs(arch, torch.float64)
+    best = NetworkKernels(plain, arch, torch.float32)
+    portable = NetworkKernels(plain, arch, torch.float32, instructions="portable")
+    if best.instructions == "portable":
+        pytest.skip("this processor has no fused multiply-add, or no other kernels")
+    assert not torch.equal(predict(best, *inputs), predict(portable, *inputs))
+
+
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
 def test_other_activations(activation: str) -> None:
     activations = ParityActivations(e=activation)
