@@ -167,7 +167,7 @@ def test_recording_goes_on_where_it_was(recorded: Path) -> None:
     assert int(text[1]) == step
     state = np.array([[float(word) for word in line.split()] for line in text[9:]])
     np.testing.assert_allclose(state[:, 8:11] * 1e-3, last, rtol=1e-9)
-    assert f't60.001.state" {step} x y z' in (recorded / "data/t60.log").read_text()
+    assert f"t60.001.state {step} x y z" in (recorded / "data/t60.log").read_text()
     # The script's own output was taken off: one dump every 7 steps until step 103.
     assert (recorded / "mine.dump").read_text().count("ITEM: TIMESTEP") == 15
     restarts = sorted(path.name for path in recorded.glob("*.restart"))
