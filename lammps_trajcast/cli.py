@@ -74,6 +74,15 @@ def _one_line_for(*errors: type[Exception]) -> Iterator[None]:
     except errors as error:
         typer.echo(f"ERROR: {error}", err=True)
         raise typer.Exit(1) from None
+    except Exception as error:
+        # A value that no check foresaw: what is wrong with it is known, though not which key it is
+        # from. By name, as --help has to do without pydantic.
+        if type(error).__name__ != "ValidationError":
+            raise
+        from lammps_trajcast.model.file import explain
+
+        typer.echo(f"ERROR: {explain(error)}", err=True)  # type: ignore[arg-type]
+        raise typer.Exit(1) from None
 
 
 @app.command(cls=_CommandWithLists)

@@ -147,12 +147,10 @@ def start(words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
     )
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def _end_with_parent() -> Callable[[], None]:
     """What a child process carries out first: it gets SIGTERM when this process ends."""
-    library, parent = ctypes.CDLL(None), os.getpid()
-    prctl = getattr(library, "prctl", None)
-    if prctl is None:
-        return None
+    # Looked up before the fork, after which as little as possible may happen.
+    prctl, parent = _prctl(), os.getpid()
 
     def prepare() -> None:
         prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
@@ -160,6 +158,17 @@ def _end_with_parent() -> Callable[[], None] | None:
             os._exit(1)
 
     return prepare
+
+
+def end_with_parent() -> None:
+    """Have this process get SIGTERM when the one that has started it ends, be it by a kill."""
+    _prctl()(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def _prctl() -> Callable[..., Any]:
+    """The call of Linux; elsewhere nothing."""
+    found: Callable[..., Any] = getattr(ctypes.CDLL(None), "prctl", lambda *_: 0)
+    return found
 
 
 def end(process: subprocess.Popen[str]) -> None:
