@@ -30,6 +30,13 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def _every_command(context: typer.Context) -> None:
+    from lammps_trajcast.warning_filters import not_fatal_in_children
+
+    context.with_resource(not_fatal_in_children())
+
+
 def _looks_like_element(word: str) -> bool:
     return re.fullmatch(r"[A-Za-z]{1,3}", word) is not None
 

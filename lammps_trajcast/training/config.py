@@ -91,7 +91,7 @@ class OptimizationConfig(_Section):
     learning_rate: float = Field(5e-3, gt=0.0)
     final_learning_rate: float = Field(1e-5, ge=0.0)
     warmup_steps: int = Field(200, ge=0)
-    gradient_clip: float = Field(1.0, gt=0.0)
+    gradient_clip: float = Field(1.0, gt=0.0, allow_inf_nan=True)
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
     validation_pairs: int = Field(128, gt=0)
     pushforward_steps: int = Field(0, ge=0, le=100)
