@@ -127,31 +127,35 @@ def test_record_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.usefixtures("forked_runs")
 def test_validation_in_any_directory(tmp_path: Path) -> None:
-    """Reference and model run with every path awkward; the input of a run names a variable."""
-    home = tmp_path / AWKWARD
-    home.mkdir(parents=True)
-    shutil.copy(EXAMPLE / "quartz.data", home)
-    shutil.copy(EXAMPLE / "quartz.safetensors", home / "mödel.safetensors")
-    (home / "sÿstem.lmp").write_text(SYSTEM)
-    settings = {**CONFIG, "model": "mödel.safetensors", "system": "sÿstem.lmp"}
-    (home / "validate.yaml").write_text(yaml.safe_dump(settings))
-    config = ValidationConfig.load(home / "validate.yaml")
-    validation = Validation(config, "short", home / "läufe")
-    inputs = validation.inputs(300.0)
-    first = validation.runner.run("model", inputs.sampling(2, 1, True, 0), {"model": config.model})
-    start = {"model": config.model, "start": first.directory / "frames.dump"}
-    second = validation.runner.run("model", inputs.sampling(2, 1, False, 1), start)
-    energies = validation.runner.run(
-        "energies",
-        inputs.energies([("frames0", 1, 2)]),
-        {"frames0": second.directory / "frames.dump"},
-    )
-    assert [run.error for run in (first, second, energies)] == ["", "", ""]
-    (loop,) = energies.loops()
-    assert loop.columns["Step"].tolist() == [0.0, 1.0, 2.0]
-    # 72 atoms of quartz; its cohesive energy is about -6.6 eV an atom.
-    assert np.abs(loop.columns["PotEng"] / 72 + 6.6).max() < 0.5
+    """The model from the system, from its own last frame, and the reference's energy of frames:
+    the same with plain and with awkward paths."""
+    found = []
+    for place, model, system in (
+        ("plain", "model.safetensors", "system.lmp"),
+        (AWKWARD, "mödel.safetensors", "sÿstem.lmp"),
+    ):
+        home = tmp_path / place
+        home.mkdir(parents=True)
+        shutil.copy(EXAMPLE / "quartz.data", home)
+        shutil.copy(EXAMPLE / "quartz.safetensors", home / model)
+        (home / system).write_text(SYSTEM)
+        settings = {**CONFIG, "model": model, "system": system}
+        (home / "validate.yaml").write_text(yaml.safe_dump(settings))
+        config = ValidationConfig.load(home / "validate.yaml")
+        validation = Validation(config, "short", home / "läufe")
+        inputs, run = validation.inputs(300.0), validation.runner.run
+        first = run("first", inputs.sampling(2, 1, True, 0), {"model": config.model})
+        start = {"model": config.model, "start": first.directory / "frames.dump"}
+        second = run("second", inputs.sampling(2, 1, False, 1), start)
+        frames = {"frames0": second.directory / "frames.dump"}
+        energies = run("energies", inputs.energies([("frames0", 1, 2)]), frames)
+        assert [each.error for each in (first, second, energies)] == ["", "", ""]
+        (loop,) = energies.loops()
+        found.append(loop.columns["PotEng"])
+    assert len(found[0]) == 3 and (found[0] < 0.0).all()
+    np.testing.assert_array_equal(*found)
 
 
 # ---- alone -------------------------------------------------------------------------------------
