@@ -207,7 +207,7 @@ def make_loader(
         collate_fn=collate,
         num_workers=workers,
         # Graphs do not need more, and all of them together no more than there are cores.
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
         prefetch_factor=4 if workers else None,
         # Copies of a process that uses a GPU end when they free what is on it.
         multiprocessing_context=_fork_server() if workers else None,
@@ -217,12 +217,13 @@ def make_loader(
 def _fork_server() -> BaseContext:
     """A process from which workers are copied: one that has imported what they need, no more."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["lammps_trajcast.training.worker"])
     return context
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    end_with_parent()
 
 
 def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -> dict[str, float]:
