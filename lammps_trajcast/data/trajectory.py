@@ -455,7 +455,9 @@ def _check_first(frames: Frames, frame: Frame) -> None:
             "does not say when its frames were taken; write --timestep, the MD time step in fs "
             "(or --interval, the time between frames, where the file has no step numbers)"
         )
-    if frame.pbc.any() and abs(np.linalg.det(frame.cell)) < 1e-6:
+    # Of an open direction the cell need not say anything.
+    vectors = frame.cell[frame.pbc]
+    if len(vectors) and np.linalg.svd(vectors, compute_uv=False).min() < 1e-4:
         raise frames.error('is periodic but has no cell; write Lattice="..."', frame.step)
     masses = np.array(frames.species.masses)[frame.species]
     temperature = frame.temperature(masses)
