@@ -282,7 +282,7 @@ mass 1 39.95
 pair_style lj/cut 8.0
 pair_coeff * * 0.0104 3.4
 timestep 0.002
-neigh_modify every 1 delay 0 check yes
+neigh_modify every 1 delay 0 check no
 velocity all create 40 4711 mom no
 fix 1 all nve
 fix 2 all langevin $T $T 0.1 48279
