@@ -24,11 +24,14 @@ from test_validate import CONFIG, EXAMPLE, SYSTEM
 from lammps_trajcast import launch
 from lammps_trajcast.data.build import new_file
 from lammps_trajcast.data.layout import DatasetError
+from lammps_trajcast.describe import input_lines
+from lammps_trajcast.equipartition.equalize import Equalizer
 from lammps_trajcast.lock import InUseError, alone_in, alone_with
+from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.recording import session
 from lammps_trajcast.recording.record import record
 from lammps_trajcast.recording.session import LammpsSession
-from lammps_trajcast.validation.config import ValidationConfig
+from lammps_trajcast.validation.config import SetupError, ValidationConfig
 from lammps_trajcast.validation.runner import Runner
 from lammps_trajcast.validation.validate import Validation
 
@@ -96,6 +99,12 @@ def test_plain_paths(tmp_path: Path) -> None:
         Path(paths.of(awkward / "neu ö.dump")).write_text("neu")
     assert not Path(script).exists()
     assert sorted(p.name for p in awkward.iterdir()) == ["in ü.lmp", "neu ö.dump", "new.dump"]
+
+
+def test_info_says_that_a_path_is_awkward() -> None:
+    model = ModelFile.load(EXAMPLE / "quartz.safetensors")
+    assert "cannot hold this path: rename" in input_lines(Path("mödel.safetensors"), model)
+    assert "cannot hold" not in input_lines(Path("quartz.safetensors"), model)
 
 
 def test_links_have_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +211,15 @@ def test_two_recordings_in_one_directory(in_use: Path, record_property) -> None:
         record(in_use / "in.argon", in_use, OPTIONS, progress=False)
     name = "two train, record or equalize in one directory"
     fault(record_property, name, "the second one is refused with one line; a kill frees the lock")
+
+
+def test_two_equalize_in_one_directory(in_use: Path) -> None:
+    equalizer = Equalizer.__new__(Equalizer)
+    equalizer.directory = in_use
+    with pytest.raises(
+        SetupError, match="in use by another process .* or name another --directory"
+    ):
+        equalizer.run(2, lambda *_: None)
 
 
 def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
