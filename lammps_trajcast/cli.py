@@ -30,6 +30,13 @@ app = typer.Typer(
 )
 
 
+@app.callback()
+def _every_command(context: typer.Context) -> None:
+    from lammps_trajcast.warning_filters import not_fatal_in_children
+
+    context.with_resource(not_fatal_in_children())
+
+
 def _looks_like_element(word: str) -> bool:
     return re.fullmatch(r"[A-Za-z]{1,3}", word) is not None
 
@@ -73,6 +80,15 @@ def _one_line_for(*errors: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         typer.echo(f"ERROR: {error}", err=True)
+        raise typer.Exit(1) from None
+    except Exception as error:
+        # A value that no check foresaw: what is wrong with it is known, though not which key it is
+        # from. By name, as --help has to do without pydantic.
+        if type(error).__name__ != "ValidationError":
+            raise
+        from lammps_trajcast.model.file import explain
+
+        typer.echo(f"ERROR: {explain(error)}", err=True)  # type: ignore[arg-type]
         raise typer.Exit(1) from None
 
 
@@ -402,18 +418,17 @@ def validate(
     Runs that are finished are not repeated. The exit status is 2 if a figure does not pass, 3 if
     all that are judged pass but some are undecided, as the reference itself does not pass them.
     """
-    import shlex
-
+    from lammps_trajcast.launch import LaunchError, lammps_words
     from lammps_trajcast.validation.config import SetupError, ValidationConfig
     from lammps_trajcast.validation.validate import Validation, with_model
 
-    with _one_line_for(SetupError, OSError):
+    with _one_line_for(SetupError, LaunchError, OSError):
         settings = with_model(ValidationConfig.load(config), model)
         directory = output or config.resolve().parent / "validation"
         names = protocol or ["equilibrium"]
         if "all" in names:
             names = ["equilibrium", *settings.protocols]
-        command = shlex.split(lmp) if lmp else None
+        command = lammps_words(lmp)
         report = Validation(settings, length, directory.resolve() / "runs", command).run(names)
         page = directory / f"{settings.model.stem}-{length}.html"
         report.write(page, images)
@@ -462,11 +477,10 @@ def equalize(
     with the thermostat is made to lose a little in each step, at the least cost in accuracy.
     Finished runs are not repeated.
     """
-    import shlex
-
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.data.trajectory import TrajectoryError
     from lammps_trajcast.equipartition.equalize import Equalizer, Round
+    from lammps_trajcast.launch import LaunchError, lammps_words
     from lammps_trajcast.model.file import ModelFileError
     from lammps_trajcast.validation.config import SetupError, ValidationConfig
     from lammps_trajcast.validation.validate import with_model
@@ -480,13 +494,15 @@ def equalize(
             f"heat {100 * seen.heat:.3f} % a step, loss + {100 * seen.cost:.2f} %"
         )
 
-    with _one_line_for(SetupError, DatasetError, TrajectoryError, ModelFileError, OSError):
+    with _one_line_for(
+        SetupError, DatasetError, TrajectoryError, ModelFileError, LaunchError, OSError
+    ):
         settings = with_model(ValidationConfig.load(config), model)
         place = (directory or config.resolve().parent / "equalized").resolve()
         place.mkdir(parents=True, exist_ok=True)
         equalizer = Equalizer(
             *(settings, place, dataset, duration, rate, damping, temperature or ()),
-            shlex.split(lmp) if lmp else None,
+            lammps_words(lmp),
         )
         equalizer.run(rounds, tell).save(output)
     typer.echo(f"{output}: mean of the later half")

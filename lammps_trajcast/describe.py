@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lammps_trajcast.launch import is_plain
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 
+NOT_PLAIN = (
+    "LAMMPS commands cannot hold this path: rename or link the file, with letters of ASCII, "
+    "digits and _ . - alone"
+)
 VELOCITY_UNIT = {"real": "Angstrom/fs", "metal": "Angstrom/ps"}
 
 
@@ -98,6 +103,7 @@ def describe_limits(model: ModelFile) -> str:
 def input_lines(path: Path, model: ModelFile) -> str:
     """The lines that a LAMMPS input script needs for this model."""
     data = model.metadata
+    awkward = [] if is_plain(path) else [f"  # {NOT_PLAIN}"]
     return "\n".join(
         [
             "In a LAMMPS input, with one element for each atom type, in the order of the types:",
@@ -107,6 +113,7 @@ def input_lines(path: Path, model: ModelFile) -> str:
             f"  pair_style      zero {data.architecture.edge_cutoff:.12g} full",
             "  pair_coeff      * *",
             f"  fix             1 all python/trajcast {path} {' '.join(data.species)}",
+            *awkward,
         ]
     )
 

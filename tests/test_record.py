@@ -10,16 +10,24 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from conftest import ENVIRONMENT, lammps_environment, read_dump
+from reliability import workflow
+from test_training import write_config
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import DatasetError, open_dataset
+from lammps_trajcast.data.trajectory import LammpsDump, Species, TrajectoryError, checked
+from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.recording import record as recording
 from lammps_trajcast.recording.ensemble import sort_fixes, with_seed
 from lammps_trajcast.recording.record import RecordOptions, _Schedule, record
 from lammps_trajcast.recording.session import Fix
+from lammps_trajcast.runtime.graph import build_graph
+from lammps_trajcast.training.config import TrainingConfig
+from lammps_trajcast.training.train import train
 
 # A crystal of Lennard-Jones argon in a skewed cell: any pair style will do, and this one is fast.
 SYSTEM = """
@@ -167,7 +175,7 @@ def test_recording_goes_on_where_it_was(recorded: Path) -> None:
     assert int(text[1]) == step
     state = np.array([[float(word) for word in line.split()] for line in text[9:]])
     np.testing.assert_allclose(state[:, 8:11] * 1e-3, last, rtol=1e-9)
-    assert f't60.001.state" {step} x y z' in (recorded / "data/t60.log").read_text()
+    assert f"t60.001.state {step} x y z" in (recorded / "data/t60.log").read_text()
     # The script's own output was taken off: one dump every 7 steps until step 103.
     assert (recorded / "mine.dump").read_text().count("ITEM: TIMESTEP") == 15
     restarts = sorted(path.name for path in recorded.glob("*.restart"))
@@ -287,3 +295,150 @@ def test_frames_per_horizon(horizon: float, timestep: float, interval: float) ->
     schedule = _Schedule.of(RecordOptions(horizon=horizon, elements=["H"]), timestep)
     assert schedule.interval * timestep == interval
     assert schedule.segment % schedule.interval == 0
+
+
+# ---- open boundaries -----------------------------------------------------------------------------
+
+# A cluster that drifts, turns and breathes, in a box that means nothing.
+CLUSTER = """
+variable T index 20
+units metal
+boundary BOUNDARY
+# Noise is dealt out in the order of the atoms in memory.
+atom_modify sort 0 0.0
+lattice fcc 5.3
+region box block -4 6 -4 6 -4 6
+create_box 1 box
+region ball sphere 1 1 1 1.1
+create_atoms 1 region ball
+mass 1 39.95
+pair_style lj/cut 8.0
+pair_coeff * * 0.0104 3.4
+timestep 0.002
+neigh_modify every 1 delay 0 check no
+velocity all create 40 4711 mom no
+fix 1 all nve
+fix 2 all langevin $T $T 0.1 48279
+run 20
+"""
+
+
+def recorded_cluster(directory: Path, boundary: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    Path("in.cluster").write_text(CLUSTER.replace("BOUNDARY", boundary))
+    options = changed(elements=["Ar"], temperatures=(), variables={}, segments_per_shard=4)
+    record(Path("in.cluster"), Path("data"), options, progress=False)
+    return directory / "data"
+
+
+@pytest.mark.parametrize("boundary", ["s s s", "m m m", "p p s", "p s m"])
+def test_open_boundaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boundary: str, record_property
+) -> None:
+    """No atom sees a boundary: the same motion as in a fixed box, whose corner does not move."""
+    kinds = np.array([kind == "p" for kind in boundary.split()])
+    data = [
+        recorded_cluster(tmp_path / name, kind, monkeypatch)
+        for name, kind in (("fixed", "f f f"), ("other", boundary))
+    ]
+    with open_dataset(data[0]) as fixed, open_dataset(data[1]) as other:
+        assert len(fixed["segments"]) == len(other["segments"]) == 4
+        for name, known in fixed["segments"].items():
+            found = other["segments"][name]
+            assert found["pbc"][:].tolist() == kinds.tolist()
+            np.testing.assert_allclose(found["velocities"][:], known["velocities"][:], atol=1e-9)
+            moves = [np.diff(s["positions"][:], axis=0) for s in (found, known)]
+            np.testing.assert_allclose(*moves, atol=1e-7)
+            assert np.abs(moves[0]).max() > 1e-2
+            edges = np.diag(found["cell"][:])
+            np.testing.assert_allclose(edges[kinds], 53.0)
+            # Distances to neighbors are those of the fixed box, whatever the other one was.
+            graphs = [
+                build_graph(s["positions"][-1], s["cell"][:], s["pbc"][:], 6.0)
+                for s in (found, known)
+            ]
+            lengths = [np.sort(g.edge_vectors.norm(dim=1).numpy()) for g in graphs]
+            assert len(lengths[0]) > 20
+            np.testing.assert_allclose(*lengths, atol=1e-7)
+    if boundary == "s s s":
+        assert np.abs(edges - 53.0).max() > 10.0
+    result = "displacements and velocities of a run in a fixed box, within 1e-7"
+    workflow(record_property, f"a data set of a run with boundary {boundary}", result)
+
+
+def test_training_on_open_boundaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink-wrapped, and periodic in two directions: the same model as of the fixed box."""
+    models = []
+    for boundary in ("f f f", "s s s", "p p s"):
+        directory = tmp_path / boundary.replace(" ", "")
+        data = recorded_cluster(directory, boundary, monkeypatch)
+        settings = {"steps": 3, "epoch_steps": 3, "pushforward_steps": 1, "batch_size": 2}
+        settings["read_out_pairs"] = 0  # ill-conditioned after so short a training
+        config = TrainingConfig.load(write_config(directory, data, **settings))
+        network = config.network.model_copy(update={"edge_cutoff": 5.0})
+        config = config.model_copy(update={"network": network})
+        train(config, progress=False)
+        models.append(ModelFile.load(config.output))
+    for model in models[1:]:
+        for name, weights in models[0].state_dict.items():
+            torch.testing.assert_close(model.state_dict[name], weights, rtol=1e-4, atol=1e-6)
+        limits = [m.metadata.limits for m in (model, models[0])]
+        assert limits[0].min_distance[0][0] == pytest.approx(limits[1].min_distance[0][0])
+
+
+def test_recording_with_open_boundaries_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a state whose box is another than that of the script."""
+    whole = recorded_cluster(tmp_path / "whole", "s s s", monkeypatch)
+    monkeypatch.chdir(tmp_path / "whole")
+    options = changed(elements=["Ar"], temperatures=(), variables={}, segments_per_shard=2)
+    before = recording._Worker.segment
+
+    def interrupted(self, number, *arguments):
+        if number == 2:
+            raise KeyboardInterrupt
+        return before(self, number, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording._Worker, "segment", interrupted)
+        with pytest.raises(DatasetError, match="interrupted; 1 shards are finished"):
+            record(Path("in.cluster"), Path("parts"), options, progress=False)
+    record(Path("in.cluster"), Path("parts"), options, progress=False)
+    with open_dataset(whole) as one, open_dataset(Path("parts")) as other:
+        for name, known in one["segments"].items():
+            found = other["segments"][name]["velocities"][:]
+            np.testing.assert_allclose(found, known["velocities"][:], atol=1e-8)
+
+
+def test_changed_cell_is_refused_in_periodic_directions_alone(tmp_path: Path) -> None:
+    """A hand-written dump: free flight, and a box of which one edge grows."""
+    velocity = np.array([0.1, 0.2, 0.3])
+    for kinds, edge, refused in (
+        ("pp pp ss", 2, False),
+        ("ss ff mm", 0, False),
+        ("pp pp ss", 1, True),
+    ):
+        lines = []
+        for frame in range(5):
+            low, high = np.array([-3.0, -2.0, -1.0]), np.array([7.0, 8.0, 9.0])
+            low[edge] -= 0.5 * frame
+            high[edge] += 0.25 * frame
+            lines += ["ITEM: TIMESTEP", str(10 * frame), "ITEM: NUMBER OF ATOMS", "2"]
+            lines += [f"ITEM: BOX BOUNDS {kinds}"]
+            lines += [f"{a} {b}" for a, b in zip(low, high, strict=True)]
+            x = " ".join(map(repr, map(float, velocity * frame * 0.01)))
+            lines += ["ITEM: ATOMS id type xu yu zu vx vy vz", f"1 1 {x} 0.1 0.2 0.3"]
+            lines += ["2 1 3 3 3 0 0 0"]
+        path = tmp_path / "x.dump"
+        path.write_text("\n".join(lines) + "\n")
+        file = LammpsDump(path, Species.from_types(["Ar"]), "metal", 1.0)
+        if refused:
+            with pytest.raises(TrajectoryError, match="the cell has changed"):
+                list(checked(file))
+            continue
+        frames = list(checked(file))
+        for frame in frames:
+            flown = velocity * 1e-3 * frame.time
+            np.testing.assert_allclose(frame.positions[0] - frames[0].positions[0], flown)

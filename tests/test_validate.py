@@ -588,11 +588,13 @@ assert (run.directory / "a.dump").is_file()
 
 
 def test_lammps_outlives_a_killed_validation(tmp_path: Path) -> None:
-    """LAMMPS goes on writing when its parent is killed: the next process waits for it."""
+    """A LAMMPS that does not end when its parent is killed, as it is told to, goes on writing: the
+    next process waits for it."""
     program = tmp_path / "program"
     program.write_text(
         f"""#!{sys.executable}
-import pathlib, time
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 home = pathlib.Path({str(tmp_path)!r})
 with (home / "begun").open("a") as begun:
     begun.write("x")

@@ -162,6 +162,8 @@ class _Crystal:
             speeds += float(np.sum(segment["velocities"][:] ** 2))
         self.scale_x = float(np.sqrt(squares / (frames * self.components)))
         self.scale_v = float(np.sqrt(speeds / (frames * self.components)))
+        if len(self.species) == 1 or not (self.scale_x > 1e-9 and self.scale_v > 0.0):
+            raise DatasetError("its atoms do not move about their centre of mass: nothing to fit")
         # Coordination shells of a perfect crystal: the nearest is all that is needed.
         cell = first["cell"][:]
         neighbours = vesin.NeighborList(cutoff=4.0, full_list=False)

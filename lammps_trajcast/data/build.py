@@ -23,6 +23,7 @@ from lammps_trajcast.data.trajectory import (
     checked,
     read_frames,
 )
+from lammps_trajcast.lock import InUseError, alone_with
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class DatasetOptions:
                 raise DatasetError(f"{option} {value:g}: must be greater than zero")
         if self.stride < 1:
             raise DatasetError(f"--stride {self.stride}: must be 1 or more")
+        if self.seed < 0:
+            raise DatasetError(f"--seed {self.seed}: must be 0 or more")
         check_shares(self.split)
         if self.segment_length * 1e3 < self.horizon:
             raise DatasetError(
@@ -288,15 +291,19 @@ def new_file(path: Path) -> Iterator[h5py.File]:
     """
     partial = path.with_name(path.name + ".part")
     try:
-        # This version of the format has checksums of all that is not an array.
-        with h5py.File(partial, "w", libver=("v110", "v110")) as target:
-            yield target
-        os.replace(partial, path)
+        with alone_with(path, "write another file"):
+            try:
+                # This version of the format has checksums of all that is not an array.
+                with h5py.File(partial, "w", libver=("v110", "v110")) as target:
+                    yield target
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
+    except InUseError as error:
+        raise DatasetError(str(error)) from None
     except (OSError, RuntimeError) as error:  # HDF5 fails with the latter when it closes a file
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DatasetError(f"cannot write {path}: {reason}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _assign_splits(target: h5py.File, options: DatasetOptions) -> None:

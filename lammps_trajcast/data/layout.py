@@ -5,7 +5,9 @@
 /segments/000000  attrs: split ("train", "validation" or "test"), source (name of the file it
                   comes from), first_step (MD step of its first frame)
     species       (N,) int64, index into elements
-    cell          (3, 3) float64, Angstrom, rows are the lattice vectors;  pbc (3,) bool
+    cell          (3, 3) float64, Angstrom, rows are the lattice vectors;  pbc (3,) bool. In a
+                  direction that is not periodic the vector means nothing (LAMMPS: the box of the
+                  first frame)
     positions     (F, N, 3) float64, Angstrom, continuous in time
     velocities    (F, N, 3) float64, Angstrom/fs
     pairs         (P, 2) int64, the frames of (state at t, state at t + horizon)

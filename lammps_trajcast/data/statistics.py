@@ -208,6 +208,8 @@ def smallest_distance(
 
     positions (N, 3), cell (3, 3) in Angstrom; pbc (3,).
     """
+    if len(positions) == 1 and not pbc.any():
+        return float("inf")
     volume = abs(np.linalg.det(cell)) if pbc.all() else np.prod(np.ptp(positions, axis=0) + 1.0)
     # A little more than the spacing of a simple cubic lattice of that density.
     cutoff = 1.2 * float(volume / len(positions)) ** (1.0 / 3.0)

@@ -309,11 +309,15 @@ class LammpsDump(Frames):
     """
 
     def __iter__(self) -> Iterator[Frame]:
+        first: NDArray[np.float64] | None = None
         with self._open(f"a text dump, e.g. '{DUMP_COMMAND}'") as lines:
             while True:
                 header = self._read_header(lines)
                 if header is None:
                     return
+                # A shrink-wrapped box follows the atoms: its corner is no place to count from.
+                first = header.origin if first is None else first
+                header.zero = np.where(header.pbc, header.origin, first)
                 columns = self._check_columns(header)
                 if header.num_atoms < 1:
                     raise self.error("holds no atoms in this frame; delete it", header.step)
@@ -432,9 +436,8 @@ class LammpsDump(Frames):
         positions = vectors(*used)
         if used[0] in ("xs", "xsu"):
             # Fractions of the lattice vectors: of the cell, not of the box that bounds it.
-            positions = positions @ header.cell
-        else:
-            positions = positions - header.origin
+            positions = positions @ header.cell + header.origin
+        positions = positions - header.zero
         if "ix" in column:
             positions += vectors("ix", "iy", "iz") @ header.cell
         species = self._species(header.step, types, texts)
@@ -479,6 +482,7 @@ class _DumpHeader:
     num_atoms: int = 0
     cell: NDArray[np.float64] = None  # type: ignore[assignment]
     origin: NDArray[np.float64] = None  # type: ignore[assignment]
+    zero: NDArray[np.float64] = None  # type: ignore[assignment]
     pbc: NDArray[np.bool_] = None  # type: ignore[assignment]
     columns: list[str] = None  # type: ignore[assignment]
 
@@ -736,7 +740,9 @@ def _check_first(frames: Frames, frame: Frame) -> None:
             "does not say when its frames were taken; write --timestep, the MD time step in fs "
             "(or --interval, the time between frames, where the file has no step numbers)"
         )
-    if frame.pbc.any() and abs(np.linalg.det(frame.cell)) < 1e-6:
+    # Of an open direction the cell need not say anything.
+    vectors = frame.cell[frame.pbc]
+    if len(vectors) and np.linalg.svd(vectors, compute_uv=False).min() < 1e-4:
         raise frames.error('is periodic but has no cell; write Lattice="..."', frame.step)
     masses = frame.masses
     if masses is None:
@@ -786,12 +792,14 @@ def _check_next(
             "with IDs",
             frame.step,
         )
-    if not np.allclose(frame.cell, first.cell, rtol=0.0, atol=1e-6 * np.abs(first.cell).max()):
+    if not np.array_equal(frame.pbc, first.pbc):
+        raise frames.error("the boundary conditions have changed", frame.step)
+    # In an open direction the box means nothing, and may follow the atoms.
+    before, now = first.cell[first.pbc], frame.cell[first.pbc]
+    if not np.allclose(now, before, rtol=0.0, atol=1e-6 * np.abs(before).max(initial=0.0)):
         raise frames.error(
             "the cell has changed; a data set needs a run at constant volume (fix nve)", frame.step
         )
-    if not np.array_equal(frame.pbc, first.pbc):
-        raise frames.error("the boundary conditions have changed", frame.step)
     _check_finite(frames, frame)
     assert frame.time is not None and last.time is not None
     elapsed = frame.time - last.time

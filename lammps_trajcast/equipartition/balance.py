@@ -146,6 +146,11 @@ class Balancer(Adjustment):
         sums = torch.stack([torch.stack(part).sum(0) for part in parts if part])
         predicted, true, scale, number = sums.sum(0)
         used = (number > FEWEST) & (scale > 0.0)
+        if not bool(used.any()):
+            raise SetupError(
+                f"--states: no kind of motion is there more than {FEWEST} times in the split "
+                f"'{split}', too few to say anything of energies; record more"
+            )
         gain = (predicted - true) / scale.clamp_min(1e-30)
         of_parts = (sums[:, 0] - sums[:, 1]) / sums[:, 2].clamp_min(1e-30)
         doubt = of_parts.std(0) / len(of_parts) ** 0.5

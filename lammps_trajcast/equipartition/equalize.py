@@ -13,6 +13,7 @@ from torch import Tensor
 from lammps_trajcast.data.dataset import Pair
 from lammps_trajcast.equipartition.adjust import Adjustment
 from lammps_trajcast.equipartition.motions import Motions, gradients, motions
+from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import Batch, Sample, collate
@@ -158,8 +159,16 @@ class Equalizer(Adjustment):
             rounds: number of runs, each followed by a change.
             tell: called after each with its number, from 1, and what it showed.
 
-        Raises SetupError if LAMMPS fails.
+        Raises SetupError if LAMMPS fails, or another process is at work in the directory.
         """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with alone_in(self.directory, "name another --directory"):
+                return self._run(rounds, tell)
+        except InUseError as error:
+            raise SetupError(str(error)) from None
+
+    def _run(self, rounds: int, tell: Callable[[int, Round], None]) -> ModelFile:
         factor = self._factor()
         changes = [torch.zeros(self.layer.size, dtype=torch.float64)]
         courses = [Course(temperature) for temperature in self.temperatures]

@@ -25,6 +25,8 @@ from lammps_trajcast.data.build import (
 )
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.data.trajectory import TIME_IN_FS, Frame, LammpsDump, Species, checked
+from lammps_trajcast.launch import LaunchError, PlainPaths, interruptible
+from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes
 from lammps_trajcast.recording.session import LammpsSession, State, lammps_command, read_state
 
@@ -165,24 +167,33 @@ def record(script: Path, output: Path, options: RecordOptions, progress: bool = 
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatasetError(f"{output}: cannot be made ({error.strerror})") from None
-    runs = [
-        _Recording(script, output, options, species, temperature)
-        for temperature in (options.temperatures or (None,))
-    ]
+    try:
+        with alone_in(output, "name another --output") as lock, PlainPaths() as paths:
+            runs = [
+                _Recording(script, output, options, species, temperature, paths)
+                for temperature in (options.temperatures or (None,))
+            ]
+            _finish(runs, command, lock, progress)
+    except (InUseError, LaunchError) as error:
+        raise DatasetError(str(error)) from None
+    return [shard for run in runs for shard in run.shards]
+
+
+def _finish(runs: list[_Recording], command: list[str], lock: int, progress: bool) -> None:
     for run in runs:
         run.check_finished()
-    total = len(runs) * options.segments
+    total = sum(run.options.segments for run in runs)
     done = sum(run.finished_segments for run in runs)
     with tqdm(total=total, initial=done, unit="segment", disable=not progress) as bar:
         try:
-            for run in runs:
-                run.finish(command, bar)
+            with interruptible():
+                for run in runs:
+                    run.finish(command, lock, bar)
         except KeyboardInterrupt:
             finished = sum(run.finished for run in runs)
             raise DatasetError(
                 f"interrupted; {finished} shards are finished, the same command goes on from there"
             ) from None
-    return [shard for run in runs for shard in run.shards]
 
 
 class _Recording:
@@ -195,7 +206,9 @@ class _Recording:
         options: RecordOptions,
         species: Species,
         temperature: float | None,
+        paths: PlainPaths,
     ) -> None:
+        self.paths = paths
         self.script = script
         self.output = output
         self.options = options
@@ -233,7 +246,7 @@ class _Recording:
                 f"from; delete the shards {self.output / self.name}.*.h5 to begin anew"
             )
 
-    def finish(self, command: list[str], bar: tqdm) -> None:
+    def finish(self, command: list[str], lock: int, bar: tqdm) -> None:
         """Record the shards that are not there."""
         if self.finished == len(self.shards):
             return
@@ -245,9 +258,9 @@ class _Recording:
             shutil.rmtree(left, ignore_errors=True)
         with (
             tempfile.TemporaryDirectory(dir=self.output, prefix=f".{self.name}.") as scratch,
-            LammpsSession(command, variables, self.output / f"{self.name}.log") as lammps,
+            LammpsSession(command, variables, self.output / f"{self.name}.log", lock) as lammps,
         ):
-            echoed = lammps.run([f'include "{self.script.resolve()}"'])
+            echoed = lammps.run([f"include {self.paths.of(self.script)}"])
             state = read_state(lammps, echoed)
             self._check_script(state, echoed)
             ensemble = sort_fixes(state.fixes, list(self.options.keep))
@@ -273,12 +286,15 @@ class _Recording:
                 # Atoms are taken by their ID.
                 lammps.run(
                     [
-                        f'read_dump "{self._state_file(self.finished).resolve()}" '
+                        f"read_dump {self.paths.of(self._state_file(self.finished))} "
                         f"{self._step_of_state()} x y z ix iy iz vx vy vz box yes replace yes"
                     ]
                 )
                 state = read_state(lammps, [])
-            worker = _Worker(lammps, state, ensemble, schedule, Path(scratch), self._first_draw())
+            worker = _Worker(
+                *(lammps, state, ensemble, schedule, Path(scratch), self._first_draw()),
+                self.paths,
+            )
             for number in range(self.finished, len(self.shards)):
                 self._record_shard(worker, number, bar)
 
@@ -367,12 +383,15 @@ class _Worker:
         schedule: _Schedule,
         scratch: Path,
         first_draw: int,
+        paths: PlainPaths,
     ) -> None:
         self.lammps = lammps
+        self.paths = paths
         self.state = state
         self.ensemble = ensemble
         self.schedule = schedule
         self.dump = scratch / "segment.dump"
+        self.dump_for_lammps = paths.of(self.dump)
         self.first_draw = first_draw
         self.step = state.step
         self.frames_per_horizon = schedule.horizon // schedule.interval
@@ -392,7 +411,7 @@ class _Worker:
                 *self.ensemble.bath_off(),
                 *self.ensemble.nve_on(),
                 "velocity all zero linear",
-                f'dump trajcast_record all custom {every} "{self.dump.resolve()}" '
+                f"dump trajcast_record all custom {every} {self.dump_for_lammps} "
                 "id type mass xu yu zu vx vy vz",
                 "dump_modify trajcast_record sort id first yes format float %.15g",
                 f"run {self.schedule.segment}",
@@ -423,7 +442,7 @@ class _Worker:
         partial = path.with_name(path.name + ".part")
         self.lammps.run(
             [
-                f'write_dump all custom "{partial.resolve()}" id type x y z ix iy iz vx vy vz '
+                f"write_dump all custom {self.paths.of(partial)} id type x y z ix iy iz vx vy vz "
                 "modify sort id format float %.17g"
             ]
         )

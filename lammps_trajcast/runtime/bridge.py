@@ -8,18 +8,21 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from lammps_trajcast.warning_filters import not_fatal
 
-from lammps_trajcast.model.file import ModelFileError
-from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
-from lammps_trajcast.runtime.predictor import (
-    Frame,
-    Place,
-    Predictor,
-    PredictorError,
-    StepError,
-)
+with not_fatal():
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lammps_trajcast.model.file import ModelFileError
+    from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
+    from lammps_trajcast.runtime.predictor import (
+        Frame,
+        Place,
+        Predictor,
+        PredictorError,
+        StepError,
+    )
 
 OK = 0
 FAILED = 1
@@ -158,7 +161,8 @@ class Bridge:
 
     def _guarded(self, work: Callable[[], None], message: Any, unexpected: int = FAILED) -> int:
         try:
-            work()
+            with not_fatal():
+                work()
         except (HaloError, ModelFileError, PredictorError) as error:
             if isinstance(error, StepError) and str(error).startswith("unexpected"):
                 traceback.print_exception(error.__cause__, file=sys.stderr)

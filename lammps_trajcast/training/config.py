@@ -17,7 +17,7 @@ class TrainingError(Exception):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkConfig(_Section):
@@ -28,7 +28,7 @@ class NetworkConfig(_Section):
     data set.
     """
 
-    edge_cutoff: float = Field(gt=0.0)
+    edge_cutoff: float = Field(gt=0.0, le=100.0)
     max_rotation_order: int = Field(ge=1, le=4)
     num_hidden_channels: int = Field(ge=4, le=1024)
     num_mp_layers: int = Field(ge=1, le=32)
@@ -44,7 +44,7 @@ class NetworkConfig(_Section):
     velocity_harmonics: Literal["unit", "solid"] = "unit"
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
-    speed_limit_rms: float | None = Field(None, gt=0.0, le=100.0)
+    speed_limit_rms: float | None = Field(None, ge=0.1, le=100.0)
 
 
 class OptimizationConfig(_Section):
@@ -91,7 +91,7 @@ class OptimizationConfig(_Section):
     learning_rate: float = Field(5e-3, gt=0.0)
     final_learning_rate: float = Field(1e-5, ge=0.0)
     warmup_steps: int = Field(200, ge=0)
-    gradient_clip: float = Field(1.0, gt=0.0)
+    gradient_clip: float = Field(1.0, gt=0.0, allow_inf_nan=True)
     ema_decay: float = Field(0.999, ge=0.0, lt=1.0)
     validation_pairs: int = Field(128, gt=0)
     pushforward_steps: int = Field(0, ge=0, le=100)
@@ -125,7 +125,7 @@ class TrainingConfig(_Section):
     dataset: Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]
     output: Path
     directory: Path
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     start_from: Path | None = None
     precision: Literal["single", "double"] = "single"
     kernels: Literal["fused", "plain"] = "fused"
@@ -153,14 +153,22 @@ class TrainingConfig(_Section):
                 "start_from": config.start_from and here / config.start_from,
             }
         )
-        problem = config._missing_file()
+        problem = config._problem()
         if problem is not None:
             key, message = problem
-            raise TrainingError(f"{path}, line {lines[(key,)]}: {key}: {message}")
+            place = tuple(key.split("."))
+            raise TrainingError(f"{path}, line {lines[place]}: {key}: {message}")
         return config
 
-    def _missing_file(self) -> tuple[str, str] | None:
-        """The first key whose file is not there, and what to say about it."""
+    def _problem(self) -> tuple[str, str] | None:
+        """The first key whose value does not fit the others or names no file, and what to say."""
+        channels = self.network.num_hidden_channels
+        if channels < 8 and self.optimization.read_out_pairs:
+            return (
+                "network.num_hidden_channels",
+                f"{channels} leave the read-out a single channel for displacement and velocity, "
+                "which cannot be solved for; write at least 8, or optimization.read_out_pairs: 0",
+            )
         try:
             for file in dataset_files(self.dataset):
                 if not file.is_file():
@@ -172,6 +180,8 @@ class TrainingConfig(_Section):
             return "dataset", str(error)
         if self.start_from is not None and not self.start_from.is_file():
             return "start_from", f"{self.start_from}: no such model file"
+        if self.output.is_dir():
+            return "output", f"{self.output} is a directory; write the name of a file"
         if not self.output.parent.is_dir():
             return "output", f"there is no directory {self.output.parent}; make it first"
         return None

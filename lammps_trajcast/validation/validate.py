@@ -106,7 +106,7 @@ class Validation:
         self.plan = Plan.make(config.lengths[length], metadata.timestep, config.reference.timestep)
         masses = [metadata.masses[metadata.species.index(e)] for e in config.elements]
         self.reader = Reader(Species.from_types(config.elements, masses), self.system.units)  # type: ignore[arg-type]
-        self.runner = Runner(directory, config.system.parent, command)
+        self.runner = Runner(directory, config.system.parent, command, {"system": config.system})
         self._content = [file_key(path) for path in self.system.files]
 
     def run(self, protocols: Sequence[str] = (EQUILIBRIUM,)) -> Report:
