@@ -155,12 +155,14 @@ def test_validation_in_any_directory(tmp_path: Path) -> None:
         config = ValidationConfig.load(home / "validate.yaml")
         validation = Validation(config, "short", home / "läufe")
         inputs, run = validation.inputs(300.0), validation.runner.run
-        first = run("first", inputs.sampling(2, 1, True, 0), {"model": config.model})
+        begin = run("begin", inputs.equilibration(0, 0), {})
+        state = {"model": config.model, "start": begin.directory / "state.dump"}
+        first = run("first", inputs.sampling(2, 1, True, 0), state)
         start = {"model": config.model, "start": first.directory / "frames.dump"}
         second = run("second", inputs.sampling(2, 1, False, 1), start)
         frames = {"frames0": second.directory / "frames.dump"}
         energies = run("energies", inputs.energies([("frames0", 1, 2)]), frames)
-        assert [each.error for each in (first, second, energies)] == ["", "", ""]
+        assert [each.error for each in (begin, first, second, energies)] == [""] * 4
         (loop,) = energies.loops()
         found.append(loop.columns["PotEng"])
     assert len(found[0]) == 3 and (found[0] < 0.0).all()
