@@ -413,7 +413,15 @@ def test_true_dynamics_pass(run: Run) -> None:
     assert look(run, 5, 80, digits=3) is None
 
 
-@pytest.mark.parametrize("factor", [1.15, 2.0, 0.5, 10.0, 0.1, 98.2, 1e-3, 1e3])
+@pytest.mark.parametrize(
+    "factor",
+    [
+        2.0,
+        0.5,
+        98.2,
+        *(pytest.param(f, marks=pytest.mark.long) for f in (1.15, 10, 0.1, 1e-3, 1e3)),
+    ],
+)
 def test_a_factor_shows_in_true_dynamics(run: Run, factor: float) -> None:
     """The factor itself: to a tenth if frames are 5, 10 fs apart."""
     # A strong friction makes velocities noise for displacements over longer times.

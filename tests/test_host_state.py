@@ -195,7 +195,7 @@ CHANGES = {
     "kernels, early, changes",
     [
         ("fused", (True, False), list(CHANGES)),
-        ("plain", (True,), ["", "torch.set_default_device"]),
+        pytest.param("plain", (True,), ["", "torch.set_default_device"], marks=pytest.mark.long),
     ],
 )
 def test_settings_of_torch_have_no_effect_and_are_kept(

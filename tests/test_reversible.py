@@ -39,7 +39,7 @@ def reversible(reference: Reference, system: System) -> System:
     )
 
 
-@pytest.mark.parametrize("ranks", [0, 3])
+@pytest.mark.parametrize("ranks", [0, pytest.param(3, marks=pytest.mark.long), 2])
 def test_step_is_that_of_its_definition(lmp, quartz, model_file, ranks) -> None:
     model = model_file("quartz_l2")
     script = quartz.script(model, 3, options="precision double reversible yes guard off")

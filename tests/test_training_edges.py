@@ -57,6 +57,9 @@ def with_network(directory: Path, data: Path, optimization: dict, **network: obj
 # ---- values ------------------------------------------------------------------------------------
 
 
+LONG = pytest.mark.long
+
+
 @pytest.mark.parametrize("channels", [4, 7])
 def test_few_channels(tmp_path: Path, dataset: Path, channels: int, record_property) -> None:  # noqa: F811
     """The read-out has a quarter of them, and the last equations are for two."""
@@ -344,7 +347,10 @@ def test_two_trainings_in_one_directory(tmp_path: Path, dataset: Path) -> None: 
     assert not list(config.directory.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, *(pytest.param(n, marks=LONG) for n in (signal.SIGTERM, signal.SIGINT))],
+)
 def test_killed_training_leaves_nothing_running(
     tmp_path: Path,
     dataset: Path,  # noqa: F811
