@@ -160,9 +160,15 @@ def _end_with_parent() -> Callable[[], None]:
     return prepare
 
 
-def end_with_parent() -> None:
-    """Have this process get SIGTERM when the one that has started it ends, be it by a kill."""
+def end_with_parent(parent: int | None = None) -> None:
+    """Have this process get SIGTERM when the one that has started it ends, be it by a kill.
+
+    Args:
+        parent: its process ID, if it is known: it may have ended before this is called.
+    """
     _prctl()(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if parent is not None and os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _prctl() -> Callable[..., Any]:

@@ -339,6 +339,10 @@ def test_end_ends_what_the_program_has_started(tmp_path: Path) -> None:
         with LammpsSession([str(wrapper)], {}, tmp_path / "log") as lammps:
             lammps.run(["units metal"])
             assert with_mark(mark)
+    # The system takes its time to end what has been killed.
+    end = time.monotonic() + PATIENCE
+    while with_mark(mark) and time.monotonic() < end:
+        time.sleep(0.05)
     assert not with_mark(mark)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import shutil
 import tempfile
 import warnings
@@ -218,6 +219,7 @@ def _fork_server() -> BaseContext:
     """A process from which workers are copied: one that has imported what they need, no more."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lammps_trajcast.training.worker"])
+    os.environ["LAMMPS_TRAJCAST_TRAINING"] = str(os.getpid())  # see worker.py
     return context
 
 
