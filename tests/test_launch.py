@@ -357,8 +357,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 # A LAMMPS that carries out one command and loses what it has read ahead.
 FORGETFUL = """
 import os
+import time
 def read():
     return os.read(0, 1 << 16).decode().splitlines()
+time.sleep(1.0)  # and has read a question ahead, too
 read()
 while True:
     for line in read():

@@ -87,15 +87,16 @@ class LammpsSession:
         One at a time: LAMMPS has read a command whole before it carries it out, so that nothing
         but the mark after it can get lost when something empties the standard input of LAMMPS, as
         a shell command or Python code of the script may do. LAMMPS would then wait for commands
-        and this program for the mark. A second mark that comes without the first shows it, however
-        long the command takes.
+        and this program for the mark. A question that is answered before the mark shows it, however
+        long the command takes. A question that LAMMPS had read ahead is lost with the mark: it is
+        asked again, after twice the time.
         """
         self._number += 1
         mark = f"{MARK} {self._number}"
         again = f"{mark} and waiting"
         self._send(command, f'print "{mark}"')
         lines: list[str] = []
-        silence, asked = 0.0, False
+        silence, patience, asked = 0.0, ASK_AFTER, False
         while True:
             line = self._read_line()
             if line is None:
@@ -105,9 +106,9 @@ class LammpsSession:
                 # Whatever printed the question was not LAMMPS, which answers at once.
                 if asked and f'print "{again}"' in lines:
                     raise self._lost(command)
-                if not asked:
+                if silence >= patience:
                     self._send(f'print "{again}"')
-                    asked = True
+                    patience, asked = 2.0 * patience, True
                 if silence % TELL_AFTER < ASK_AFTER:
                     tqdm.write(
                         f"LAMMPS has printed nothing for {silence / 60:.0f} min (its output: "
