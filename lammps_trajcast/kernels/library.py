@@ -34,7 +34,10 @@ def _installed(name: str) -> Path:
 
 @functools.cache
 def load_library() -> Any:
-    """Return the cffi library handle of the kernels; raise ImportError if they are not built."""
+    """Return the cffi library handle of the kernels; raise ImportError if they are not built.
+
+    A process that uses torch, too, has to import it first: then both run on its OpenMP library.
+    """
     for name in _HEADERS:
         header = _installed(name).read_text()
         ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
