@@ -110,9 +110,9 @@ def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
     assert len(made) == 3
     assert np.abs(changed - first).max() > 10.0 * np.abs(single - first).max()
     # Nothing holds those that neither were the last nor are in use.
-    assert len(predictor_module._prepared) == 2
+    assert len(predictor_module._kernels) == 2
     del again
-    assert len(predictor_module._prepared) == 1
+    assert len(predictor_module._kernels) == 1
 
 
 def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:

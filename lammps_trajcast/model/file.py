@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.limits import Limits
@@ -217,10 +218,7 @@ class ModelFile:
         Raises:
             ModelFileError: the file cannot be written.
         """
-        # What only writing needs is not imported at the start of each run.
-        import tempfile
-
-        from safetensors.numpy import save_file
+        import tempfile  # only writing needs it, and it takes many modules more
 
         path = Path(path)
         text = self.metadata.model_dump_json()
