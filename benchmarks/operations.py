@@ -15,7 +15,7 @@ import torch
 from e3nn import o3
 
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.irreps import depthwise_instructions
+from lammps_trajcast.model.irreps import depthwise_paths
 
 
 class Operations(NamedTuple):
@@ -55,9 +55,9 @@ class _Product:
     def __init__(self, irreps: Collection[o3.Irrep], lmax: int) -> None:
         features = o3.Irreps([(1, ir) for ir in irreps])
         direction = o3.Irreps.spherical_harmonics(lmax)
-        out, paths = depthwise_instructions(features, direction, lmax)
+        out, paths = depthwise_paths(features, direction, lmax)
         # Irreps of features, harmonics and result of each path.
-        self.paths = [(features[i].ir, direction[j].ir, out[k].ir) for i, j, k, *_ in paths]
+        self.paths = [(features[i].ir, direction[j].ir, out[k].ir) for i, j, k in paths]
 
     def outputs(self) -> set[o3.Irrep]:
         return {out for *_, out in self.paths}

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
+from lammps_trajcast.kernels.network import NetworkKernels
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.file import ModelFile, ModelMetadata, weights_of
+from lammps_trajcast.model.file import ModelFile, ModelMetadata, as_arrays, weights_of
 from lammps_trajcast.model.network import TrajCast
 
 
@@ -30,3 +32,27 @@ def tiny_model(
     }
     data = ModelMetadata(architecture=arch, **described)
     return ModelFile(data, weights_of(TrajCast(arch)))
+
+
+def kernels_of(
+    network: TrajCast, arch: Architecture, dtype: torch.dtype, **options: Any
+) -> NetworkKernels:
+    """The prediction kernels of a network's weights."""
+    precision = {torch.float32: "single", torch.float64: "double"}[dtype]
+    return NetworkKernels(arch, as_arrays(weights_of(network)), precision, **options)
+
+
+def predict(kernels: NetworkKernels, *inputs: torch.Tensor) -> torch.Tensor:
+    """Raw targets (N, 6) of inputs in double precision, edges sorted by receiver."""
+    species, velocities, vectors, receivers, senders = (x.detach().numpy() for x in inputs)
+    velocities, threads = velocities.astype(kernels.dtype), torch.get_num_threads()
+    count = len(species)
+    first_edge = np.searchsorted(receivers, np.arange(count + 1))
+    edges = kernels.edges(vectors, threads)
+    features = kernels.first(species, velocities, threads)
+    for k, width in enumerate(kernels.widths[1:]):
+        out = np.empty((count, width), kernels.dtype)
+        graph = (edges, first_edge, senders, species, velocities)
+        kernels.layer(k, features, *graph, None, out, threads)
+        features = out
+    return torch.from_numpy(kernels.read_out(features, count, threads))

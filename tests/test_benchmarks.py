@@ -39,7 +39,7 @@ TINY = Sizes(
 @pytest.mark.parametrize("lmax", [1, 2, 3])
 def test_couplings_are_those_of_the_tensor_product(lmax: int) -> None:
     """Non-zero elements of e3nn's product, which is linear in the features and the harmonics."""
-    irreps, direction = full_feature_irreps(1, lmax), o3.Irreps.spherical_harmonics(lmax)
+    irreps, direction = o3.Irreps(full_feature_irreps(1, lmax)), o3.Irreps.spherical_harmonics(lmax)
     product = DepthwiseTensorProduct(irreps, direction, lmax).double()
     generator = torch.Generator().manual_seed(0)
     weights = 1.0 + torch.rand(1, product.weight_numel, generator=generator).double()

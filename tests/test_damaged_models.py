@@ -11,6 +11,7 @@ from fuzzing import fuzz, mutations
 from hypothesis import strategies as st
 from models import tiny_model
 from reliability import fault
+from safetensors.torch import save_file
 
 from lammps_trajcast.model.file import (
     CHECKSUM_KEY,
@@ -112,10 +113,13 @@ def test_old_files_open(model, content, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.int64])
-def test_weights_of_another_type(dtype, model, tmp_path) -> None:
+def test_weights_of_another_type(dtype, model, content, tmp_path) -> None:
     path = tmp_path / "half.safetensors"
     state = {name: tensor.to(dtype) for name, tensor in model.state_dict.items()}
-    ModelFile(model.metadata, state).save(path)
+    with pytest.raises(ModelFileError, match="not float32 or float64"):
+        ModelFile(model.metadata, state)
+    metadata = header_and_tensors(without_checksum(content))[0]["__metadata__"]
+    save_file(state, path, metadata=metadata)
     with pytest.raises(ModelFileError, match="not float32 or float64"):
         ModelFile.load(path)
 

@@ -311,6 +311,15 @@ def test_checkpoint_that_lacks_a_weight(tmp_path: Path) -> None:
         convert(weights=path)
 
 
+def test_checkpoint_in_half_precision(tmp_path: Path) -> None:
+    """Refused here; before, it became a model file that nothing could open."""
+    state = torch.load(CASE / "state_dict.pt", weights_only=True)
+    path = tmp_path / "weights.pt"
+    torch.save({name: tensor.bfloat16() for name, tensor in state.items()}, path)
+    with pytest.raises(ModelFileError, match=r"bessel_roots has the type torch.bfloat16, not .*"):
+        convert(weights=path)
+
+
 def test_config_with_and_without_top_level_model(tmp_path: Path) -> None:
     content = yaml.safe_load((CASE / "config.yaml").read_text())
     flat = tmp_path / "flat.yaml"

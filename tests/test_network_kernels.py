@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 import torch
 from conftest import PARITY_CASES
+from e3nn import o3
+from e3nn.math import normalize2mom
+from e3nn.nn import FullyConnectedNet
+from models import kernels_of, predict
 from test_kernels import architecture, random_inputs, relative
 from test_network_parity import Case
 
-from lammps_trajcast.kernels.network import NetworkKernels, PredictionNetwork
+from lammps_trajcast.kernels.network import NetworkKernels
 from lammps_trajcast.kernels.tables import (
     ORDER,
     TOLERANCE,
     Function,
     HermiteTable,
+    SpeedEmbedding,
     TableError,
-    fastest,
     hermite_basis,
     message_function,
     scalar_function,
@@ -25,24 +29,34 @@ from lammps_trajcast.kernels.tables import (
     velocity_function,
 )
 from lammps_trajcast.model.architecture import Architecture, GateActivations, ParityActivations
-from lammps_trajcast.model.codegen import quick_construction
-from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.model.conservation import Conservation
+from lammps_trajcast.model.file import as_arrays, weights_of
+from lammps_trajcast.model.interaction import ACTIVATIONS
+from lammps_trajcast.model.irreps import layers
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.normalization import GAINS
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
 SOURCES = Path(__file__).parents[1] / "fix_src" / "kernels"
 
 
+def matrices(perceptron: FullyConnectedNet) -> list[np.ndarray]:
+    return [layer.weight.detach().numpy() for layer in perceptron]
+
+
+def messages(arch: Architecture, perceptron: FullyConnectedNet, weights: dict) -> Function:
+    return message_function(
+        weights["edge_embedding.radial_basis.bessel_roots"],
+        arch.edge_cutoff,
+        arch.num_edge_poly_cutoff,
+        matrices(perceptron),
+    )
+
+
 def network(arch: Architecture, seed: int = 0) -> TrajCast:
     torch.manual_seed(seed)
     return TrajCast(arch)
-
-
-def predict(kernels: NetworkKernels, *inputs: torch.Tensor) -> torch.Tensor:
-    """Targets from inputs in double precision; compiled by TorchScript, as the fix does."""
-    species, velocities, vectors, receivers, senders = inputs
-    run = compile_network(PredictionNetwork(kernels))
-    return run(species, velocities.to(kernels.dtype), vectors, receivers, senders)
 
 
 # ---- the whole network -----------------------------------------------------------------------
@@ -68,7 +82,7 @@ def test_kernels_are_plain(lmax: int, channels: int, instructions: str) -> None:
     with torch.no_grad():
         wanted = plain.predict(*inputs)
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-6)):
-        found = predict(NetworkKernels(plain, arch, dtype, instructions=instructions), *inputs)
+        found = predict(kernels_of(plain, arch, dtype, instructions=instructions), *inputs)
         assert found.dtype == dtype
         assert relative(found.double(), wanted) < tolerance
 
@@ -76,7 +90,7 @@ def test_kernels_are_plain(lmax: int, channels: int, instructions: str) -> None:
 def test_instructions_are_those_asked_for() -> None:
     arch = architecture(1, 4)
     used = [
-        NetworkKernels(network(arch), arch, torch.float32, instructions=name).instructions
+        kernels_of(network(arch), arch, torch.float32, instructions=name).instructions
         for name in ("portable", "avx2", "best")
     ]
     assert used[0] == "portable"
@@ -87,15 +101,16 @@ def test_instructions_are_those_asked_for() -> None:
 @pytest.mark.parametrize("name", PARITY_CASES)
 @pytest.mark.parametrize("dtype,tolerance", [(torch.float64, 1e-10), (torch.float32, 1e-6)])
 def test_parity(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    """Targets of the authors' implementation, compiled by TorchScript as the fix does."""
+    """Targets of the authors' implementation."""
     case = Case(name)
-    with quick_construction(evaluated=False):
-        plain, arch = case.model.build(torch.float64), case.model.metadata.architecture
+    data = case.model.metadata
     species, positions, velocities, masses, vectors, receivers, senders = case.inputs()
-    kernels = NetworkKernels(plain, arch, dtype)
+    precision = {torch.float32: "single", torch.float64: "double"}[dtype]
+    kernels = NetworkKernels(data.architecture, case.model.weights, precision)
     target = predict(kernels, species, velocities, vectors, receivers, senders).double()
     system = torch.zeros_like(species)
-    found = plain.conservation(target, positions, velocities, masses, system, 1)
+    conservation = Conservation(data.architecture, (data.rms_displacement, data.rms_velocity))
+    found = conservation(target, positions, velocities, masses, system, 1)
     for field in ("displacement", "velocity"):
         wanted = torch.from_numpy(case.expected[field])
         assert relative(getattr(found, field), wanted) < tolerance
@@ -125,7 +140,7 @@ def test_other_activations(activation: str) -> None:
     inputs = random_inputs(arch, torch.float64)
     with torch.no_grad():
         wanted = plain.predict(*inputs)
-    found = predict(NetworkKernels(plain, arch, torch.float64), *inputs)
+    found = predict(kernels_of(plain, arch, torch.float64), *inputs)
     assert relative(found, wanted) < 1e-10
 
 
@@ -144,7 +159,7 @@ def test_many_neighbours_and_atoms() -> None:
     inputs = (species, velocities, vectors, receivers, senders)
     with torch.no_grad():
         wanted = plain.predict(*inputs)
-    found = predict(NetworkKernels(plain, arch, torch.float64), *inputs)
+    found = predict(kernels_of(plain, arch, torch.float64), *inputs)
     assert relative(found, wanted) < 1e-10
 
 
@@ -152,7 +167,7 @@ def test_many_neighbours_and_atoms() -> None:
 def test_threads_give_the_same_digits(dtype: torch.dtype) -> None:
     """Each atom's sums are one thread's, in the order of its edges."""
     arch = architecture(2, 16)
-    kernels = NetworkKernels(network(arch), arch, dtype)
+    kernels = kernels_of(network(arch), arch, dtype)
     inputs = random_inputs(arch, torch.float64, 90)
     before = torch.get_num_threads()
     results = []
@@ -176,7 +191,7 @@ def test_resting_and_fast_atoms() -> None:
     velocities[2] *= 3.0
     with torch.no_grad():
         wanted = plain.predict(species, velocities, vectors, receivers, senders)
-    kernels = NetworkKernels(plain, arch, torch.float64)
+    kernels = kernels_of(plain, arch, torch.float64)
     found = predict(kernels, species, velocities, vectors, receivers, senders)
     assert relative(found, wanted) < 1e-10
 
@@ -187,7 +202,7 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
     arch = architecture(2, 8).model_copy(update={"num_mp_layers": 1})
     species, velocities, vectors, receivers, senders = random_inputs(arch, torch.float64)
     velocities[4] = torch.nan
-    kernels = NetworkKernels(network(arch), arch, dtype)
+    kernels = kernels_of(network(arch), arch, dtype)
     found = predict(kernels, species, velocities, vectors, receivers, senders)
     touched = set(receivers[senders == 4].tolist()) | {4}
     assert set(found.isnan().any(dim=1).nonzero().flatten().tolist()) == touched
@@ -198,19 +213,19 @@ def test_kernels_keep_their_weights() -> None:
     arch = architecture(1, 8)
     plain = network(arch)
     inputs = random_inputs(arch, torch.float64)
-    kernels = NetworkKernels(plain, arch, torch.float64)
+    kernels = kernels_of(plain, arch, torch.float64)
     before = predict(kernels, *inputs)
     with torch.no_grad():
         for parameter in plain.parameters():
             parameter.mul_(1.5)
     assert torch.equal(predict(kernels, *inputs), before)
-    assert not torch.equal(predict(NetworkKernels(plain, arch, torch.float64), *inputs), before)
+    assert not torch.equal(predict(kernels_of(plain, arch, torch.float64), *inputs), before)
 
 
 def test_no_atoms_and_no_edges() -> None:
     arch = architecture(2, 8)
     plain = network(arch)
-    kernels = NetworkKernels(plain, arch, torch.float64)
+    kernels = kernels_of(plain, arch, torch.float64)
     nothing = torch.empty(0, dtype=torch.int64)
     none = torch.empty((0, 3), dtype=torch.float64)
     assert predict(kernels, nothing, none, none, nothing, nothing).shape == (0, 6)
@@ -224,24 +239,33 @@ def test_no_atoms_and_no_edges() -> None:
 
 def test_wrong_tensors_are_refused() -> None:
     arch = architecture(1, 4)
-    kernels = NetworkKernels(network(arch), arch, torch.float32)
-    run = PredictionNetwork(kernels)
-    species, velocities, vectors, receivers, senders = random_inputs(arch, torch.float64)
-    with pytest.raises(ValueError, match="velocities"):
-        run(species, velocities, vectors, receivers, senders)
-    with pytest.raises(ValueError, match="edge_vectors"):
-        run(species, velocities.float(), vectors.float(), receivers, senders)
-    edges, features = run.edges(vectors), run.first(species, velocities.float())
-    first_edge = torch.zeros(len(species) + 1, dtype=torch.int64)
-    out = torch.empty(len(species), kernels.widths[1] + 1)
-    with pytest.raises(ValueError, match="out"):
-        run.layer(0, features, edges, first_edge, senders, species, velocities.float(), None, out)
+    kernels = kernels_of(network(arch), arch, torch.float32)
+    inputs = (x.numpy() for x in random_inputs(arch, torch.float64))
+    species, velocities, vectors, receivers, senders = inputs
+    single = velocities.astype(np.float32)
+    with pytest.raises(ValueError, match="velocities is float64"):
+        kernels.first(species, velocities)
+    with pytest.raises(ValueError, match="edge_vectors is float32"):
+        kernels.edges(vectors.astype(np.float32))
+    edges, features = kernels.edges(vectors), kernels.first(species, single)
+    first_edge = np.searchsorted(receivers, np.arange(len(species) + 1))
+    graph = (edges, first_edge, senders, species, single, None)
+    wide = np.empty((len(species), 2 * kernels.widths[1]), np.float32)
+    with pytest.raises(ValueError, match="out is float32"):
+        kernels.layer(0, features, *graph, wide)
+    with pytest.raises(ValueError, match="out is not contiguous"):
+        kernels.layer(0, features, *graph, wide[:, ::2])
+    with pytest.raises(ValueError, match="fewer rows"):
+        kernels.layer(0, features[:-1], *graph, np.ascontiguousarray(wide[:, ::2]))
+    last = np.zeros((3, kernels.widths[-1]), np.float32)
+    with pytest.raises(ValueError, match="fewer rows"):
+        kernels.read_out(last, 4)
 
 
 def test_rotation_order_beyond_the_kernels() -> None:
     arch = architecture(2, 4).model_copy(update={"max_rotation_order": 4})
     with pytest.raises(ValueError, match="order"):
-        NetworkKernels(network(architecture(2, 4)), arch, torch.float32)
+        kernels_of(network(architecture(2, 4)), arch, torch.float32)
 
 
 # ---- tables ----------------------------------------------------------------------------------
@@ -269,12 +293,15 @@ def test_tables_are_within_their_bound(name: str, dtype: torch.dtype) -> None:
     case = Case(name)
     plain, arch = case.model.build(torch.float64), case.model.metadata.architecture
     bound = {torch.float64: 1e-8, torch.float32: 1e-6}[dtype]
-    assert TOLERANCE[dtype] < bound
+    precision = {torch.float32: "single", torch.float64: "double"}[dtype]
+    settings = {"order": ORDER[precision], "tolerance": TOLERANCE[precision]}
+    assert TOLERANCE[precision] < bound
     rng = np.random.default_rng(6)
     layer, embedding = plain.interactions[-1], plain.embedding
     limits = {"first": 0.1, "last": arch.edge_cutoff}
-    function = message_function(plain.edge_embedding.radial_basis, layer.edge_mlp)
-    table = tabulate([function], **limits, order=ORDER[dtype], tolerance=TOLERANCE[dtype])
+    weights = as_arrays(weights_of(plain))
+    speed = SpeedEmbedding.of(arch, weights)
+    table = tabulate([messages(arch, layer.edge_mlp, weights)], **limits, **settings)
     r = torch.from_numpy(rng.uniform(0.1, arch.edge_cutoff, 2000))
     with torch.no_grad():
         exact = layer.edge_mlp(plain.edge_embedding.radial_basis(r)).numpy()
@@ -284,25 +311,22 @@ def test_tables_are_within_their_bound(name: str, dtype: torch.dtype) -> None:
     speeds = torch.from_numpy(rng.uniform(0.0, 2.0 * arch.vel_max, 2000))
     velocities = torch.zeros(2000, 3, dtype=torch.float64)
     velocities[:, 1] = speeds
-    range_of_speeds = {"first": 0.0, "last": fastest(embedding)}
-    weights = tabulate(
-        [velocity_function(embedding, layer.vel_mlp, s) for s in species],
-        **range_of_speeds,
-        order=ORDER[dtype],
-        tolerance=TOLERANCE[dtype],
+    range_of_speeds = {"first": 0.0, "last": speed.fastest}
+    perceptron = matrices(layer.vel_mlp)
+    linear = weights["embedding.linear.weight"].reshape(-1, arch.num_hidden_channels)
+    linear = linear[: -arch.max_rotation_order]
+    path_weights = tabulate(
+        [velocity_function(speed, s, perceptron) for s in species], **range_of_speeds, **settings
     )
     scalars = tabulate(
-        [scalar_function(embedding, s) for s in species],
-        **range_of_speeds,
-        order=ORDER[dtype],
-        tolerance=TOLERANCE[dtype],
+        [scalar_function(speed, s, linear) for s in species], **range_of_speeds, **settings
     )
     for s in species:
         with torch.no_grad():
             nodes = embedding(torch.full((2000,), s), velocities)
             exact = layer.vel_mlp(nodes.speed).numpy()
             first = nodes.features[:, : arch.num_hidden_channels].numpy()
-        found = weights.evaluate(speeds.numpy())[s]
+        found = path_weights.evaluate(speeds.numpy())[s]
         assert np.abs(found - exact).max() < bound * np.abs(exact).max()
         found = scalars.evaluate(speeds.numpy())[s]
         assert np.abs(found - first).max() < bound * np.abs(first).max()
@@ -310,10 +334,11 @@ def test_tables_are_within_their_bound(name: str, dtype: torch.dtype) -> None:
 
 def test_a_coarser_table_is_worse() -> None:
     """The error is that of the interpolation, not a constant."""
-    plain = network(architecture(2, 8))
-    function = message_function(plain.edge_embedding.radial_basis, plain.interactions[0].edge_mlp)
+    arch = architecture(2, 8)
+    plain = network(arch)
+    function = messages(arch, plain.interactions[0].edge_mlp, as_arrays(weights_of(plain)))
     r = np.linspace(0.5, 4.0, 5000)
-    exact = function(torch.from_numpy(r)).numpy()
+    exact = function(r)
     tables = [tabulate([function], 0.5, 4.0, 2, 1.0, fewest=n) for n in (40, 80, 160)]
     assert [table.num_nodes for table in tables] == [41, 81, 161]
     errors = [np.abs(table.evaluate(r)[0] - exact).max() for table in tables]
@@ -322,11 +347,75 @@ def test_a_coarser_table_is_worse() -> None:
 
 
 def test_hopeless_functions_are_refused() -> None:
-    def wild(x: torch.Tensor) -> torch.Tensor:
-        return torch.sin(1e7 * x).unsqueeze(1)
+    def wild(x: np.ndarray, order: int) -> np.ndarray:
+        return np.stack([np.sin(1e7 * x), 1e7 * np.cos(1e7 * x)][:order])[:, :, None]
 
     with pytest.raises(TableError, match="kernels plain"):
-        tabulate([Function(wild, torch.eye(1, dtype=torch.float64))], 0.0, 1.0, 2, 1e-8)
+        tabulate([Function(wild, np.eye(1))], 0.0, 1.0, 2, 1e-8)
+
+
+@pytest.mark.parametrize("species", [0, 2])
+def test_derivatives_are_those_of_the_modules(species: int) -> None:
+    """Value and two derivatives of each function, against torch's automatic differentiation."""
+    arch = architecture(2, 8)
+    plain = network(arch)
+    weights, layer = as_arrays(weights_of(plain)), plain.interactions[1]
+    speed = SpeedEmbedding.of(arch, weights)
+
+    def of_speed(s: torch.Tensor) -> torch.Tensor:
+        offset = (s.unsqueeze(1) - plain.embedding.centres) / plain.embedding.spacing
+        gaussians = torch.exp(-offset * offset) * plain.embedding.speed_scale
+        one_hot = torch.eye(arch.num_chem_elements, dtype=torch.float64)[species]
+        return plain.embedding.element_tp(gaussians, one_hot.expand(len(s), -1))
+
+    basis, rng = plain.edge_embedding.radial_basis, np.random.default_rng(1)
+    for function, module, last in (
+        (messages(arch, layer.edge_mlp, weights), lambda r: layer.edge_mlp(basis(r)), 3.9),
+        (
+            velocity_function(speed, species, matrices(layer.vel_mlp)),
+            lambda s: layer.vel_mlp(of_speed(s)),
+            0.12,
+        ),
+    ):
+        x = torch.from_numpy(rng.uniform(0.01 * last, last, 40)).requires_grad_()
+        found = function.inner(x.detach().numpy(), 3) @ function.outer
+        for column in (0, 5):
+            values = [module(x)[:, column]]
+            for _ in range(2):
+                (slope,) = torch.autograd.grad(values[-1].sum(), x, create_graph=True)
+                values.append(slope)
+            for k, wanted in enumerate(values):
+                error = np.abs(found[k, :, column] - wanted.detach().numpy()).max()
+                assert error < 1e-12 * float(wanted.detach().abs().max()), (k, column)
+
+
+# ---- what the kernels know without e3nn ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GAINS)
+def test_gains_are_e3nns(name: str) -> None:
+    assert GAINS[name] == pytest.approx(normalize2mom(ACTIVATIONS[name]).cst, rel=1e-14)
+
+
+@pytest.mark.parametrize("lmax", [1, 2, 3, 4])
+@pytest.mark.parametrize("parity", ["both", "natural"])
+def test_irreps_and_paths_are_e3nns(lmax: int, parity: str) -> None:
+    """Of each layer, with the normalization of each path, which the kernels work out themselves."""
+    arch = architecture(lmax, 4).model_copy(update={"feature_parity": parity})
+    for light, plain in zip(layers(arch), network(arch).interactions, strict=True):
+        for irreps, paths, product in (
+            (light.messages, light.message_paths, plain.dtp_edge.tp),
+            (light.conditioned, light.velocity_paths, plain.dtp_vel.tp),
+        ):
+            assert o3.Irreps(irreps) == product.irreps_out
+            for path, instruction in zip(paths, product.instructions, strict=True):
+                assert path == (instruction.i_in1, instruction.i_in2, instruction.i_out)
+                dim = irreps[path.out].ir.dim
+                assert instruction.path_weight == pytest.approx(dim**0.5, rel=1e-15)
+        assert o3.Irreps(light.inputs) == plain.dtp_edge.tp.irreps_in1
+        assert o3.Irreps(light.contracted) == plain.dtp_vel.tp.irreps_in1
+        assert o3.Irreps(light.updates) == plain.linear_updates.irreps_out
+        assert o3.Irreps(light.outputs) == plain.irreps_out
 
 
 # ---- the couplings compiled in -----------------------------------------------------------------

@@ -74,20 +74,20 @@ def test_elements_without_training_are_refused(at_rest: bool) -> None:
 
 def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
     """A second opening finds those of the first; other weights or another precision do not."""
-    made: list[torch.dtype] = []
+    made: list[str] = []
 
     class Watched(predictor_module.NetworkKernels):
-        def __init__(self, network, arch, dtype) -> None:
-            made.append(dtype)
-            super().__init__(network, arch, dtype)
+        def __init__(self, arch, weights, precision) -> None:
+            made.append(precision)
+            super().__init__(arch, weights, precision)
 
     monkeypatch.setattr(predictor_module, "NetworkKernels", Watched)
     monkeypatch.setattr(predictor_module, "_last", None)
-    monkeypatch.setattr(predictor_module, "_prepared", weakref.WeakValueDictionary())
+    monkeypatch.setattr(predictor_module, "_kernels", weakref.WeakValueDictionary())
     path, elements = str(model_file("quartz_l2")), ["Si", "O"]
     other = ModelFile.load(path)
     name = "interactions.0.linear_updates.weight"
-    other.state_dict[name] = 1.1 * other.state_dict[name]
+    other.weights[name] *= 1.1
     other.save(tmp_path / "other.safetensors")
     frame = frame_of(load_case("quartz_l2"))
 
@@ -105,14 +105,14 @@ def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
     assert np.array_equal(first, second) and np.array_equal(first, third)
 
     _, single = step(path, precision="single")
-    assert made == [torch.float64, torch.float32]
+    assert made == ["double", "single"]
     _, changed = step(str(tmp_path / "other.safetensors"), precision="double")
     assert len(made) == 3
     assert np.abs(changed - first).max() > 10.0 * np.abs(single - first).max()
     # Nothing holds those that neither were the last nor are in use.
-    assert len(predictor_module._prepared) == 2
+    assert len(predictor_module._kernels) == 2
     del again
-    assert len(predictor_module._prepared) == 1
+    assert len(predictor_module._kernels) == 1
 
 
 def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:

@@ -62,11 +62,10 @@ def test_an_error_is_found(build, environment, tmp_path) -> None:
     code = """
 import numpy as np, torch
 from test_kernels import architecture
-from test_network_kernels import network
+from test_network_kernels import kernels_of, network
 from lammps_trajcast.kernels.library import ffi, load_library
-from lammps_trajcast.kernels.network import NetworkKernels
 arch = architecture(1, 8)
-kernels = NetworkKernels(network(arch), arch, torch.float64)
+kernels = kernels_of(network(arch), arch, torch.float64)
 vectors, edges = np.ones(3 * 100), np.empty((kernels.edge_rows, 128))
 load_library().trajcast_network_edges(
     kernels.handle, 101, ffi.cast("double *", vectors.ctypes.data), 128,

@@ -2,24 +2,46 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import e3nn
 import pytest
 import torch
 from e3nn import o3
+from e3nn.math import _normalize_activation, normalize2mom
 from e3nn.util.codegen import CodeGenMixin
 from models import tiny_model
 from test_network_parity import Case
 
 from lammps_trajcast.model import codegen
-from lammps_trajcast.model.codegen import quick_construction
+from lammps_trajcast.model.codegen import without_optimized_einsums
+
+# Each of these would add from a tenth of a second to several seconds to every start.
+UNWANTED = {
+    "ase",
+    "e3nn",
+    "h5py",
+    "lightning",
+    "matplotlib",
+    "opt_einsum_fx",
+    "pandas",
+    "scipy",
+    "sympy",
+    "torch._dynamo",
+    "torch._inductor",
+    "torchmetrics",
+    "triton",
+    "typer",
+    "vesin",
+    "yaml",
+}
 
 
 @pytest.mark.parametrize("name", ["quartz_l2", "benzene_angular"])
-def test_quick_construction_makes_the_same_network(name: str) -> None:
+def test_networks_without_optimized_einsums_are_the_same(name: str) -> None:
     case = Case(name)
     before = e3nn.get_optimization_defaults()
-    with torch.no_grad(), quick_construction():
+    with torch.no_grad(), without_optimized_einsums():
         found = case.model.build(torch.float64)(*case.inputs())
     assert e3nn.get_optimization_defaults() == before
     for field in ("displacement", "velocity"):
@@ -61,6 +83,22 @@ def test_code_of_a_type_is_of_this_type(monkeypatch) -> None:
         }
 
 
+def test_moments_are_integrated_once_and_are_e3nns(monkeypatch) -> None:
+    monkeypatch.setattr(codegen, "_moments", {})
+    original, calls = _normalize_activation.moment, []
+
+    def counted(*arguments, **options):
+        calls.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(_normalize_activation, "moment", counted)
+    with codegen.remembered_code():
+        found = [normalize2mom(f).cst for f in (torch.tanh, torch.relu, torch.tanh)]
+    assert len(calls) == 2 and _normalize_activation.moment is counted
+    assert found == [normalize2mom(f).cst for f in (torch.tanh, torch.relu, torch.tanh)]
+    assert len(calls) == 5
+
+
 def test_random_weights_do_not_depend_on_what_was_made_before(monkeypatch) -> None:
     monkeypatch.setattr(codegen, "_made", {})
     one, other = (tiny_model().state_dict for _ in range(2))
@@ -68,59 +106,66 @@ def test_random_weights_do_not_depend_on_what_was_made_before(monkeypatch) -> No
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_network_without_code_says_so() -> None:
-    """What the kernels make of its weights: test_network_kernels.py, test_parity."""
-    case = Case("quartz_l2")
-    with quick_construction(evaluated=False):
-        bare = case.model.build(torch.float64)
-    with torch.no_grad(), pytest.raises((AssertionError, torch.jit.Error), match="evaluated=False"):
-        bare(*case.inputs())
-    # Networks made afterwards have their code again.
-    with torch.no_grad():
-        case.model.build(torch.float64)(*case.inputs())
-
-
-def test_the_fix_imports_nothing_that_only_training_and_analysis_need() -> None:
-    """Each of these would add from a tenth of a second to several seconds to every start."""
-    code = "import sys, lammps_trajcast.runtime.bridge; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert "torch" in loaded
-    unwanted = {
-        "lightning",
-        "h5py",
-        "ase",
-        "matplotlib",
-        "vesin",
-        "typer",
-        "pandas",
-        "torchmetrics",
-        "sympy",
-    }
-    assert not unwanted & loaded
-
-
-def test_what_e3nn_makes_with_sympy_is_right_without_it_at_the_start() -> None:
-    """Spherical harmonics of angles, of sympy's polynomials, are those of the vectors."""
-    code = """
+def after_a_step(path: Path, prepare: str = "", answer: str = "") -> str:
+    """What a fresh process prints after a step of the model, whose kernels are those of the fix."""
+    code = f"""
 import sys
-import lammps_trajcast.quick_start
-import torch
-from e3nn import o3
-assert "sympy" not in sys.modules
-torch.manual_seed(0)
-directions = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64), dim=1)
-degrees = [0, 1, 2, 3]
-angles = o3.xyz_to_angles(directions)
-found = o3.spherical_harmonics_alpha_beta(degrees, *angles, normalization="component")
-wanted = o3.spherical_harmonics(degrees, directions, False, normalization="component")
-print(float((found - wanted).abs().max()))
-import sympy
-assert sympy.diff(sympy.Symbol("x") ** 2).subs("x", 3) == 6
+{prepare}
+import lammps_trajcast.runtime.bridge
+import numpy as np
+from lammps_trajcast.runtime.predictor import Frame, Predictor
+for precision in ("single", "double"):
+    predictor = Predictor.from_file({str(path)!r}, ["Si", "O"], precision=precision, device="cpu")
+    predictor.step(Frame(
+        types=np.array([1, 2], np.int32), positions=np.zeros((2, 3)), velocities=np.zeros((2, 3)),
+        masses=np.ones(2), first_edge=np.array([0, 1, 2]), senders=np.array([1, 0]),
+        edge_vectors=np.array([[1.6, 0, 0], [-1.6, 0, 0]]),
+    ))
+{answer}
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    print(done.stderr)
-    assert done.returncode == 0 and float(done.stdout) < 1e-12
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_step_imports_nothing_that_only_training_and_analysis_need(model_file) -> None:
+    loaded = set(after_a_step(model_file("quartz_l2"), answer="print(*sys.modules)").split())
+    assert "lammps_trajcast.kernels.network" in loaded
+    assert not UNWANTED & loaded
+
+
+def test_model_file_and_kernels_need_no_torch(model_file) -> None:
+    """What they are made of is NumPy; torch serves the step."""
+    code = f"""
+import sys
+from lammps_trajcast.kernels.network import NetworkKernels
+from lammps_trajcast.model.file import ModelFile
+model = ModelFile.load({str(model_file("quartz_l2"))!r})
+NetworkKernels(model.metadata.architecture, model.weights, "single")
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not (UNWANTED | {"torch"}) & set(done.stdout.split())
+
+
+def test_a_step_changes_nothing_in_python_torch_or_e3nn(model_file) -> None:
+    """Not for a moment either: whoever sets an attribute of a package that is there is recorded."""
+    prepare = """
+import builtins, types
+import torch, e3nn, e3nn.o3, e3nn.math._normalize_activation
+changed = []
+class Watched(types.ModuleType):
+    def __setattr__(self, name, value):
+        if name in vars(self) and not isinstance(vars(self)[name], types.ModuleType):
+            changed.append(self.__name__ + "." + name)
+        super().__setattr__(name, value)
+for name, module in list(sys.modules.items()):
+    if name.partition(".")[0] in ("builtins", "torch", "e3nn") and type(module) is types.ModuleType:
+        module.__class__ = Watched
+before = builtins.__import__, list(sys.meta_path)
+"""
+    answer = "print(changed, before == (builtins.__import__, list(sys.meta_path)))"
+    assert after_a_step(model_file("quartz_l2"), prepare, answer).strip() == "[] True"
 
 
 @pytest.mark.own_process

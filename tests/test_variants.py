@@ -1,13 +1,15 @@
 """Architectures beyond the published one: every way to evaluate them gives the same."""
 
+import functools
+
 import pytest
 import torch
 from e3nn import o3
+from models import kernels_of, predict
 from test_kernels import architecture, random_inputs, relative
 
 from lammps_trajcast.kernels.edge_convolution import PathTable, edge_convolution, register_table
 from lammps_trajcast.kernels.fused import FusedTrajCast
-from lammps_trajcast.kernels.network import NetworkKernels, PredictionNetwork
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import SphericalHarmonics
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct, OwnShare
@@ -82,11 +84,9 @@ def test_prediction_kernels_are_plain(name: str, channels: int, instructions: st
     inputs = random_inputs(arch, torch.float64)
     with torch.no_grad():
         wanted = plain.predict(*inputs)
-    species, velocities, *graph = inputs
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-6)):
-        kernels = NetworkKernels(plain, arch, dtype, instructions=instructions)
-        run = compile_network(PredictionNetwork(kernels))
-        found = run(species, velocities.to(dtype), *graph)
+        kernels = kernels_of(plain, arch, dtype, instructions=instructions)
+        found = predict(kernels, *inputs)
         assert relative(found.double(), wanted) < tolerance
 
 
@@ -140,14 +140,13 @@ def test_speed_limit(kernels: str) -> None:
     assert limit is not None
     plain, without = network(arch), network(arch.model_copy(update={"speed_limit": None}))
     species, velocities, *graph = random_inputs(arch, torch.float64)
-    predict = plain.predict
-    fused = NetworkKernels(plain, arch, torch.float64)
+    run = plain.predict
     if kernels == "prediction":
-        predict = compile_network(PredictionNetwork(fused))
+        run = functools.partial(predict, kernels_of(plain, arch, torch.float64))
     direction = velocities / velocities.norm(dim=1, keepdim=True)
     with torch.no_grad():
-        fast, faster = (predict(species, x * limit * direction, *graph) for x in (30.0, 1e9))
-        slow = predict(species, 0.1 * limit * direction, *graph)
+        fast, faster = (run(species, x * limit * direction, *graph) for x in (30.0, 1e9))
+        slow = run(species, 0.1 * limit * direction, *graph)
         assert relative(faster, fast) < 1e-9
         assert relative(fast, without.predict(species, limit * direction, *graph)) < 1e-9
         assert relative(slow, without.predict(species, 0.1 * limit * direction, *graph)) < 1e-8
@@ -157,9 +156,7 @@ def test_a_speed_limit_needs_no_larger_tables() -> None:
     """Functions end at the limit; that they get there at many times this speed is no matter."""
     limited = variant("limited", channels=32)
     without = limited.model_copy(update={"speed_limit": None})
-    sizes = [
-        NetworkKernels(network(arch), arch, torch.float64).bytes for arch in (limited, without)
-    ]
+    sizes = [kernels_of(network(arch), arch, torch.float64).bytes for arch in (limited, without)]
     assert sizes[0] < 1.2 * sizes[1], sizes
 
 
@@ -193,7 +190,7 @@ def test_scale_belongs_to_solid_harmonics() -> None:
 
 def test_messages_are_differences_at_first() -> None:
     """Equal vectors of sender and receiver cancel; scalars are the sender's."""
-    irreps = full_feature_irreps(4, 1)
+    irreps = o3.Irreps(full_feature_irreps(4, 1))
     features = torch.randn(3, irreps.dim)
     own = OwnShare(irreps)(features)
     for (_, ir), where in zip(irreps, irreps.slices(), strict=True):

@@ -70,7 +70,7 @@ def with_nan(path: Path, good: Good) -> None:
 
 def in_half_precision(path: Path, good: Good) -> None:
     state = {name: tensor.half() for name, tensor in good.model.state_dict.items()}
-    ModelFile(good.model.metadata, state).save(path)
+    save_file(state, path, metadata={HEADER_KEY: good.model.metadata.model_dump_json()})
 
 
 # Of a data set with atoms of the first element alone.

@@ -10,7 +10,7 @@ from e3nn import o3
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.kernels.library import ffi, load_library, pointer
+from lammps_trajcast.kernels.library import ffi, load_library
 
 
 class PathTable:
@@ -170,6 +170,12 @@ def _check_own(features: Tensor, first_edge: Tensor, own: Tensor | None) -> Tens
             f"{features.dtype} {wanted}"
         )
     return own.contiguous()
+
+
+def pointer(tensor: Tensor) -> Any:
+    """Return the C pointer to a tensor's values; the tensor must outlive its use."""
+    kind = {torch.float32: "float *", torch.float64: "double *", torch.int64: "int64_t *"}
+    return ffi.cast(kind[tensor.dtype], tensor.data_ptr())
 
 
 def _pointer_or_null(tensor: Tensor | None) -> Any:

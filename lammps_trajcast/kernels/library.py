@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import cffi
-import torch
-from torch import Tensor
+
+import lammps_trajcast
 
 LIBRARY_NAME = "libtrajcast_kernels.so"
 # Environment variable with the path of another build, such as that of `make sanitize`.
@@ -22,13 +21,12 @@ ffi = cffi.FFI()
 
 
 def _installed(name: str) -> Path:
-    beside = Path(__file__).with_name(name)
-    if beside.is_file():
-        return beside
-    # In an editable install the Python files stay in the source tree, what was built does not.
-    for entry in metadata.files("lammps-trajcast") or []:
-        if entry.name == name:
-            return Path(str(entry.locate()))
+    # In an editable install the package has two directories, and what was built is not beside the
+    # sources.
+    for directory in lammps_trajcast.__path__:
+        path = Path(directory, "kernels", name)
+        if path.is_file():
+            return path
     raise ImportError(
         f"lammps-trajcast: {name} is missing, so the package was not built: run 'pip install .'"
     )
@@ -36,14 +34,11 @@ def _installed(name: str) -> Path:
 
 @functools.cache
 def load_library() -> Any:
-    """Return the cffi library handle of the kernels; raise ImportError if they are not built."""
+    """Return the cffi library handle of the kernels; raise ImportError if they are not built.
+
+    A process that uses torch, too, has to import it first: then both run on its OpenMP library.
+    """
     for name in _HEADERS:
         header = _installed(name).read_text()
         ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
     return ffi.dlopen(os.environ.get(LIBRARY_VARIABLE) or str(_installed(LIBRARY_NAME)))
-
-
-def pointer(tensor: Tensor) -> Any:
-    """Return the C pointer to a tensor's values; the tensor must outlive its use."""
-    kind = {torch.float32: "float *", torch.float64: "double *", torch.int64: "int64_t *"}
-    return ffi.cast(kind[tensor.dtype], tensor.data_ptr())

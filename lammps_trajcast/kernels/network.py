@@ -1,25 +1,22 @@
-"""The network for prediction: `fix_src/kernels/network.h` behind TorchScript-compiled modules."""
+"""The network for prediction: `fix_src/kernels/network.h`, made of weights, NumPy in and out."""
 
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from e3nn import o3
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import DTypeLike, NDArray
 
-from lammps_trajcast.kernels.library import ffi, load_library, pointer
+from lammps_trajcast.kernels.library import ffi, load_library
 from lammps_trajcast.kernels.tables import (
     FEWEST,
     ORDER,
     TOLERANCE,
+    Function,
     HermiteTable,
-    fastest,
+    SpeedEmbedding,
     message_function,
     message_range,
     scalar_function,
@@ -27,42 +24,49 @@ from lammps_trajcast.kernels.tables import (
     velocity_function,
 )
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.interaction import ACTIVATIONS, DepthwiseTensorProduct, Interaction
-from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.irreps import (
+    Irrep,
+    Irreps,
+    LayerIrreps,
+    Path,
+    layers,
+    spherical_harmonics,
+)
+from lammps_trajcast.model.normalization import GAINS
 
 MAX_ORDER = 3
 """Largest rotation order that the kernels were compiled for."""
 
 _ACTIVATION_NUMBERS = {"silu": 0, "tanh": 1, "relu": 2, "sigmoid": 3}
-_EVEN, _READ_OUT = o3.Irrep(0, 1), o3.Irrep(1, -1)
+_EVEN, _READ_OUT = Irrep(0, 1), Irrep(1, -1)
 _INSTRUCTIONS = {"best": 0, "portable": 1, "avx2": 2}
 
 
 class NetworkKernels:
     """A network compiled for prediction on the CPU.
 
+    Rows of features are of ``dtype``; ``widths`` says how long they are. Arrays that are not
+    contiguous are copied first, but for ``out`` of :meth:`layer`, which is written to.
+
     Attributes:
-        number: what the operations of ``torch.ops.lammps_trajcast`` know it by.
-        dtype: its precision.
+        dtype: its precision, float32 or float64.
         widths: (num_layers + 1,) values of an atom's features before each layer and after the last.
     """
 
-    # Tables are made of derivatives, which inference mode has none of.
-    @torch.inference_mode(False)
     def __init__(
         self,
-        network: TrajCast,
         arch: Architecture,
-        dtype: torch.dtype,
+        weights: Mapping[str, NDArray[Any]],
+        precision: str,
         tolerance: float | None = None,
         instructions: str = "best",
     ) -> None:
-        """Take the weights of a network; later changes of it do not show.
+        """Take the weights of a network; later changes of them do not show.
 
         Args:
-            network: in double precision, whatever ``dtype``.
-            arch: its hyperparameters.
-            dtype: float32 or float64.
+            arch: the hyperparameters.
+            weights: by name, as in a model file, see :func:`weight_shapes`; in either precision.
+            precision: of the kernels, "single" or "double".
             tolerance: largest error of the tabulated path weights, relative to the largest weight.
             instructions: "best" that the processor has, "avx2" at most, or "portable".
 
@@ -74,71 +78,210 @@ class NetworkKernels:
         if arch.max_rotation_order > MAX_ORDER:
             raise ValueError(f"rotation orders end at {MAX_ORDER}")
         library = load_library()
-        builder = _Builder(network, arch, dtype, tolerance or TOLERANCE[dtype])
+        builder = _Builder(arch, weights, ORDER[precision], tolerance or TOLERANCE[precision])
         handle = library.trajcast_network_create(
             builder.ends,
             builder.layers,
             arch.num_mp_layers,
-            dtype == torch.float64,
+            precision == "double",
             _INSTRUCTIONS[instructions],
         )
         if handle == ffi.NULL:
             raise MemoryError("no memory for the tables of the network")
+        self._library = library
         self.handle = ffi.gc(handle, library.trajcast_network_free)
-        self.dtype = dtype
+        self.dtype = np.dtype(np.float64 if precision == "double" else np.float32)
         self.widths = [
             int(library.trajcast_network_width(handle, k)) for k in range(arch.num_mp_layers + 1)
         ]
         self.edge_rows = int(library.trajcast_network_edge_rows(handle))
         self.instructions: str = ffi.string(library.trajcast_network_instructions(handle)).decode()
         self.bytes = int(library.trajcast_network_bytes(handle))
-        self.number = _register(self)
+
+    def edges(self, edge_vectors: NDArray[np.float64], num_threads: int = 1) -> NDArray[Any]:
+        """Return edge data for :meth:`layer` from edge vectors (E, 3) in Angstrom.
+
+        Raises:
+            ValueError: the array does not have the type or the shape; so do the other methods.
+        """
+        edge_vectors = _check("edge_vectors", edge_vectors, np.float64, None, 3)
+        # Kernels read whole tiles of 16 edges.
+        stride = len(edge_vectors) + 16
+        edges = np.empty((self.edge_rows, stride), self.dtype)
+        self._library.trajcast_network_edges(
+            self.handle,
+            len(edge_vectors),
+            ffi.from_buffer("double[]", edge_vectors),
+            stride,
+            ffi.from_buffer(edges),
+            num_threads,
+        )
+        return edges
+
+    def first(
+        self, species: NDArray[np.int64], velocities: NDArray[Any], num_threads: int = 1
+    ) -> NDArray[Any]:
+        """Return the first features (N, widths[0]) of species (N,) and velocities (N, 3)."""
+        species = _check("species", species, np.int64, None)
+        velocities = _check("velocities", velocities, self.dtype, len(species), 3)
+        features = np.empty((len(species), self.widths[0]), self.dtype)
+        self._library.trajcast_network_first(
+            self.handle,
+            len(species),
+            ffi.from_buffer("int64_t[]", species),
+            ffi.from_buffer(velocities),
+            ffi.from_buffer(features),
+            num_threads,
+        )
+        return features
+
+    def layer(
+        self,
+        k: int,
+        features: NDArray[Any],
+        edges: NDArray[Any],
+        first_edge: NDArray[np.int64],
+        senders: NDArray[np.int64],
+        species: NDArray[np.int64],
+        velocities: NDArray[Any],
+        receivers: NDArray[np.int64] | None,
+        out: NDArray[Any],
+        num_threads: int = 1,
+    ) -> None:
+        """Write the features after layer k into the receivers' rows of ``out``.
+
+        Args:
+            k: number of the layer.
+            features: (N, widths[k]), atoms that receive first.
+            edges: of all E edges, which are sorted by receiver.
+            first_edge: (R + 1,) edges of atom i are first_edge[i] to first_edge[i + 1] - 1.
+            senders: (E,) smaller than N.
+            species, velocities: of at least the R atoms.
+            receivers: (any,) smaller than R; None: all R.
+            out: (at least R, widths[k + 1]) contiguous.
+            num_threads: for this call.
+
+        Raises:
+            ValueError: an array does not have the type or the shape.
+            MemoryError: there is no room for a block of atoms.
+        """
+        own = len(first_edge) - 1
+        features = _check("features", features, self.dtype, None, self.widths[k])
+        edges = _check("edges", edges, self.dtype, self.edge_rows, len(senders) + 16)
+        first_edge = _check("first_edge", first_edge, np.int64, None)
+        senders = _check("senders", senders, np.int64, None)
+        species = _check("species", species, np.int64, None)
+        velocities = _check("velocities", velocities, self.dtype, len(species), 3)
+        _check("out", out, self.dtype, None, self.widths[k + 1])
+        if not out.flags.c_contiguous:
+            raise ValueError("network kernels: out is not contiguous")
+        if min(len(species), len(features), len(out)) < own:
+            raise ValueError(f"network kernels: fewer rows than the {own} receivers")
+        count, chosen = own, ffi.NULL
+        if receivers is not None:
+            receivers = _check("receivers", receivers, np.int64, None)
+            count, chosen = len(receivers), ffi.from_buffer("int64_t[]", receivers)
+        step = ffi.new(
+            "trajcast_step *",
+            {
+                "num_receivers": count,
+                "receivers": chosen,
+                "first_edge": ffi.from_buffer("int64_t[]", first_edge),
+                "senders": ffi.from_buffer("int64_t[]", senders),
+                "species": ffi.from_buffer("int64_t[]", species),
+                "velocities": ffi.from_buffer(velocities),
+                "edges": ffi.from_buffer(edges),
+                "stride": edges.shape[1],
+                "features": ffi.from_buffer(features),
+                "out": ffi.from_buffer(out),
+            },
+        )
+        if self._library.trajcast_network_layer(self.handle, k, step, num_threads):
+            raise MemoryError("network kernels: no memory for a block of atoms")
+
+    def read_out(self, features: NDArray[Any], count: int, num_threads: int = 1) -> NDArray[Any]:
+        """Return raw targets (count, 6) of the first atoms from their last features."""
+        features = _check("features", features, self.dtype, None, self.widths[-1])
+        if len(features) < count:
+            raise ValueError(f"network kernels: fewer rows than the {count} atoms")
+        targets = np.empty((count, 6), self.dtype)
+        self._library.trajcast_network_read_out(
+            self.handle,
+            count,
+            ffi.from_buffer(features),
+            ffi.from_buffer(targets),
+            num_threads,
+        )
+        return targets
 
 
-# The dispatcher passes tensors and numbers only, so an operation names its network by number.
-_networks: weakref.WeakValueDictionary[int, NetworkKernels] = weakref.WeakValueDictionary()
-_last_number = 0
-
-
-def _register(network: NetworkKernels) -> int:
-    global _last_number
-    _last_number += 1
-    _networks[_last_number] = network
-    return _last_number
+def _check(name: str, array: NDArray[Any], dtype: DTypeLike, *shape: int | None) -> NDArray[Any]:
+    """Return the array, contiguous; raise ValueError if it is not what a kernel will read."""
+    fits = array.ndim == len(shape) and all(
+        wanted is None or size == wanted for size, wanted in zip(array.shape, shape, strict=True)
+    )
+    if not fits or array.dtype != dtype:
+        raise ValueError(
+            f"network kernels: {name} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} "
+            f"{shape}"
+        )
+    return np.ascontiguousarray(array)
 
 
 class _Builder:
     """The structures of `network.h` for a network; keeps alive what they point to."""
 
     def __init__(
-        self, network: TrajCast, arch: Architecture, dtype: torch.dtype, tolerance: float
+        self,
+        arch: Architecture,
+        weights: Mapping[str, NDArray[Any]],
+        order: int,
+        tolerance: float,
     ) -> None:
         self._kept: list[Any] = []
         self._arch = arch
-        self._network = network
-        self._order = ORDER[dtype]
+        self._weights = weights
+        self._order = order
         self._tolerance = tolerance
         self._species = range(arch.num_chem_elements)
+        self._speed = SpeedEmbedding.of(arch, weights)
 
-        plains: list[Interaction] = list(network.interactions)  # type: ignore[arg-type]
+        irreps = layers(arch)
         # The read-out reads one irrep, so most of the last layer's work would be thrown away.
-        wanted = [[ir for _, ir in plain.irreps_out] for plain in plains]
+        wanted = [[ir for _, ir in layer.outputs] for layer in irreps]
         wanted[-1] = [_READ_OUT]
-        messages = self._message_tables(plains)
-        layers = [self._layer(*each) for each in zip(plains, messages, wanted, strict=True)]
-        self.layers = self._array("trajcast_layer[]", layers)
+        messages = self._message_tables()
+        made = [
+            self._layer(k, *each)
+            for k, each in enumerate(zip(irreps, messages, wanted, strict=True))
+        ]
+        self.layers = self._array("trajcast_layer[]", made)
         self.ends = self._struct("trajcast_ends *", self._ends())
+
+    def _weight(self, name: str) -> NDArray[np.float64]:
+        return self._weights[f"{name}.weight"].astype(np.float64)
+
+    def _perceptron(self, name: str, num_hidden: int) -> list[NDArray[np.float64]]:
+        return [self._weight(f"{name}.layer{n}") for n in range(num_hidden + 1)]
 
     # ---- tables ----
 
-    def _message_tables(self, plains: Sequence[Interaction]) -> list[HermiteTable]:
+    def _message_tables(self) -> list[HermiteTable]:
         """Tables with the same nodes, so that an edge finds its place once for all layers."""
+        arch = self._arch
+        roots = self._weights["edge_embedding.radial_basis.bessel_roots"]
+        num_hidden = len(arch.edge_mlp_kwargs.n_neurons)
         functions = [
-            message_function(self._network.edge_embedding.radial_basis, layer.edge_mlp)
-            for layer in plains
+            message_function(
+                roots,
+                arch.edge_cutoff,
+                arch.num_edge_poly_cutoff,
+                self._perceptron(f"interactions.{k}.edge_mlp", num_hidden),
+            )
+            for k in range(arch.num_mp_layers)
         ]
 
-        first, cutoff = message_range(self._arch.edge_cutoff)
+        first, cutoff = message_range(arch.edge_cutoff)
         tables: list[HermiteTable] = []
         intervals = FEWEST
         while len(tables) < len(functions):
@@ -150,6 +293,10 @@ class _Builder:
                 tables.append(table)
             intervals = table.num_nodes - 1
         return tables
+
+    def _speed_table(self, functions: list[Function]) -> HermiteTable:
+        """A table of functions of the speed, one for each species."""
+        return tabulate(functions, 0.0, self._speed.fastest, self._order, self._tolerance)
 
     def _table(
         self, table: HermiteTable, permutation: NDArray[np.int64], factor: NDArray[np.float64]
@@ -171,48 +318,45 @@ class _Builder:
     # ---- layers ----
 
     def _layer(
-        self, plain: Interaction, messages: HermiteTable, wanted: list[o3.Irrep]
+        self, k: int, irreps: LayerIrreps, messages: HermiteTable, wanted: list[Irrep]
     ) -> dict[str, Any]:
         """One layer, as far as the irreps that are wanted of its result need it."""
-        gates = [ir for _, ir in plain.irreps_out if ir.l > 0]
+        arch, prefix = self._arch, f"interactions.{k}"
+        gates = [ir for _, ir in irreps.outputs if ir.l > 0]
         updated = [_EVEN, *(ir for ir in wanted if ir != _EVEN)]
-        contracted = _inputs(plain.dtp_vel, updated)
+        contracted = _sources(irreps, updated)
         # Columns of the update for the even scalars: themselves, then a gate for each l > 0.
         columns = [0] if _EVEN in wanted else []
-        columns += [1 + k for k, ir in enumerate(gates) if ir in wanted]
+        columns += [1 + n for n, ir in enumerate(gates) if ir in wanted]
         update_rows = {_EVEN: 0}
         rows_update = len(columns)
         for ir in updated[1:]:
             update_rows[ir] = rows_update
             rows_update += ir.dim
 
-        embedding = self._network.embedding
-        speeds = tabulate(
-            [velocity_function(embedding, plain.vel_mlp, s) for s in self._species],
-            0.0,
-            fastest(embedding),
-            self._order,
-            self._tolerance,
+        perceptron = self._perceptron(f"{prefix}.vel_mlp", len(arch.vel_mlp_kwargs.n_neurons))
+        speeds = self._speed_table(
+            [velocity_function(self._speed, s, perceptron) for s in self._species]
         )
-        inputs = [ir for _, ir in plain.dtp_edge.tp.irreps_in1]
+        inputs = [ir for _, ir in irreps.inputs]
         message = self._product_layer(
-            plain.dtp_edge,
-            plain.linear_contraction,
+            _Product(irreps.inputs, irreps.message_paths, irreps.messages, irreps.contracted),
+            self._weight(f"{prefix}.linear_contraction"),
             _first_rows(inputs),
             _first_rows(contracted),
             messages,
-            scale=1.0 / plain.avg_num_neighbors,
+            scale=1.0 / arch.avg_num_neighbors,
         )
         velocity = self._product_layer(
-            plain.dtp_vel,
-            plain.linear_updates,
+            _Product(irreps.contracted, irreps.velocity_paths, irreps.conditioned, irreps.updates),
+            self._weight(f"{prefix}.linear_updates"),
             _first_rows(contracted),
             update_rows,
             speeds,
             even_columns=columns,
         )
         gate_rows = {ir: columns.index(1 + gates.index(ir)) for ir in wanted if ir.l > 0}
-        gated = self._gated(plain, wanted, update_rows, gate_rows)
+        gated = self._gated(prefix, irreps, wanted, update_rows, gate_rows)
         return {
             "rows_in": _num_rows(inputs),
             "rows_contracted": _num_rows(contracted),
@@ -222,24 +366,22 @@ class _Builder:
             "velocity": velocity,
             "num_gated": len(gated),
             "gated": self._array("trajcast_gated[]", gated),
-            "own": self._own(plain),
+            "own": self._own(prefix, inputs),
         }
 
-    def _own(self, plain: Interaction) -> Any:
+    def _own(self, prefix: str, inputs: list[Irrep]) -> Any:
         """Weights (rows_in, channels) of the receiver's share of the messages."""
-        if plain.own_share is None:
+        if self._arch.message_features != "both":
             return ffi.NULL
-        irreps = plain.dtp_edge.tp.irreps_in1
-        weight = plain.own_share.weight.detach().double().view(len(irreps), -1)
-        dims = torch.tensor([ir.dim for _, ir in irreps])
-        return self._doubles(weight.repeat_interleave(dims, dim=0).numpy())
+        weight = self._weight(f"{prefix}.own_share").reshape(len(inputs), -1)
+        return self._doubles(weight.repeat([ir.dim for ir in inputs], axis=0))
 
     def _product_layer(
         self,
-        product: DepthwiseTensorProduct,
-        linear: o3.Linear,
-        input_rows: dict[o3.Irrep, int],
-        output_rows: dict[o3.Irrep, int],
+        product: _Product,
+        linear: NDArray[np.float64],
+        input_rows: dict[Irrep, int],
+        output_rows: dict[Irrep, int],
         table: HermiteTable,
         scale: float = 1.0,
         even_columns: list[int] | None = None,
@@ -247,24 +389,29 @@ class _Builder:
         """A product from the irreps of ``input_rows`` to those of ``output_rows``, and its map.
 
         Args:
+            product: what it makes of all inputs.
+            linear: weights of the map, a matrix for each irrep one after the other.
+            input_rows: first row of each input that is there.
+            output_rows: first row of each output that is wanted.
+            table: of the weights of all paths.
+            scale: for the result.
             even_columns: which sets of channels of the map's even scalars to keep.
         """
-        tp = product.tp
         channels = self._arch.num_hidden_channels
-        irreps_out: list[o3.Irrep] = [ir for _, ir in tp.irreps_out]
-        kinds: list[o3.Irrep] = list(dict.fromkeys(irreps_out))  # sorted, as the linear map's
-        multiplicity = {ir: mul for mul, ir in linear.irreps_out}
+        irreps_out = [ir for _, ir in product.results]
+        kinds = list(dict.fromkeys(irreps_out))  # sorted, as the linear map's
+        multiplicity = {ir: mul for mul, ir in product.mapped}
 
         groups, weights, at = [], [], 0
-        used: list[o3.Irrep] = []
+        used: list[Irrep] = []
         for ir in kinds:
             count, columns = irreps_out.count(ir), multiplicity.get(ir, 0) // channels
             size = count * channels * columns * channels
-            block = linear.weight.detach().double()[at : at + size]
+            block = linear[at : at + size]
             at += size
             if ir not in output_rows:
                 continue
-            block = block.view(count * channels, columns, channels)
+            block = block.reshape(count * channels, columns, channels)
             if ir == _EVEN and even_columns is not None:
                 block = block[:, even_columns]
             used.append(ir)
@@ -273,15 +420,16 @@ class _Builder:
                 {
                     "l": ir.l,
                     "num_paths": count,
-                    "columns": block.size(1),
+                    "columns": block.shape[1],
                     "output": output_rows[ir],
                 }
             )
 
+        directions = spherical_harmonics(self._arch.max_rotation_order)
         products = []
-        for number, path in enumerate(tp.instructions):
-            ir_in, ir_edge = tp.irreps_in1[path.i_in1].ir, tp.irreps_in2[path.i_in2].ir
-            ir_out = irreps_out[path.i_out]
+        for number, path in enumerate(product.paths):
+            ir_in, ir_edge = product.inputs[path.node].ir, directions[path.direction].ir
+            ir_out = irreps_out[path.out]
             if ir_out not in used:
                 continue
             # Paths of equal orders side by side: the kernels work on both parities together.
@@ -292,47 +440,45 @@ class _Builder:
                 "l_out": ir_out.l,
                 "input": input_rows[ir_in],
                 "group": used.index(ir_out),
-                "path": irreps_out[: path.i_out].count(ir_out),
+                "path": irreps_out[: path.out].count(ir_out),
             }
-            products.append((key, place, path.path_weight))
+            # e3nn's "component" normalization of a path that is alone with its result.
+            products.append((key, place, math.sqrt(ir_out.dim)))
         products.sort(key=lambda entry: entry[0])
         permutation = np.array([key[3] for key, _, _ in products])
-        # The normalisation of a path goes into the table of its weights.
+        # The normalization of a path goes into the table of its weights.
         factor = np.array([weight for _, _, weight in products])
         return {
             "num_products": len(products),
             "num_groups": len(groups),
             "products": self._array("trajcast_product[]", [place for _, place, _ in products]),
             "groups": self._array("trajcast_group[]", groups),
-            "weights": self._doubles(torch.cat(weights).numpy()),
+            "weights": self._doubles(np.concatenate(weights)),
             "table": self._table(table, permutation, factor),
         }
 
     def _gated(
         self,
-        plain: Interaction,
-        wanted: list[o3.Irrep],
-        update_rows: dict[o3.Irrep, int],
-        gate_rows: dict[o3.Irrep, int],
+        prefix: str,
+        irreps: LayerIrreps,
+        wanted: list[Irrep],
+        update_rows: dict[Irrep, int],
+        gate_rows: dict[Irrep, int],
     ) -> list[dict[str, Any]]:
         channels, species = self._arch.num_hidden_channels, len(self._species)
         names = self._arch.nl_gate_kwargs
-        parities = (ir.p for _, ir in plain.gate.irreps_scalars)
-        scalar_acts = dict(zip(parities, plain.gate.act_scalars.acts, strict=True))
-        product = plain.tp_resnet
-        residual_irreps = [ir for _, ir in product.irreps_in1 if ir in plain.irreps_out]
+        inputs, outputs = ([ir for _, ir in each] for each in (irreps.inputs, irreps.outputs))
+        residual_irreps = [ir for ir in inputs if ir in outputs]
         size = channels * species * channels
-        residual = product.weight.detach().double() / math.sqrt(channels * species)
+        residual = self._weight(f"{prefix}.tp_resnet") / math.sqrt(channels * species)
 
-        input_rows = _first_rows([ir for _, ir in product.irreps_in1])
-        output_rows = _first_rows(wanted)
+        input_rows, output_rows = _first_rows(inputs), _first_rows(wanted)
         gated = []
         for ir in wanted:
             if ir.l > 0:
-                name, act = names.activation_gates.e, plain.gate.act_gates.acts[0]
+                name = names.activation_gates.e
             else:
-                scalars = names.activation_scalars
-                name, act = (scalars.e if ir.p == 1 else scalars.o), scalar_acts[ir.p]
+                name = names.activation_scalars.e if ir.p == 1 else names.activation_scalars.o
             entry = {
                 "l": ir.l,
                 "output": output_rows[ir],
@@ -340,46 +486,41 @@ class _Builder:
                 "gate": gate_rows.get(ir, -1),
                 "residual": -1,
                 "activation": _ACTIVATION_NUMBERS[name],
-                "scale": _gain(act, name),
+                "scale": GAINS[name],
                 "residual_weights": ffi.NULL,
             }
             if ir in residual_irreps:
                 at = residual_irreps.index(ir) * size
-                weights = residual[at : at + size].view(channels, species, channels)
+                weights = residual[at : at + size].reshape(channels, species, channels)
                 entry["residual"] = input_rows[ir]
-                entry["residual_weights"] = self._doubles(weights.transpose(0, 1).numpy())
+                entry["residual_weights"] = self._doubles(weights.swapaxes(0, 1))
             gated.append(entry)
         return gated
 
     # ---- first features and read-out ----
 
     def _ends(self) -> dict[str, Any]:
-        embedding, read_out = self._network.embedding, self._network.read_out
-        channels, lmax = self._arch.num_hidden_channels, self._arch.max_rotation_order
-        scalars = tabulate(
-            [scalar_function(embedding, s) for s in self._species],
-            0.0,
-            fastest(embedding),
-            self._order,
-            self._tolerance,
+        arch = self._arch
+        channels, lmax = arch.num_hidden_channels, arch.max_rotation_order
+        # One input for each species, Gaussian and order above 0.
+        linear = self._weight("embedding.linear").reshape(-1, channels)
+        scalars = self._speed_table(
+            [scalar_function(self._speed, s, linear[:-lmax]) for s in self._species]
         )
-        # The linear map of the direction: one input for each order, after those of the scalars.
-        count = embedding.linear.irreps_in[0].mul * channels
-        directions = embedding.linear.weight.detach().double()[count:].view(lmax, channels)
-        hidden = read_out.compression.irreps_out.num_irreps
-        compression = read_out.compression.weight.detach().double().view(channels, hidden)
-        last = read_out.read_out.weight.detach().double().view(hidden, 2)
+        hidden = channels // 4
+        compression = self._weight("read_out.compression").reshape(channels, hidden)
+        last = self._weight("read_out.read_out").reshape(hidden, 2)
         combined = compression @ last / math.sqrt(channels * hidden)
         return {
             "lmax": lmax,
             "channels": channels,
             "num_species": len(self._species),
             "scalars": self._table(scalars, np.arange(1), np.ones(1)),
-            "speed_limit": self._arch.speed_limit or 0.0,
-            "velocity_scale": self._arch.velocity_scale or 0.0,
-            "directions": self._doubles(directions.numpy()),
+            "speed_limit": arch.speed_limit or 0.0,
+            "velocity_scale": arch.velocity_scale or 0.0,
+            "directions": self._doubles(linear[-lmax:]),
             "vectors": 0,
-            "read_out": self._doubles(combined.numpy()),
+            "read_out": self._doubles(combined),
         }
 
     # ---- memory ----
@@ -400,243 +541,26 @@ class _Builder:
         return struct
 
 
-def _num_rows(irreps: list[o3.Irrep]) -> int:
+class _Product(NamedTuple):
+    """A depthwise tensor product with spherical harmonics, and what a linear map makes of it."""
+
+    inputs: Irreps
+    paths: list[Path]
+    results: Irreps  # a block for each path
+    mapped: Irreps
+
+
+def _num_rows(irreps: list[Irrep]) -> int:
     return sum(ir.dim for ir in irreps)
 
 
-def _first_rows(irreps: list[o3.Irrep]) -> dict[o3.Irrep, int]:
+def _first_rows(irreps: list[Irrep]) -> dict[Irrep, int]:
     return {ir: _num_rows(irreps[:k]) for k, ir in enumerate(irreps)}
 
 
-def _inputs(product: DepthwiseTensorProduct, wanted: list[o3.Irrep]) -> list[o3.Irrep]:
-    """The input irreps from which some path leads to an irrep that is wanted."""
-    tp = product.tp
+def _sources(irreps: LayerIrreps, wanted: list[Irrep]) -> list[Irrep]:
+    """The irreps from which some path of the velocity product leads to one that is wanted."""
     used = {
-        tp.irreps_in1[p.i_in1].ir for p in tp.instructions if tp.irreps_out[p.i_out].ir in wanted
+        path.node for path in irreps.velocity_paths if irreps.conditioned[path.out].ir in wanted
     }
-    return [ir for _, ir in tp.irreps_in1 if ir in used]
-
-
-def _gain(act: torch.nn.Module, name: str) -> float:
-    """The factor by which e3nn normalises an activation function."""
-    one = torch.ones(1, dtype=torch.float64)
-    return float(act(one) / ACTIVATIONS[name](one))
-
-
-# ---- operations ------------------------------------------------------------------------------
-
-_library = torch.library.Library("lammps_trajcast", "FRAGMENT")
-_library.define("network_edges(int network, Tensor edge_vectors) -> Tensor")
-_library.define("network_first(int network, Tensor species, Tensor velocities) -> Tensor")
-_library.define(
-    "network_layer(int network, int layer, Tensor features, Tensor edges, Tensor first_edge, "
-    "Tensor senders, Tensor species, Tensor velocities, Tensor? receivers, Tensor(a!) out) -> ()"
-)
-_library.define("network_read_out(int network, Tensor features, int count) -> Tensor")
-
-
-def _check(name: str, tensor: Tensor, dtype: torch.dtype, *shape: int | None) -> Tensor:
-    """Return the tensor, contiguous; raise ValueError if it is not what a kernel will read."""
-    fits = tensor.dim() == len(shape) and all(
-        wanted is None or size == wanted for size, wanted in zip(tensor.shape, shape, strict=True)
-    )
-    if not fits or tensor.dtype != dtype:
-        raise ValueError(
-            f"network kernels: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected {dtype} "
-            f"{shape}"
-        )
-    return tensor.contiguous()
-
-
-def _void(tensor: Tensor) -> Any:
-    return ffi.cast("void *", tensor.data_ptr())
-
-
-def _edges(network: int, edge_vectors: Tensor) -> Tensor:
-    net = _networks[network]
-    edge_vectors = _check("edge_vectors", edge_vectors, torch.float64, None, 3)
-    # Kernels read whole tiles of 16 edges.
-    stride = edge_vectors.size(0) + 16
-    edges = torch.empty((net.edge_rows, stride), dtype=net.dtype)
-    load_library().trajcast_network_edges(
-        net.handle,
-        edge_vectors.size(0),
-        pointer(edge_vectors),
-        stride,
-        _void(edges),
-        torch.get_num_threads(),
-    )
-    return edges
-
-
-def _first(network: int, species: Tensor, velocities: Tensor) -> Tensor:
-    net = _networks[network]
-    species = _check("species", species, torch.int64, None)
-    velocities = _check("velocities", velocities, net.dtype, species.size(0), 3)
-    features = torch.empty((species.size(0), net.widths[0]), dtype=net.dtype)
-    load_library().trajcast_network_first(
-        net.handle,
-        species.size(0),
-        pointer(species),
-        _void(velocities),
-        _void(features),
-        torch.get_num_threads(),
-    )
-    return features
-
-
-def _layer(
-    network: int,
-    layer: int,
-    features: Tensor,
-    edges: Tensor,
-    first_edge: Tensor,
-    senders: Tensor,
-    species: Tensor,
-    velocities: Tensor,
-    receivers: Tensor | None,
-    out: Tensor,
-) -> None:
-    net = _networks[network]
-    own = first_edge.size(0) - 1
-    features = _check("features", features, net.dtype, None, net.widths[layer])
-    edges = _check("edges", edges, net.dtype, net.edge_rows, senders.size(0) + 16)
-    first_edge = _check("first_edge", first_edge, torch.int64, None)
-    senders = _check("senders", senders, torch.int64, None)
-    species = _check("species", species, torch.int64, None)
-    velocities = _check("velocities", velocities, net.dtype, species.size(0), 3)
-    _check("out", out, net.dtype, None, net.widths[layer + 1])
-    if not out.is_contiguous():
-        raise ValueError("network kernels: out is not contiguous")
-    if min(species.size(0), features.size(0), out.size(0)) < own:
-        raise ValueError(f"network kernels: fewer rows than the {own} receivers")
-    count, chosen = own, ffi.NULL
-    if receivers is not None:
-        receivers = _check("receivers", receivers, torch.int64, None)
-        count, chosen = receivers.size(0), pointer(receivers)
-    step = ffi.new(
-        "trajcast_step *",
-        {
-            "num_receivers": count,
-            "receivers": chosen,
-            "first_edge": pointer(first_edge),
-            "senders": pointer(senders),
-            "species": pointer(species),
-            "velocities": _void(velocities),
-            "edges": _void(edges),
-            "stride": edges.size(1),
-            "features": _void(features),
-            "out": _void(out),
-        },
-    )
-    failed = load_library().trajcast_network_layer(net.handle, layer, step, torch.get_num_threads())
-    if failed:
-        raise MemoryError("network kernels: no memory for a block of atoms")
-
-
-def _read_out(network: int, features: Tensor, count: int) -> Tensor:
-    net = _networks[network]
-    features = _check("features", features, net.dtype, None, net.widths[-1])
-    targets = torch.empty((count, 6), dtype=net.dtype)
-    load_library().trajcast_network_read_out(
-        net.handle, count, _void(features), _void(targets), torch.get_num_threads()
-    )
-    return targets
-
-
-for _name, _function in (
-    ("network_edges", _edges),
-    ("network_first", _first),
-    ("network_layer", _layer),
-    ("network_read_out", _read_out),
-):
-    _library.impl(_name, _function, "CPU")
-
-
-class PredictionNetwork(torch.nn.Module):
-    """A network for prediction: what TorchScript compiles around the kernels.
-
-    Nothing in it has gradients. Keep the :class:`NetworkKernels` alive as long as this module.
-    """
-
-    def __init__(self, kernels: NetworkKernels) -> None:
-        super().__init__()
-        # Without annotations, of which TorchScript warns here.
-        self.number = kernels.number
-        self.widths = kernels.widths
-
-    @torch.jit.export
-    def edges(self, edge_vectors: Tensor) -> Tensor:
-        """Return edge data for :meth:`layer` from edge vectors (E, 3) float64 in Angstrom."""
-        return torch.ops.lammps_trajcast.network_edges(self.number, edge_vectors)
-
-    @torch.jit.export
-    def first(self, species: Tensor, velocities: Tensor) -> Tensor:
-        """Return the first features (N, widths[0]) of species (N,) and velocities (N, 3)."""
-        return torch.ops.lammps_trajcast.network_first(self.number, species, velocities)
-
-    @torch.jit.export
-    def layer(
-        self,
-        k: int,
-        features: Tensor,
-        edges: Tensor,
-        first_edge: Tensor,
-        senders: Tensor,
-        species: Tensor,
-        velocities: Tensor,
-        receivers: Tensor | None,
-        out: Tensor,
-    ) -> None:
-        """Write the features after layer k into the receivers' rows of ``out``.
-
-        Args:
-            k: number of the layer.
-            features: (N, widths[k]) contiguous, atoms that receive first.
-            edges: of all E edges, which are sorted by receiver.
-            first_edge: (R + 1,) int64, edges of atom i are first_edge[i] to first_edge[i + 1] - 1.
-            senders: (E,) int64, smaller than N.
-            species, velocities: of at least the R atoms.
-            receivers: (any,) int64, smaller than R; None: all R.
-            out: (at least R, widths[k + 1]) contiguous.
-        """
-        torch.ops.lammps_trajcast.network_layer(
-            self.number,
-            k,
-            features,
-            edges,
-            first_edge,
-            senders,
-            species,
-            velocities,
-            receivers,
-            out,
-        )
-
-    @torch.jit.export
-    def read_out(self, features: Tensor, count: int) -> Tensor:
-        """Return raw targets (count, 6) of the first atoms from their last features."""
-        return torch.ops.lammps_trajcast.network_read_out(self.number, features, count)
-
-    def forward(
-        self,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        receivers: Tensor,
-        senders: Tensor,
-    ) -> Tensor:
-        """Return raw targets (N, 6), as :meth:`TrajCast.predict` does.
-
-        Edge vectors are in double precision and edges sorted by receiver.
-        """
-        count = species.size(0)
-        atoms = torch.arange(count + 1, dtype=torch.int64)
-        first_edge = torch.searchsorted(receivers, atoms)
-        edges = self.edges(edge_vectors)
-        features = self.first(species, velocities)
-        for k, width in enumerate(self.widths[1:]):
-            out = torch.empty((count, width), dtype=features.dtype)
-            self.layer(k, features, edges, first_edge, senders, species, velocities, None, out)
-            features = out
-        return self.read_out(features, count)
+    return [ir for k, (_, ir) in enumerate(irreps.contracted) if k in used]

@@ -1,28 +1,33 @@
 """Tables of the functions of one variable that give a network's path weights.
 
-The weights of a message depend on the distance alone, those of the velocity product on species and
-speed alone. For prediction they are interpolated between equidistant nodes by Hermite polynomials:
-cubic from value and first derivative, or quintic from the second derivative as well.
+The weights of a message depend on the distance alone, those of the velocity product on species
+and speed alone. For prediction they are interpolated between equidistant nodes by Hermite
+polynomials: cubic from value and first derivative, or quintic from the second derivative as well.
+
+The derivatives are exact. A function maps its variable to a jet: an array (order, K, H) of the
+values of H functions at K places and of their first ``order`` - 1 derivatives. Jets go through
+sums, products and activations by the rules of calculus.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from e3nn import nn
 from numpy.typing import NDArray
-from torch import Tensor
 
-from lammps_trajcast.model.embedding import BesselBasis, NodeEmbeddingLayer
+from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.normalization import GAINS, GAUSSIAN_NORM
 
-TOLERANCE = {torch.float32: 5e-7, torch.float64: 1e-11}
+Numbers = NDArray[np.float64]
+Jet = NDArray[np.float64]  # (order, K, H), or (order, K) of one function
+
+TOLERANCE = {"single": 5e-7, "double": 1e-11}
 """Largest error of a table of each precision, relative to its largest value."""
 
-ORDER = {torch.float32: 2, torch.float64: 3}
+ORDER = {"single": 2, "double": 3}
 """Value and so many less one derivatives at a node, as compiled into the kernels."""
 
 SHORTEST = 0.1
@@ -43,16 +48,16 @@ class Function:
     """A network's weights as functions of one variable: few functions, linearly combined.
 
     Attributes:
-        inner: maps abscissas (K,) to (K, H), in double precision and differentiably.
+        inner: maps abscissas (K,) and an order of at most 3 to jets (order, K, H).
         outer: (H, F).
     """
 
-    inner: Callable[[Tensor], Tensor]
-    outer: Tensor
+    inner: Callable[[Numbers, int], Jet]
+    outer: Numbers
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Numbers) -> Numbers:
         """Map abscissas (K,) to values (K, F)."""
-        return self.inner(x) @ self.outer
+        return np.asarray(self.inner(x, 1)[0] @ self.outer)
 
 
 @dataclass(frozen=True)
@@ -104,27 +109,6 @@ def hermite_basis(s: NDArray[np.float64], order: int) -> NDArray[np.float64]:
     return np.asarray(powers @ np.linalg.inv(conditions))
 
 
-def _derivatives(function: Callable[[Tensor], Tensor], x: Tensor, order: int) -> Tensor:
-    """Return value and derivatives (K, order, H) of a function at x (K,)."""
-    # torch.func.jvp would do, but it imports torch's compiler, which takes seconds.
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        found = [function(x)]
-        for _ in range(order - 1):
-            # Forward by going backward twice: the gradient is linear in what is put in.
-            into = torch.zeros_like(found[-1], requires_grad=True)
-            # Of sums, because torch imports sympy to check gradients that are handed to it.
-            (gradient,) = torch.autograd.grad(
-                (found[-1] * into).sum(), x, create_graph=True, materialize_grads=True
-            )
-            (derivative,) = torch.autograd.grad(
-                gradient.sum(), into, create_graph=True, materialize_grads=True
-            )
-            found.append(derivative)
-    return torch.stack(found, dim=1).detach()
-
-
-@torch.no_grad()
 def tabulate(
     functions: list[Function],
     first: float,
@@ -147,18 +131,19 @@ def tabulate(
         TableError: too many intervals would be needed.
     """
     number = fewest
-    outer = torch.stack([f.outer for f in functions])
+    outer = np.stack([f.outer for f in functions])
     while True:
-        nodes = torch.linspace(first, last, number + 1, dtype=torch.float64)
+        nodes = np.linspace(first, last, number + 1)
         spacing = (last - first) / number
-        scale = spacing ** torch.arange(order, dtype=torch.float64)
-        inner = torch.stack([_derivatives(f.inner, nodes, order) for f in functions])
+        scale = spacing ** np.arange(order, dtype=np.float64)
+        inner = np.stack([f.inner(nodes, order).swapaxes(0, 1) for f in functions])
         inner = inner * scale[:, None]
         # Interpolation is linear too, so it is the few inner functions that are judged.
-        error = _error(HermiteTable(first, spacing, inner.numpy()), functions)
+        error = _error(HermiteTable(first, spacing, inner), functions)
         if error <= tolerance:
-            values = inner @ outer.unsqueeze(1)
-            return HermiteTable(first, spacing, values.numpy())
+            sets, count = inner.shape[:2]
+            values = inner.reshape(sets, count * order, -1) @ outer
+            return HermiteTable(first, spacing, values.reshape(sets, count, order, -1))
         # The error falls with the 2 * order-th power of the spacing, once that is small enough.
         growth = min(1.1 * (error / tolerance) ** (0.5 / order), 8.0)
         number = math.ceil(number * growth)
@@ -176,54 +161,105 @@ def _error(inner: HermiteTable, functions: list[Function]) -> float:
     for fraction in (0.3, 0.5):
         x = np.asarray(starts + fraction * inner.spacing, dtype=np.float64)
         for function, found in zip(functions, inner.evaluate(x), strict=True):
-            exact = function.inner(torch.from_numpy(x))
-            wrong = (torch.from_numpy(found) - exact) @ function.outer
-            error = max(error, float(wrong.abs().max()))
-            largest = max(largest, float((exact @ function.outer).abs().max()))
+            exact = function.inner(x, 1)[0]
+            wrong = (found - exact) @ function.outer
+            error = max(error, float(np.abs(wrong).max()))
+            largest = max(largest, float(np.abs(exact @ function.outer).max()))
     return error / largest if largest > 0.0 else error
 
 
-def _perceptron(net: nn.FullyConnectedNet, embedding: Callable[[Tensor], Tensor]) -> Function:
-    """Return e3nn's perceptron of an embedding; derivatives pass through its hidden layers."""
-    *layers, last = net
-    one = torch.ones(1, dtype=torch.float64)
-    hidden: list[tuple[Tensor, float]] = []
-    for layer in layers:
-        gain = float(layer.act(one) / torch.nn.functional.silu(one)) * math.sqrt(layer.var_out)
-        weight = layer.weight.detach().double() / math.sqrt(layer.h_in * layer.var_in)
-        hidden.append((weight, gain))
-
-    def inner(x: Tensor) -> Tensor:
-        x = embedding(x)
-        for weight, gain in hidden:
-            x = x @ weight
-            x = x * torch.sigmoid(x) * gain
-        return x
-
-    outer = last.weight.detach().double() / math.sqrt(last.h_in * last.var_in / last.var_out)
-    return Function(inner, outer)
+# ---- jets ------------------------------------------------------------------------------------
 
 
-def message_function(basis: BesselBasis, net: nn.FullyConnectedNet) -> Function:
+def _product(a: Jet, b: Jet) -> Jet:
+    """Return the jet of a product, by Leibniz' rule."""
+    return np.stack(
+        [sum(math.comb(k, i) * a[i] * b[k - i] for i in range(k + 1)) for k in range(len(a))]
+    )
+
+
+def _powers(x: Numbers, exponent: float, order: int) -> list[Numbers]:
+    """Return x^exponent and its derivatives."""
+    factors = np.cumprod([1.0, *(exponent - np.arange(order - 1))])
+    return [factors[k] * x ** (exponent - k) for k in range(order)]
+
+
+def _silu(x: Jet) -> Jet:
+    """Return the jet of x sigmoid(x), of which the first two derivatives are known."""
+    small = np.exp(-np.abs(x[0]))
+    s = np.where(x[0] >= 0.0, 1.0, small) / (1.0 + small)
+    first = s * (1.0 + x[0] * (1.0 - s))
+    found = [x[0] * s]
+    if len(x) > 1:
+        found.append(first * x[1])
+    if len(x) > 2:
+        second = s * (1.0 - s) * (2.0 + x[0] * (1.0 - 2.0 * s))
+        found.append(second * x[1] ** 2 + first * x[2])
+    return np.stack(found)
+
+
+# ---- the functions of a network --------------------------------------------------------------
+
+
+def _perceptron(weights: Sequence[Numbers], embedding: Callable[[Numbers, int], Jet]) -> Function:
+    """Return a perceptron of an embedding, normalized as e3nn's ``FullyConnectedNet``.
+
+    Args:
+        weights: (inputs, outputs) of each layer; silu follows on all but the last.
+        embedding: maps abscissas (K,) and an order to jets.
+    """
+    *hidden, last = [np.asarray(w, dtype=np.float64) / math.sqrt(len(w)) for w in weights]
+
+    def inner(x: Numbers, order: int) -> Jet:
+        found = embedding(x, order)
+        for weight in hidden:
+            found = _silu(found @ weight) * GAINS["silu"]
+        return found
+
+    return Function(inner, last)
+
+
+def message_function(
+    roots: Numbers, cutoff: float, exponent: float, weights: Sequence[Numbers]
+) -> Function:
     """Return the path weights as a function of the distance in Angstrom.
 
     The envelope is not cut off: at the cutoff it and its derivatives are its own limits.
+
+    Args:
+        roots: (num_edge_rbf,) of the Bessel functions.
+        cutoff: Angstrom.
+        exponent: of the envelope's polynomial.
+        weights: of the perceptron, a matrix a layer.
     """
-    roots = basis.bessel_roots.detach().double()
-    cutoff, p = basis.cutoff, basis.exponent
+    roots, p = np.asarray(roots, dtype=np.float64), float(exponent)
+    terms = (
+        (p, -(p + 1.0) * (p + 2.0) / 2.0),
+        (p + 1.0, p * (p + 2.0)),
+        (p + 2.0, -p * (p + 1.0) / 2.0),
+    )
 
-    def embedding(r: Tensor) -> Tensor:
+    def embedding(r: Numbers, order: int) -> Jet:
+        per_length = cutoff ** -np.arange(order, dtype=np.float64)
         x = r / cutoff
-        envelope = (
-            1.0
-            - (p + 1.0) * (p + 2.0) / 2.0 * x**p
-            + p * (p + 2.0) * x ** (p + 1.0)
-            - p * (p + 1.0) / 2.0 * x ** (p + 2.0)
+        envelope = np.zeros((order, len(r)))
+        envelope[0] = 1.0
+        for power, factor in terms:
+            envelope += factor * np.stack(_powers(x, power, order))
+        envelope *= per_length[:, None] * (2.0 / cutoff)
+        # The derivatives of a sine are sines a quarter of a period on.
+        waves = np.stack(
+            [
+                (roots / cutoff) ** k
+                * (np.cos if k % 2 else np.sin)(x[:, None] * roots)
+                * (-1.0) ** (k // 2)
+                for k in range(order)
+            ]
         )
-        waves = torch.sin(x.unsqueeze(-1) * roots) / (r.unsqueeze(-1) + 1e-5)
-        return waves * (2.0 / cutoff) * envelope.unsqueeze(-1)
+        inverse = np.stack(_powers(r + 1e-5, -1.0, order))
+        return _product(waves, _product(inverse, envelope)[:, :, None])
 
-    return _perceptron(net, embedding)
+    return _perceptron(weights, embedding)
 
 
 def message_range(cutoff: float) -> tuple[float, float]:
@@ -231,49 +267,94 @@ def message_range(cutoff: float) -> tuple[float, float]:
     return min(SHORTEST, 0.5 * cutoff), cutoff
 
 
-def fastest(embedding: NodeEmbeddingLayer) -> float:
-    """Return the speed beyond which the embedding of the speed does not change any more.
+@dataclass(frozen=True)
+class SpeedEmbedding:
+    """The embedding of speed and species, from which path weights and first features are made.
 
-    With a speed limit tables are of the limited speed, which ends there.
+    Attributes:
+        size: number of Gaussians.
+        vel_max: between 0 and this they are, in the velocity unit of the model.
+        limit: speed limit of the architecture, or 0.0.
+        mixing: (size, species, size) weights.
     """
-    if embedding.speed_limit > 0.0:
-        return embedding.speed_limit
-    # e^-36 times a few: nothing in double precision.
-    return float(embedding.centres[-1]) + 6.0 * embedding.spacing
 
+    size: int
+    vel_max: float
+    limit: float
+    mixing: Numbers
 
-def _speed_embedding(embedding: NodeEmbeddingLayer, species: int) -> Callable[[Tensor], Tensor]:
-    """Return the embedding of speeds (K,), those that a limit has been applied to."""
-    centres = embedding.centres.double()
-    size = centres.numel()
-    weight = embedding.element_tp.weight.detach().double().view(size, embedding.num_species, size)
-    # e3nn's normalisation: one over the root of the number of terms summed.
-    mixing = weight[:, species] / math.sqrt(size * embedding.num_species)
+    @classmethod
+    def of(cls, arch: Architecture, weights: Mapping[str, Numbers]) -> SpeedEmbedding:
+        """Return that of a network."""
+        size = arch.num_vel_rbf
+        mixing = weights["embedding.element_tp.weight"].astype(np.float64)
+        mixing = mixing.reshape(size, arch.num_chem_elements, size)
+        return cls(size, arch.vel_max, arch.speed_limit or 0.0, mixing)
 
-    def run(speed: Tensor) -> Tensor:
-        offset = (speed.unsqueeze(-1) - centres) / embedding.spacing
-        return (torch.exp(-offset * offset) * embedding.speed_scale) @ mixing
+    @property
+    def spacing(self) -> float:
+        """Between the centers of the Gaussians; their width too."""
+        return self.vel_max / (self.size + 1)
 
-    return run
+    @property
+    def centers(self) -> Numbers:
+        """Of the Gaussians, (size,)."""
+        return np.linspace(0.0, self.vel_max, self.size + 2)[1:-1]
+
+    @property
+    def fastest(self) -> float:
+        """The speed beyond which the embedding does not change any more.
+
+        With a speed limit tables are of the limited speed, which ends there.
+        """
+        if self.limit > 0.0:
+            return self.limit
+        # e^-36 times a few: nothing in double precision.
+        return float(self.centers[-1]) + 6.0 * self.spacing
+
+    def of_species(self, species: int) -> Callable[[Numbers, int], Jet]:
+        """Return the embedding of speeds (K,), those that a limit has been applied to, as jets."""
+        num_species = self.mixing.shape[1]
+        # e3nn's normalization: one over the root of the number of terms summed.
+        mixing = self.mixing[:, species] / math.sqrt(self.size * num_species)
+        scale = math.sqrt(self.size) / GAUSSIAN_NORM
+
+        def run(speed: Numbers, order: int) -> Jet:
+            offset = (speed[:, None] - self.centers) / self.spacing
+            # The derivatives of a Gaussian are Hermite polynomials times itself.
+            polynomials = [np.ones_like(offset), -2.0 * offset, 4.0 * offset**2 - 2.0][:order]
+            gaussian = np.exp(-offset * offset) * scale
+            values = [p * gaussian / self.spacing**k for k, p in enumerate(polynomials)]
+            return np.stack(values) @ mixing
+
+        return run
 
 
 def velocity_function(
-    embedding: NodeEmbeddingLayer, net: nn.FullyConnectedNet, species: int
+    embedding: SpeedEmbedding, species: int, weights: Sequence[Numbers]
 ) -> Function:
-    """Return the path weights of the velocity product as a function of the speed."""
-    return _perceptron(net, _speed_embedding(embedding, species))
+    """Return the path weights of the velocity product as a function of the speed.
+
+    ``weights`` are those of the perceptron, a matrix a layer.
+    """
+    return _perceptron(weights, embedding.of_species(species))
 
 
-def scalar_function(embedding: NodeEmbeddingLayer, species: int) -> Function:
-    """Return the first scalar features (K, channels) as a function of the speed."""
-    speed = _speed_embedding(embedding, species)
-    channels = embedding.irreps_out[0].mul
-    inputs = embedding.linear.irreps_in[0].mul
-    weight = embedding.linear.weight.detach().double()[: inputs * channels]
-    weight = weight.view(inputs, channels) / math.sqrt(inputs)
-    own, rest = weight[species : species + 1], weight[embedding.num_species :]
+def scalar_function(embedding: SpeedEmbedding, species: int, linear: Numbers) -> Function:
+    """Return the first scalar features (K, channels) as a function of the speed.
 
-    def inner(x: Tensor) -> Tensor:
-        return torch.cat([torch.ones_like(x).unsqueeze(-1), speed(x)], dim=1)
+    Args:
+        embedding: of the speed.
+        species: index of the element.
+        linear: (species + size, channels) weights on the one-hot species and the embedded speed.
+    """
+    speed = embedding.of_species(species)
+    num_species = embedding.mixing.shape[1]
+    weight = np.asarray(linear, dtype=np.float64) / math.sqrt(len(linear))
 
-    return Function(inner, torch.cat([own, rest]))
+    def inner(x: Numbers, order: int) -> Jet:
+        constant = np.zeros((order, len(x), 1))
+        constant[0] = 1.0
+        return np.concatenate([constant, speed(x, order)], axis=2)
+
+    return Function(inner, np.concatenate([weight[species : species + 1], weight[num_species:]]))

@@ -131,6 +131,11 @@ def convert_checkpoint(
                 f"{weights}: weight {key} has shape {tuple(state[key].shape)}, {config} needs "
                 f"{shape}"
             )
+        if state[key].dtype not in (torch.float32, torch.float64):
+            raise ModelFileError(
+                f"{weights}: weight {key} has the type {state[key].dtype}, not float32 or float64; "
+                "save the state dict of model.float()"
+            )
         tensors[name] = state[key].detach().clone()
     if "rms_targets" not in state:
         raise ModelFileError(f"{weights}: rms_targets is missing; is it a TrajCast state dict?")

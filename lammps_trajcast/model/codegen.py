@@ -1,18 +1,20 @@
-"""e3nn's code for tensor products and linear maps: made once for all that are alike, or not at all.
+"""What e3nn makes anew for each module of a network, made once for all that are alike.
 
-e3nn writes the code of every such module anew and searches for the best order of its contractions:
-seconds for a network. The layers of a network are mostly alike, and so are networks of one
-architecture.
+e3nn writes the code of every tensor product and linear map anew, searches for the best order of
+its contractions, and integrates the second moment of every activation function. That takes seconds
+for a network, although its layers are mostly alike, and so are networks of one architecture. e3nn
+has neither a cache nor a setting for one. Therefore, while a network is being made, its functions
+that do this work are replaced by functions that call them once for each set of arguments. Nothing
+is computed differently, and afterwards e3nn is as it was.
 """
 
 from __future__ import annotations
 
 import copy
 import functools
-import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import e3nn
@@ -27,13 +29,12 @@ Codegen = Callable[..., Any]
 
 
 @contextmanager
-def _replaced(
-    linear: Callable[[Codegen], Codegen], product: Callable[[Codegen], Codegen]
-) -> Iterator[None]:
-    """Functions of e3nn that write code, replaced by what is made of them."""
+def remembered_code() -> Iterator[None]:
+    """Modules of e3nn made inside copy the code and the moments of those that are alike."""
     # The packages hide modules of these names behind functions.
     linears = sys.modules.get("e3nn.o3._linear")
     products = sys.modules.get("e3nn.o3._tensor_product._tensor_product")
+    activations = sys.modules.get("e3nn.math._normalize_activation")
     with ExitStack() as changes:
 
         def change(module: Any, name: str, instead: Callable[[Any], Any]) -> None:
@@ -43,9 +44,10 @@ def _replaced(
                 changes.callback(setattr, module, name, before)
                 setattr(module, name, instead(before))
 
-        change(linears, "_codegen_linear", linear)
+        change(linears, "_codegen_linear", _once)
         for name in ("_CODEGEN_PROVIDERS_LEFT_RIGHT", "_CODEGEN_PROVIDERS_RIGHT"):
-            change(products, name, lambda before: [product(provider) for provider in before])
+            change(products, name, lambda before: [_once(provider) for provider in before])
+        change(activations, "moment", _moment_once)
         yield
 
 
@@ -67,6 +69,22 @@ def _once(write: Codegen) -> Codegen:
     return remember
 
 
+_moments: dict[Any, Any] = {}
+
+
+def _moment_once(moment: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that returns what ``moment`` did for the same function before."""
+
+    @functools.wraps(moment)
+    def remember(f: Any, n: int, dtype: Any = None, device: Any = None) -> Any:
+        case = (f, n, dtype, device, torch.get_default_dtype(), torch.get_default_device())
+        if case not in _moments:
+            _moments[case] = moment(f, n, dtype=dtype, device=device)
+        return _moments[case]
+
+    return remember
+
+
 def _copied(code: fx.GraphModule) -> fx.GraphModule:
     """Return a module with the same code and buffers of its own.
 
@@ -83,49 +101,15 @@ def _copied(code: fx.GraphModule) -> fx.GraphModule:
 
 
 @contextmanager
-def remembered_code() -> Iterator[None]:
-    """Modules of e3nn made inside copy the code of those that are alike."""
-    with _replaced(_once, _once):
-        yield
-
-
-@contextmanager
-def quick_construction(evaluated: bool = True) -> Iterator[None]:
+def without_optimized_einsums() -> Iterator[None]:
     """Networks made inside skip e3nn's search for the best order of contractions.
 
-    That takes half of the time of construction, and is in vain where only the weights and paths of
-    a network are wanted: the fused kernels evaluate it.
-
-    Args:
-        evaluated: False if not even e3nn's code for tensor products and linear maps is wanted, most
-            of the rest of the time. Layers of such a network raise AssertionError.
+    That takes half of the time of construction, and is in vain where the fused kernels evaluate the
+    tensor products.
     """
     before = e3nn.get_optimization_defaults()["optimize_einsums"]
     e3nn.set_optimization_defaults(optimize_einsums=False)
     try:
-        with nullcontext() if evaluated else _replaced(_no_linear, _no_product):
-            yield
+        yield
     finally:
         e3nn.set_optimization_defaults(optimize_einsums=before)
-
-
-def _no_linear(_: Codegen) -> Codegen:
-    def linear(_in: Any, _out: Any, instructions: Any, *_: Any, **__: Any) -> tuple[Any, int, int]:
-        weights = sum(math.prod(path.path_shape) for path in instructions if path.i_in != -1)
-        biases = sum(math.prod(path.path_shape) for path in instructions if path.i_in == -1)
-        return _code_that_fails(), weights, biases
-
-    return linear
-
-
-def _no_product(_: Codegen) -> Codegen:
-    return lambda *_: _code_that_fails()
-
-
-@functools.cache
-def _code_that_fails() -> fx.GraphModule:
-    graph = fx.Graph()
-    inputs = [graph.placeholder(name, torch.Tensor) for name in ("x", "y", "z")]
-    graph.call_function(torch._assert, args=(False, "made by quick_construction(evaluated=False)"))
-    graph.output(inputs[0])
-    return fx.GraphModule(torch.nn.Module(), graph)

@@ -48,10 +48,10 @@ class Conservation(torch.nn.Module):
         self.conserve_angular = arch.conserve_ang_mom
         self.fixed_linear = arch.net_lin_mom is not None
         self.fixed_angular = arch.net_ang_mom is not None
-        rms = torch.tensor([rms_targets[0]] * 3 + [rms_targets[1]] * 3)
+        rms = torch.tensor([rms_targets[0]] * 3 + [rms_targets[1]] * 3, dtype=torch.float64)
         self.register_buffer("rms", rms, persistent=False)
         for name in ("net_lin_mom", "net_ang_mom"):
-            momentum = torch.tensor(getattr(arch, name) or (0.0, 0.0, 0.0))
+            momentum = torch.tensor(getattr(arch, name) or (0.0, 0.0, 0.0), dtype=torch.float64)
             self.register_buffer(name, momentum, persistent=False)
 
     @torch.jit.export

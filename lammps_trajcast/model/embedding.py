@@ -8,10 +8,7 @@ from e3nn import o3
 from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
-
-# The Gaussian basis of e3nn's soft_one_hot_linspace is divided by this, so that the basis
-# functions' squares sum to about one.
-GAUSSIAN_NORM = 1.12
+from lammps_trajcast.model.normalization import GAUSSIAN_NORM
 
 
 class NodeEmbedding(NamedTuple):

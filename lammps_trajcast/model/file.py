@@ -1,7 +1,7 @@
 """Model files: weights as safetensors, everything else as JSON in the header.
 
 Opening one reads numbers and text; nothing in it is run. The network is made of this package's own
-classes.
+classes, and neither they nor torch are imported before one is made.
 """
 
 from __future__ import annotations
@@ -9,29 +9,35 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.numpy import save_file
 
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.limits import Limits
-from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
+
+if TYPE_CHECKING:  # a model file is read without them
+    import torch
+    from torch import Tensor
+
+    from lammps_trajcast.model.network import TrajCast
 
 FORMAT_VERSION: Literal[1] = 1
 # The key of the safetensors header under which the metadata lie.
 HEADER_KEY = "lammps_trajcast"
 # That of the checksum over metadata and weights; files of the first releases have none.
 CHECKSUM_KEY = "lammps_trajcast_sha256"
-DTYPES = (torch.float32, torch.float64)
+# What safetensors calls the types that weights may have, and others that a file may hold.
+_TYPES = {"F32": "float32", "F64": "float64"}
+_OTHER_TYPES = {"F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
 
 
 class ModelFileError(Exception):
@@ -86,17 +92,31 @@ def explain(error: ValidationError) -> str:
     return " ".join("; ".join(problems).split())
 
 
-@dataclass(frozen=True)
 class ModelFile:
     """A trained network and what is known about it.
 
     Attributes:
         metadata: see :class:`ModelMetadata`.
-        state_dict: weights by parameter name of :class:`TrajCast`.
+        weights: by parameter name of :class:`TrajCast`, float32 or float64.
     """
 
-    metadata: ModelMetadata
-    state_dict: dict[str, Tensor]
+    def __init__(
+        self, metadata: ModelMetadata, weights: Mapping[str, NDArray[Any] | Tensor]
+    ) -> None:
+        """Take the weights as they are, without a copy.
+
+        Raises:
+            ModelFileError: they are neither float32 nor float64.
+        """
+        self.metadata = metadata
+        self.weights = as_arrays(weights)
+
+    @property
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """The weights as tensors on the same memory."""
+        import torch
+
+        return MappingProxyType({k: torch.from_numpy(w) for k, w in self.weights.items()})
 
     @classmethod
     def load(cls, path: Path | str) -> ModelFile:
@@ -124,7 +144,7 @@ class ModelFile:
                 "that can"
             ) from None
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 header = file.metadata() or {}
                 metadata = cls._metadata(path, header)
                 shapes = weight_shapes(metadata.architecture)
@@ -138,7 +158,13 @@ class ModelFile:
                 if unknown:
                     raise ModelFileError(f"{path}: broken model file: unknown weight {unknown[0]}")
                 for name, shape in shapes.items():
-                    found = tuple(file.get_slice(name).get_shape())
+                    stored = file.get_slice(name)
+                    found, kind = tuple(stored.get_shape()), stored.get_dtype()
+                    if kind not in _TYPES:
+                        raise ModelFileError(
+                            f"{path}: broken model file: weight {name} has the type "
+                            f"{_OTHER_TYPES.get(kind, kind)}, not float32 or float64"
+                        )
                     if found != shape:
                         raise ModelFileError(
                             f"{path}: broken model file: weight {name} has shape {found}, the "
@@ -149,13 +175,8 @@ class ModelFile:
             raise ModelFileError(
                 f"{path}: not a whole model file ({_reason(error)}); copy or convert it anew"
             ) from None
-        for name, tensor in state.items():
-            if tensor.dtype not in DTYPES:
-                raise ModelFileError(
-                    f"{path}: broken model file: weight {name} has the type {tensor.dtype}, not "
-                    "float32 or float64"
-                )
-            if not bool(torch.isfinite(tensor).all()):
+        for name, array in state.items():
+            if not np.isfinite(array).all():
                 raise ModelFileError(f"{path}: broken model file: weight {name} is not finite")
         expected = header.get(CHECKSUM_KEY)
         if expected is not None and expected != _checksum(header[HEADER_KEY], state):
@@ -197,16 +218,18 @@ class ModelFile:
         Raises:
             ModelFileError: the file cannot be written.
         """
+        import tempfile  # only writing needs it, and it takes many modules more
+
         path = Path(path)
         text = self.metadata.model_dump_json()
-        tensors = {name: tensor.detach().contiguous() for name, tensor in self.state_dict.items()}
-        header = {HEADER_KEY: text, CHECKSUM_KEY: _checksum(text, tensors)}
+        weights = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
+        header = {HEADER_KEY: text, CHECKSUM_KEY: _checksum(text, weights)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
             os.close(handle)
             try:
-                save_file(tensors, temporary, metadata=header)
+                save_file(weights, temporary, metadata=header)
                 os.chmod(temporary, 0o644)
                 os.replace(temporary, path)
             except BaseException:
@@ -215,20 +238,24 @@ class ModelFile:
         except (OSError, SafetensorError) as error:
             raise ModelFileError(f"{path}: cannot be written ({error})") from None
 
-    def build(self, dtype: torch.dtype = torch.float64) -> TrajCast:
+    def build(self, dtype: torch.dtype | None = None) -> TrajCast:
         """Return the network with these weights, in evaluation mode.
 
         Args:
-            dtype: torch.float32 or torch.float64.
+            dtype: torch.float32 or torch.float64, the default.
         """
+        import torch
+
+        from lammps_trajcast.model.network import TrajCast
+
         data = self.metadata
         network = TrajCast(data.architecture, (data.rms_displacement, data.rms_velocity))
         parameters = {k: p for k, p in network.named_parameters() if p.numel()}
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(self.state_dict[name])
+                parameter.copy_(torch.from_numpy(self.weights[name]))
         network.requires_grad_(False)
-        return network.to(dtype).eval()
+        return network.to(dtype or torch.float64).eval()
 
     def fingerprint(self) -> str:
         """Return a SHA-256 digest of architecture, units, time step and weights (hexadecimal)."""
@@ -238,25 +265,41 @@ class ModelFile:
             mode="json", exclude={"statistics", "limits", "provenance"}, exclude_defaults=True
         )
         digest.update(json.dumps(core, sort_keys=True).encode())
-        for name in sorted(self.state_dict):
+        for name in sorted(self.weights):
             digest.update(name.encode())
-            digest.update(self.state_dict[name].detach().contiguous().numpy().tobytes())
+            digest.update(self.weights[name].tobytes())
         return digest.hexdigest()
 
 
-def _checksum(metadata: str, tensors: Mapping[str, Tensor]) -> str:
+def _checksum(metadata: str, weights: Mapping[str, NDArray[Any]]) -> str:
     """Return a SHA-256 digest of all that a file holds (hexadecimal)."""
     digest = hashlib.sha256(metadata.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    for name in sorted(weights):
+        array = weights[name]
+        # The types have torch's names in files of all releases.
+        digest.update(f"{name} torch.{array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return " ".join(text.split())
+
+
+def as_arrays(weights: Mapping[str, NDArray[Any] | Tensor]) -> dict[str, NDArray[Any]]:
+    """Return weights, given as arrays or as tensors, as arrays on the same memory.
+
+    Raises:
+        ModelFileError: they are neither float32 nor float64.
+    """
+    arrays = {}
+    for name, values in weights.items():
+        kind = str(values.dtype).removeprefix("torch.")
+        if kind not in _TYPES.values():
+            raise ModelFileError(f"weight {name} has the type {kind}, not float32 or float64")
+        arrays[name] = values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+    return arrays
 
 
 def weights_of(network: TrajCast) -> dict[str, Tensor]:

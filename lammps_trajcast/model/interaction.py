@@ -9,7 +9,12 @@ from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
-from lammps_trajcast.model.irreps import depthwise_instructions, full_feature_irreps, occurring
+from lammps_trajcast.model.irreps import (
+    as_irreps,
+    depthwise_paths,
+    full_feature_irreps,
+    occurring,
+)
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,
@@ -29,14 +34,13 @@ class DepthwiseTensorProduct(torch.nn.Module):
         self, irreps_node: o3.Irreps, irreps_direction: o3.Irreps, lmax: int, natural: bool = False
     ) -> None:
         super().__init__()
-        self.irreps_out, instructions = depthwise_instructions(
-            irreps_node, irreps_direction, lmax, natural
-        )
+        irreps_out, paths = depthwise_paths(irreps_node, irreps_direction, lmax, natural)
+        self.irreps_out = o3.Irreps(irreps_out)
         self.tp = o3.TensorProduct(
             irreps_node,
             irreps_direction,
             self.irreps_out,
-            instructions,
+            [(*path, "uvu", True) for path in paths],
             internal_weights=False,
             shared_weights=False,
         )
@@ -110,14 +114,14 @@ class Interaction(torch.nn.Module):
         self.edge_mlp = nn.FullyConnectedNet(
             [arch.num_edge_rbf, *arch.edge_mlp_kwargs.n_neurons, self.dtp_edge.weight_numel], silu
         )
-        contracted = occurring(full, self.dtp_edge.irreps_out)
+        contracted = o3.Irreps(occurring(full, as_irreps(self.dtp_edge.irreps_out)))
         self.linear_contraction = o3.Linear(self.dtp_edge.irreps_out, contracted)
 
         self.dtp_vel = DepthwiseTensorProduct(contracted, direction, lmax, natural)
         self.vel_mlp = nn.FullyConnectedNet(
             [arch.num_vel_rbf, *arch.vel_mlp_kwargs.n_neurons, self.dtp_vel.weight_numel], silu
         )
-        self.irreps_out = occurring(full, self.dtp_vel.irreps_out)
+        self.irreps_out = o3.Irreps(occurring(full, as_irreps(self.dtp_vel.irreps_out)))
         gate = _gate(arch, self.irreps_out)
         self.linear_updates = o3.Linear(self.dtp_vel.irreps_out, gate.irreps_in)
         self.gate = gate

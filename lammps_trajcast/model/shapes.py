@@ -5,13 +5,11 @@ A model file is checked against this before anything of its size is allocated.
 
 from __future__ import annotations
 
-from e3nn import o3
-
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.irreps import depthwise_instructions, full_feature_irreps, occurring
+from lammps_trajcast.model.irreps import Irreps, layers, num_copies
 
 
-def _linear_size(irreps_in: o3.Irreps, irreps_out: o3.Irreps) -> int:
+def _linear_size(irreps_in: Irreps, irreps_out: Irreps) -> int:
     return sum(a * b for a, i in irreps_in for b, o in irreps_out if i == o)
 
 
@@ -29,37 +27,37 @@ def weight_shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
         arch.num_hidden_channels,
         arch.num_chem_elements,
     )
-    direction = o3.Irreps.spherical_harmonics(lmax)
-    natural = arch.feature_parity == "natural"
-    full = full_feature_irreps(channels, lmax, natural)
     shapes: dict[str, tuple[int, ...]] = {
         "edge_embedding.radial_basis.bessel_roots": (arch.num_edge_rbf,),
         "embedding.element_tp.weight": (num_species * arch.num_vel_rbf**2,),
         "embedding.linear.weight": ((num_species + arch.num_vel_rbf + lmax) * channels,),
     }
-    irreps = o3.Irreps([(channels, ir) for _, ir in direction])
-    for k in range(arch.num_mp_layers):
+    for k, layer in enumerate(layers(arch)):
         prefix = f"interactions.{k}"
-        messages, paths = depthwise_instructions(irreps, direction, lmax, natural)
-        contracted = occurring(full, messages)
-        conditioned, vel_paths = depthwise_instructions(contracted, direction, lmax, natural)
-        out = occurring(full, conditioned)
         if arch.message_features == "both":
-            shapes[f"{prefix}.own_share.weight"] = (irreps.num_irreps,)
-        num_gates = sum(mul for mul, ir in out if ir.l > 0)
-        updates = (o3.Irreps([(num_gates, (0, 1))]) + out).sort().irreps.simplify()
+            shapes[f"{prefix}.own_share.weight"] = (num_copies(layer.inputs),)
         shapes |= _mlp_shapes(
             f"{prefix}.edge_mlp",
-            [arch.num_edge_rbf, *arch.edge_mlp_kwargs.n_neurons, channels * len(paths)],
+            [
+                arch.num_edge_rbf,
+                *arch.edge_mlp_kwargs.n_neurons,
+                channels * len(layer.message_paths),
+            ],
         )
         shapes |= _mlp_shapes(
             f"{prefix}.vel_mlp",
-            [arch.num_vel_rbf, *arch.vel_mlp_kwargs.n_neurons, channels * len(vel_paths)],
+            [
+                arch.num_vel_rbf,
+                *arch.vel_mlp_kwargs.n_neurons,
+                channels * len(layer.velocity_paths),
+            ],
         )
-        shapes[f"{prefix}.linear_contraction.weight"] = (_linear_size(messages, contracted),)
-        shapes[f"{prefix}.linear_updates.weight"] = (_linear_size(conditioned, updates),)
-        shapes[f"{prefix}.tp_resnet.weight"] = (num_species * _linear_size(irreps, out),)
-        irreps = out
+        sizes = {
+            "linear_contraction": _linear_size(layer.messages, layer.contracted),
+            "linear_updates": _linear_size(layer.conditioned, layer.updates),
+            "tp_resnet": num_species * _linear_size(layer.inputs, layer.outputs),
+        }
+        shapes |= {f"{prefix}.{name}.weight": (size,) for name, size in sizes.items()}
     hidden = channels // 4
     shapes["read_out.compression.weight"] = (channels * hidden,)
     shapes["read_out.read_out.weight"] = (2 * hidden,)

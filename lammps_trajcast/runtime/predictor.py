@@ -1,6 +1,5 @@
 """One time step of a trained network, NumPy in and NumPy out: what the LAMMPS fix runs."""
 
-import copy
 import importlib.util
 import time
 import weakref
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from lammps_trajcast.kernels.network import NetworkKernels
 from lammps_trajcast.kernels.tables import TableError
-from lammps_trajcast.model.codegen import quick_construction
-from lammps_trajcast.model.conservation import Prediction
+from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
@@ -109,36 +107,25 @@ class _Conserving(NamedTuple):
     centers: Tensor | None = None  # sums of round 1, over all ranks
 
 
-class _Prepared:
-    """Of a model and a precision, what all predictors of a process can use: nothing of it changes.
-
-    Making it takes ten times as long as the rest of opening a model.
-    """
-
-    def __init__(self, model: ModelFile, dtype: torch.dtype) -> None:
-        with quick_construction(evaluated=False):
-            network = model.build(dtype=torch.float64).eval()
-        self.kernels = NetworkKernels(network, model.metadata.architecture, dtype)
-        self.conservation = network.conservation
-
-
-_prepared: weakref.WeakValueDictionary[tuple[str, torch.dtype], _Prepared] = (
+# Of a model and a precision; nothing of them changes, so all predictors of a process can use them.
+_kernels: weakref.WeakValueDictionary[tuple[str, str], NetworkKernels] = (
     weakref.WeakValueDictionary()
 )
-_last: _Prepared | None = None
+_last: NetworkKernels | None = None
 
 
-def _prepare(model: ModelFile, dtype: torch.dtype, fingerprint: str) -> _Prepared:
-    """Return it from an open predictor or the one made last, in case that is closed; or make it.
+def _kernels_of(model: ModelFile, precision: str, fingerprint: str) -> NetworkKernels:
+    """Return those of an open predictor, or those made last, in case it is closed; or make them.
 
     So `clear` and the same fix again, or a loop in Python, find what the run before left.
     """
     global _last
-    key = fingerprint, dtype
-    found = _prepared.get(key)
+    key = fingerprint, precision
+    found = _kernels.get(key)
     if found is None:
         _last = None  # may free its memory before there is more
-        found = _prepared[key] = _Prepared(model, dtype)
+        found = NetworkKernels(model.metadata.architecture, model.weights, precision)
+        _kernels[key] = found
     _last = found
     return found
 
@@ -260,7 +247,8 @@ class Predictor:
             and place is not None
             and place.node_ranks > torch.cuda.device_count()
         )
-        self.dtype = _find_dtype(data.precision if precision == "model" else precision)
+        precision = data.precision if precision == "model" else precision
+        self.dtype = _find_dtype(precision)
         # Time units per model's time unit: one over the factor for velocities.
         self._time_ratio = FEMTOSECONDS[units] / FEMTOSECONDS[data.units]
         self.limits = _limits_of_types(data.limits, index, self._time_ratio)
@@ -269,19 +257,21 @@ class Predictor:
         self.fingerprint = model.fingerprint()
         try:
             if runs_on_prediction_kernels(data.architecture, self.device, kernels):
-                self._prepared = _prepare(model, self.dtype, self.fingerprint)
-                self._conservation = self._prepared.conservation
-                self._stages: Stages = KernelStages(self._prepared.kernels)
+                self._stages: Stages = KernelStages(_kernels_of(model, precision, self.fingerprint))
             else:
+                # It imports e3nn, which takes seconds and which the kernels do without.
+                from lammps_trajcast.model.codegen import without_optimized_einsums
+
                 fused = kernels == "fused" and self.device.type == "cpu"
-                with quick_construction() if fused else nullcontext():
-                    network = model.build(dtype=torch.float64)
-                self._conservation = copy.deepcopy(network.conservation)
+                with without_optimized_einsums() if fused else nullcontext():
+                    network = model.build()
                 self._stages = make_stages(
                     network, data.architecture, self.dtype, self.device, kernels
                 )
         except TableError as error:
             raise PredictorError(str(error)) from error
+        rms = data.rms_displacement, data.rms_velocity
+        self._conservation = Conservation(data.architecture, rms)
         # From targets to displacements, and velocities in the units of the run.
         ratios = torch.tensor([1.0, 1.0, 1.0] + [self._time_ratio] * 3, dtype=torch.float64)
         self._scales = self._conservation.rms * ratios

@@ -1,9 +1,9 @@
 """The network for prediction on a CUDA device, its radial networks tabulated."""
 
-import copy
-
+import numpy as np
 import torch
 from e3nn.util.jit import compile_mode
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedInteraction, FusedTrajCast
@@ -39,23 +39,31 @@ class EdgeGeometry(torch.nn.Module):
         return EdgeEmbedding(length=length, direction=self.harmonics(edge_vectors))
 
 
+def _array(weight: Tensor) -> NDArray[np.float64]:
+    return weight.detach().double().cpu().numpy()
+
+
 class TabulatedInteraction(FusedInteraction):
     """A :class:`FusedInteraction` whose radial network is a table; it has no gradients."""
 
     radial_table: Tensor
 
-    # Tables are made of derivatives, which inference mode has none of.
-    @torch.inference_mode(False)
     def __init__(self, plain: Interaction, radial_basis: BesselBasis) -> None:
         super().__init__(plain)
         weight = plain.linear_contraction.weight
         channels: int = plain.irreps_out[0].mul
-        basis, edge_mlp = copy.deepcopy(radial_basis).cpu(), copy.deepcopy(plain.edge_mlp).cpu()
+        precision = "double" if weight.dtype == torch.float64 else "single"
+        function = message_function(
+            _array(radial_basis.bessel_roots),
+            radial_basis.cutoff,
+            radial_basis.exponent,
+            [_array(layer.weight) for layer in plain.edge_mlp],
+        )
         table = tabulate(
-            [message_function(basis, edge_mlp)],
-            *message_range(basis.cutoff),
-            ORDER[weight.dtype],
-            TOLERANCE[weight.dtype],
+            [function],
+            *message_range(radial_basis.cutoff),
+            ORDER[precision],
+            TOLERANCE[precision],
         )
         values = torch.from_numpy(table.values[0]).unflatten(2, (-1, channels)).to(weight)
         self.register_buffer("radial_table", values, persistent=False)

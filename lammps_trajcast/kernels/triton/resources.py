@@ -65,7 +65,9 @@ def resources(
     if kind == "gate":
         texts = [_gate(lmax)]
     else:
-        order = ORDER[dtype] if kind == "tabulated" else 0
+        order = (
+            ORDER["double" if dtype == torch.float64 else "single"] if kind == "tabulated" else 0
+        )
         texts = kernels_of(_table(lmax, channels)).sources(kind, dtype, order)
     number = {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
     width, lanes = block_shape(channels)

@@ -1,0 +1,155 @@
+"""The stages of networks that are modules of torch: on e3nn's operations, or fused.
+
+Importing this imports e3nn, which takes seconds, so :func:`make_stages` does it only where the
+prediction kernels do not serve.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
+from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.runtime.stages import Stages
+
+
+class _Part(NamedTuple):
+    """The graph as some of the own atoms see it; as the layers want it, they are nodes 0, 1, ..."""
+
+    atoms: Tensor | None  # (R,) int64 own atoms; None: all
+    size: int  # R
+    nodes: NodeEmbedding  # of at least the R atoms
+    edges: EdgeEmbedding  # of their edges
+    receivers: Tensor  # (edges,) int64, smaller than R
+    first_edge: Tensor  # (R + 1,) int64
+    senders: Tensor  # (edges,) int64, rows of _ModuleStages._nodes_first()
+
+
+class _ModuleStages(Stages):
+    """Either network, compiled by TorchScript."""
+
+    _nodes: NodeEmbedding
+    _edges: EdgeEmbedding
+    _first_edge: Tensor
+    _senders: Tensor
+
+    def __init__(self, network: TrajCast | FusedTrajCast, plain: TrajCast) -> None:
+        irreps = [plain.embedding.irreps_out, *(layer.irreps_out for layer in plain.interactions)]
+        self.widths = tuple(each.dim for each in irreps)
+        weight = plain.embedding.linear.weight
+        self.dtype, self.device = weight.dtype, weight.device
+        self._network = compile_network(network)
+        self._parts: dict[int, _Part] = {}
+
+    def prepare(
+        self,
+        species: Tensor,
+        velocities: Tensor,
+        edge_vectors: Tensor,
+        first_edge: Tensor,
+        senders: Tensor,
+    ) -> None:
+        self._nodes = NodeEmbedding(*self._network.embedding(species, velocities.to(self.dtype)))
+        self._edges = EdgeEmbedding(*self._network.edge_embedding(edge_vectors.to(self.dtype)))
+        self._first_edge, self._senders = first_edge, senders
+        self._parts.clear()
+
+    def _part(self, atoms: Tensor | None) -> _Part:
+        key = 0 if atoms is None else id(atoms)  # a part keeps its tensor, so that the id stays its
+        if key not in self._parts:
+            self._parts[key] = self._whole() if atoms is None else self._cut(atoms)
+        return self._parts[key]
+
+    def _whole(self) -> _Part:
+        count = self._first_edge.size(0) - 1
+        degrees = self._first_edge.diff()
+        receivers = torch.arange(count, device=self.device).repeat_interleave(degrees)
+        return _Part(
+            None, count, self._nodes, self._edges, receivers, self._first_edge, self._senders
+        )
+
+    def _cut(self, atoms: Tensor) -> _Part:
+        count = atoms.size(0)
+        first = self._first_edge[atoms]
+        degrees = self._first_edge[atoms + 1] - first
+        first_edge = torch.nn.functional.pad(degrees.cumsum(0), (1, 0))
+        receivers = torch.arange(count, device=self.device).repeat_interleave(degrees)
+        edges = torch.arange(receivers.size(0), device=self.device)
+        edges = edges + (first - first_edge[:-1])[receivers]
+        return _Part(
+            atoms,
+            count,
+            NodeEmbedding(*(rows[atoms] for rows in self._nodes)),
+            EdgeEmbedding(*(rows[edges] for rows in self._edges)),
+            receivers,
+            first_edge,
+            self._senders[edges] + count,
+        )
+
+    @staticmethod
+    def _nodes_first(features: Tensor, part: _Part) -> Tensor:
+        """Features with the part's atoms in the first rows."""
+        return features if part.atoms is None else torch.cat([features[part.atoms], features])
+
+    def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
+        part = self._part(receivers)
+        if part.size == 0:
+            return
+        result = self._apply(k, self._nodes_first(features, part), part)
+        if part.atoms is None:
+            out[: part.size] = result
+        else:
+            out[part.atoms] = result
+
+    @abstractmethod
+    def _apply(self, k: int, features: Tensor, part: _Part) -> Tensor:
+        """Return the rows (part.size, widths[k + 1])."""
+
+
+class PlainStages(_ModuleStages):
+    """The network on e3nn's operations, on any device."""
+
+    def __init__(self, network: TrajCast) -> None:
+        super().__init__(network, network)
+
+    def initial_features(self) -> Tensor:
+        return self._nodes.features
+
+    def _apply(self, k: int, features: Tensor, part: _Part) -> Tensor:
+        return self._network.interactions[k](
+            features, part.nodes, part.edges, part.receivers, part.senders, part.size
+        )
+
+    def read_out(self, features: Tensor) -> Tensor:
+        return self._network.read_out(features[: self._first_edge.size(0) - 1])
+
+
+class FusedStages(_ModuleStages):
+    """The network on the convolutions of training or of a GPU, for any rotation order.
+
+    A row of features is (components, channels).
+    """
+
+    def __init__(self, network: FusedTrajCast, plain: TrajCast) -> None:
+        super().__init__(network, plain)
+        self._channels = plain.embedding.irreps_out[0].mul
+
+    def _components(self, features: Tensor) -> Tensor:
+        return features.view(features.size(0), -1, self._channels)
+
+    def initial_features(self) -> Tensor:
+        return self._network.to_components(self._nodes.features).flatten(1)
+
+    def _apply(self, k: int, features: Tensor, part: _Part) -> Tensor:
+        layer: Any = self._network.interactions[k]
+        rows = self._components(features)
+        return layer(rows, part.nodes, part.edges, part.first_edge, part.senders).flatten(1)
+
+    def read_out(self, features: Tensor) -> Tensor:
+        own = features[: self._first_edge.size(0) - 1]
+        return self._network.read_out(self._components(own))
