@@ -26,7 +26,8 @@ from lammps_trajcast.kernels.tables import (
 )
 from lammps_trajcast.model.architecture import Architecture, GateActivations, ParityActivations
 from lammps_trajcast.model.codegen import quick_construction
-from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import compile_network
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 

@@ -29,6 +29,7 @@ from lammps_trajcast.kernels.tables import (
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.interaction import ACTIVATIONS, DepthwiseTensorProduct, Interaction
 from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import exported
 
 MAX_ORDER = 3
 """Largest rotation order that the kernels were compiled for."""
@@ -565,17 +566,17 @@ class PredictionNetwork(torch.nn.Module):
         self.number = kernels.number
         self.widths = kernels.widths
 
-    @torch.jit.export
+    @exported
     def edges(self, edge_vectors: Tensor) -> Tensor:
         """Return edge data for :meth:`layer` from edge vectors (E, 3) float64 in Angstrom."""
         return torch.ops.lammps_trajcast.network_edges(self.number, edge_vectors)
 
-    @torch.jit.export
+    @exported
     def first(self, species: Tensor, velocities: Tensor) -> Tensor:
         """Return the first features (N, widths[0]) of species (N,) and velocities (N, 3)."""
         return torch.ops.lammps_trajcast.network_first(self.number, species, velocities)
 
-    @torch.jit.export
+    @exported
     def layer(
         self,
         k: int,
@@ -613,7 +614,7 @@ class PredictionNetwork(torch.nn.Module):
             out,
         )
 
-    @torch.jit.export
+    @exported
     def read_out(self, features: Tensor, count: int) -> Tensor:
         """Return raw targets (count, 6) of the first atoms from their last features."""
         return torch.ops.lammps_trajcast.network_read_out(self.number, features, count)

@@ -10,6 +10,7 @@ from torch import Tensor
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.irreps import depthwise_instructions, full_feature_irreps, occurring
+from lammps_trajcast.model.torchscript import exported
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,
@@ -151,7 +152,7 @@ class Interaction(torch.nn.Module):
         ).index_add(0, receivers, messages)
         return self.update(features, nodes, pooled, num_receivers)
 
-    @torch.jit.export
+    @exported
     def update(
         self, features: Tensor, nodes: NodeEmbedding, pooled: Tensor, num_receivers: int
     ) -> Tensor:

@@ -19,7 +19,8 @@ from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.kernels.network import MAX_ORDER, NetworkKernels, PredictionNetwork
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
-from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import compile_network
 
 
 class Stages(ABC):
