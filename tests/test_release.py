@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 import yaml
 
 import lammps_trajcast
-from lammps_trajcast.kernels.library import LIBRARY_NAME
+from lammps_trajcast.kernels.library import LIBRARY_NAME, LIBRARY_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -155,6 +157,25 @@ def test_paths_of_a_machine_are_found(check, tmp_path) -> None:
     content = b"\x48\xb8/srv/y\0\0"  # in the code
     assert check.paths_of_a_machine(content, ()) == []
     assert check.paths_of_a_machine(content, (Path("/srv/y"),)) == ["/srv/y"]
+
+
+def test_kernels_without_openmp(tmp_path) -> None:
+    """A copy of the kernels that needs an OpenMP library nobody has: one line says what to do."""
+    (library,) = [path for path in libraries() if path.name == LIBRARY_NAME]
+    copy = tmp_path / LIBRARY_NAME
+    content = library.read_bytes()
+    assert b"\0libgomp.so.1\0" in content
+    copy.write_bytes(content.replace(b"\0libgomp.so.1\0", b"\0libgimp.so.1\0"))
+    code = "from lammps_trajcast.kernels.library import load_library; load_library()"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, LIBRARY_VARIABLE: str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode != 0 and last.startswith("ImportError: lammps-trajcast")
+    assert "libgimp.so.1" in last and "libgomp1" in last
 
 
 def bindings(kernels: str, torch: str) -> str:
