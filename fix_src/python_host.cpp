@@ -6,10 +6,12 @@
 
 #include <dlfcn.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <climits>
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 #include <vector>
 
 namespace trajcast {
@@ -17,6 +19,7 @@ namespace trajcast {
 namespace {
 
 constexpr const char *PYTHON_VARIABLE = "LAMMPS_TRAJCAST_PYTHON";
+constexpr const char *PYTHON_NAME = "python" TRAJCAST_PYTHON_VERSION;
 
 template <typename Function> Function *lookup(void *library, const char *name) {
   return reinterpret_cast<Function *>(dlsym(library, name));
@@ -49,6 +52,20 @@ std::string own_path() {
   return resolved(here.dli_fname);
 }
 
+// The first executable file of this name in the directories of PATH; empty if there is none.
+std::string on_path(const std::string &name) {
+  const char *path = std::getenv("PATH");
+  std::istringstream directories(path ? path : "");
+  std::string directory;
+  while (std::getline(directories, directory, ':')) {
+    const std::string file = directory + "/" + name;
+    if (!directory.empty() && exists(file) && access(file.c_str(), X_OK) == 0)
+      return file;
+  }
+  return "";
+}
+
+// The interpreter to start; empty if there is none.
 std::string find_executable() {
   if (const char *wanted = std::getenv(PYTHON_VARIABLE))
     return wanted;
@@ -58,7 +75,11 @@ std::string find_executable() {
       packages.size() > ending.size() &&
       packages.compare(packages.size() - ending.size(), std::string::npos, ending) == 0;
   const std::string mine = parent(packages, 3) + "/bin/python3";
-  return installed && exists(mine) ? mine : TRAJCAST_PYTHON_EXECUTABLE;
+  if (installed && exists(mine))
+    return mine;
+  // Packages of a user, or of Debian's Python, are not beside their interpreter.
+  const std::string builder = TRAJCAST_PYTHON_EXECUTABLE;
+  return builder.empty() ? on_path(PYTHON_NAME) : builder;
 }
 
 // The directory of the interpreter that a virtual environment was made from; empty outside of one.
@@ -102,9 +123,11 @@ bool load(trajcast_functions &functions, std::string &message) {
     executable = "of this process";
   } else {
     if (!exists(executable)) {
-      message = "Fix python/trajcast finds no Python interpreter at " + executable +
-                ": set the environment variable " + PYTHON_VARIABLE +
-                " to the python3 of the environment that has lammps-trajcast";
+      const std::string where = executable.empty()
+                                    ? std::string(PYTHON_NAME) + " in the directories of PATH"
+                                    : "Python interpreter at " + executable;
+      message = "Fix python/trajcast finds no " + where + ": set the environment variable " +
+                PYTHON_VARIABLE + " to the python3 of the environment that has lammps-trajcast";
       return false;
     }
     if (!load_libpython(executable)) {

@@ -324,9 +324,9 @@ def forked_runs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> Non
 @pytest.fixture
 def unoptimized():
     """TorchScript as the fix runs it: compiled, without an optimisation for each shape."""
-    import torch
+    from lammps_trajcast.model.torchscript import unoptimized
 
-    with torch.jit.optimized_execution(False):
+    with unoptimized():
         yield
 
 

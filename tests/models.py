@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from lammps_trajcast.kernels.network import NetworkKernels
+from lammps_trajcast.kernels.operators import PredictionNetwork
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelMetadata, as_arrays, weights_of
 from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import compile_network
 
 
 def tiny_model(
@@ -43,16 +45,12 @@ def kernels_of(
 
 
 def predict(kernels: NetworkKernels, *inputs: torch.Tensor) -> torch.Tensor:
-    """Raw targets (N, 6) of inputs in double precision, edges sorted by receiver."""
-    species, velocities, vectors, receivers, senders = (x.detach().numpy() for x in inputs)
-    velocities, threads = velocities.astype(kernels.dtype), torch.get_num_threads()
-    count = len(species)
-    first_edge = np.searchsorted(receivers, np.arange(count + 1))
-    edges = kernels.edges(vectors, threads)
-    features = kernels.first(species, velocities, threads)
-    for k, width in enumerate(kernels.widths[1:]):
-        out = np.empty((count, width), kernels.dtype)
-        graph = (edges, first_edge, senders, species, velocities)
-        kernels.layer(k, features, *graph, None, out, threads)
-        features = out
-    return torch.from_numpy(kernels.read_out(features, count, threads))
+    """Raw targets (N, 6) of inputs in double precision, edges sorted by receiver.
+
+    Compiled by TorchScript, as in the fix.
+    """
+    species, velocities, vectors, receivers, senders = (x.detach() for x in inputs)
+    run = compile_network(PredictionNetwork(kernels))
+    dtype = torch.float64 if kernels.dtype == np.float64 else torch.float32
+    targets: torch.Tensor = run(species, velocities.to(dtype), vectors, receivers, senders)
+    return targets

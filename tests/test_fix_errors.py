@@ -297,9 +297,24 @@ def test_plugin_without_its_fix(
 
 
 def test_plugin_in_another_place_works(bare_lmp, plugin_copy, quartz, quartz_model) -> None:
-    """Out of site-packages, the interpreter that built the plugin is used."""
-    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
+    """Not beside an interpreter, the plugin takes the one of its version from PATH."""
+    path = f"/nowhere:{ENVIRONMENT / 'bin'}:/usr/bin:/bin"
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy, PATH=path)
     assert run.returncode == 0, run.output
+
+
+def test_plugin_in_another_place_without_python(
+    bare_lmp, plugin_copy, quartz, quartz_model, tmp_path, record_property
+) -> None:
+    """Nothing remembers the interpreter that built the plugin, which other machines do not have."""
+    (tmp_path / "empty").mkdir()
+    path = str(tmp_path / "empty")
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy, PATH=path)
+    assert "in the directories of PATH" in run.error() and "LAMMPS_TRAJCAST_PYTHON" in run.error()
+    assert run.returncode != 0
+    wrong_input(
+        record_property, "no Python of the plugin's version in PATH", "LAMMPS_TRAJCAST_PYTHON"
+    )
 
 
 def test_no_interpreter(lmp, quartz, quartz_model, record_property) -> None:

@@ -4,7 +4,6 @@ import pytest
 import torch
 from conftest import PARITY_CASES
 from e3nn import o3
-from e3nn.util.jit import script
 
 from lammps_trajcast.kernels.edge_convolution import PathTable, edge_convolution, register_table
 from lammps_trajcast.kernels.fused import FusedTrajCast
@@ -12,6 +11,7 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import compile_network
 
 
 def random_inputs(arch: Architecture, dtype: torch.dtype, atoms: int = 23):
@@ -57,7 +57,7 @@ def test_fused_is_plain(lmax: int, channels: int, compiled: bool, dtype, toleran
         wanted = network.predict(*inputs)
         network = network.to(dtype)
         fused = FusedTrajCast(network)
-        run = script(fused, in_place=False) if compiled else fused
+        run = compile_network(fused) if compiled else fused
         found = run.predict(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
     assert relative(found.double(), wanted) < tolerance
 

@@ -11,8 +11,9 @@ from conftest import PARITY, PARITY_CASES
 from e3nn import o3
 
 from lammps_trajcast.model.checkpoint import convert_checkpoint
-from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
+from lammps_trajcast.model.torchscript import compile_network
 from lammps_trajcast.runtime.graph import build_graph
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -66,7 +67,7 @@ def case(request) -> Case:
 
 
 @pytest.fixture(scope="module")
-def compiled_network(case: Case) -> torch.jit.ScriptModule:
+def compiled_network(case: Case) -> torch.nn.Module:
     """In double precision. TorchScript takes seconds to compile one."""
     return compile_network(case.model.build(torch.float64))
 
@@ -95,7 +96,7 @@ def test_parity(
         assert deviation < TOLERANCE[dtype] * np.abs(wanted).max()
 
 
-def test_layers_one_at_a_time(case: Case, compiled_network: torch.jit.ScriptModule) -> None:
+def test_layers_one_at_a_time(case: Case, compiled_network: torch.nn.Module) -> None:
     """The layers called by themselves give the numbers of the whole."""
     network = compiled_network
     species, positions, velocities, masses, vectors, receivers, senders = case.inputs()

@@ -20,7 +20,8 @@ from test_network_parity import Case
 from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
-from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import compile_network
 from lammps_trajcast.runtime.stages import FusedStages
 
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch only")

@@ -14,8 +14,9 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import SphericalHarmonics
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct, OwnShare
 from lammps_trajcast.model.irreps import full_feature_irreps
-from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
+from lammps_trajcast.model.torchscript import compile_network
 from lammps_trajcast.runtime.stages import make_stages
 
 pytestmark = pytest.mark.usefixtures("unoptimized")

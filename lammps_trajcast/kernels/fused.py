@@ -9,7 +9,6 @@ import math
 
 import torch
 from e3nn import o3
-from e3nn.util.jit import compile_mode
 from torch import Tensor
 
 from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
@@ -18,6 +17,7 @@ from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.interaction import Interaction, OwnShare
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.readout import ReadOut
+from lammps_trajcast.model.torchscript import exported, scripted
 
 
 class ToComponents(torch.nn.Module):
@@ -224,7 +224,7 @@ class FusedInteraction(torch.nn.Module):
         own: Tensor = self.own_share(features[:num_receivers])
         return own
 
-    @torch.jit.export
+    @exported
     def update(self, features: Tensor, nodes: NodeEmbedding, pooled: Tensor) -> Tensor:
         """Return new features from the summed messages (num_receivers, rows, channels)."""
         count = pooled.size(0)
@@ -267,7 +267,7 @@ class FusedReadOut(torch.nn.Module):
         return vectors.transpose(1, 2).reshape(-1, 6)
 
 
-@compile_mode("script")
+@scripted
 class FusedTrajCast(torch.nn.Module):
     """A :class:`TrajCast` network evaluated on the fused CPU kernels.
 
@@ -286,7 +286,7 @@ class FusedTrajCast(torch.nn.Module):
         self.read_out = FusedReadOut(plain.read_out)
         self.conservation = plain.conservation
 
-    @torch.jit.export
+    @exported
     def predict(
         self,
         species: Tensor,

@@ -34,11 +34,21 @@ def _installed(name: str) -> Path:
 
 @functools.cache
 def load_library() -> Any:
-    """Return the cffi library handle of the kernels; raise ImportError if they are not built.
+    """Return the cffi library handle of the kernels.
 
     A process that uses torch, too, has to import it first: then both run on its OpenMP library.
+
+    Raises:
+        ImportError: they are not built, or cannot be loaded.
     """
     for name in _HEADERS:
         header = _installed(name).read_text()
         ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
-    return ffi.dlopen(os.environ.get(LIBRARY_VARIABLE) or str(_installed(LIBRARY_NAME)))
+    path = os.environ.get(LIBRARY_VARIABLE) or str(_installed(LIBRARY_NAME))
+    try:
+        return ffi.dlopen(path)
+    except OSError as error:
+        raise ImportError(
+            f"lammps-trajcast: the kernels cannot be loaded ({error}): install what is missing; "
+            "libgomp.so.1 comes with torch from PyPI, or with Debian's and Ubuntu's libgomp1"
+        ) from None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.torchscript import exported
 
 
 class Prediction(NamedTuple):
@@ -54,13 +55,13 @@ class Conservation(torch.nn.Module):
             momentum = torch.tensor(getattr(arch, name) or (0.0, 0.0, 0.0), dtype=torch.float64)
             self.register_buffer(name, momentum, persistent=False)
 
-    @torch.jit.export
+    @exported
     def scale(self, target: Tensor) -> Prediction:
         """Turn targets (N, 6) into a displacement and a velocity, nothing conserved."""
         scaled = target * self.rms
         return Prediction(displacement=scaled[:, :3], velocity=scaled[:, 3:])
 
-    @torch.jit.export
+    @exported
     def linear_sums(
         self,
         prediction: Prediction,
@@ -74,7 +75,7 @@ class Conservation(torch.nn.Module):
         columns = [m, m * velocities, m * prediction.velocity, m * prediction.displacement]
         return _per_system(torch.cat(columns, dim=1), system, num_systems)
 
-    @torch.jit.export
+    @exported
     def apply_linear(self, prediction: Prediction, sums: Tensor, system: Tensor) -> Prediction:
         """Correct a prediction so that each system has its momentum; ``sums`` over all ranks."""
         mass = sums[:, 0:1]
@@ -87,7 +88,7 @@ class Conservation(torch.nn.Module):
             velocity=prediction.velocity + velocity_shift[system],
         )
 
-    @torch.jit.export
+    @exported
     def centre_sums(
         self,
         prediction: Prediction,
@@ -101,7 +102,7 @@ class Conservation(torch.nn.Module):
         columns = [m, m * positions, m * (positions + prediction.displacement)]
         return _per_system(torch.cat(columns, dim=1), system, num_systems)
 
-    @torch.jit.export
+    @exported
     def angular_sums(
         self,
         prediction: Prediction,
@@ -126,7 +127,7 @@ class Conservation(torch.nn.Module):
         columns = [l_in, l_out, inertia.reshape(-1, 9)]
         return _per_system(torch.cat(columns, dim=1), system, num_systems)
 
-    @torch.jit.export
+    @exported
     def apply_angular(
         self,
         prediction: Prediction,

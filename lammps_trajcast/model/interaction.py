@@ -15,6 +15,7 @@ from lammps_trajcast.model.irreps import (
     full_feature_irreps,
     occurring,
 )
+from lammps_trajcast.model.torchscript import exported
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": torch.nn.functional.silu,
@@ -155,7 +156,7 @@ class Interaction(torch.nn.Module):
         ).index_add(0, receivers, messages)
         return self.update(features, nodes, pooled, num_receivers)
 
-    @torch.jit.export
+    @exported
     def update(
         self, features: Tensor, nodes: NodeEmbedding, pooled: Tensor, num_receivers: int
     ) -> Tensor:

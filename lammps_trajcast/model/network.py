@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from e3nn.util.jit import compile_mode
-from e3nn.util.jit import script as e3nn_script
 from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
@@ -14,6 +12,7 @@ from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.embedding import EdgeEmbeddingLayer, NodeEmbeddingLayer
 from lammps_trajcast.model.interaction import Interaction
 from lammps_trajcast.model.readout import ReadOut
+from lammps_trajcast.model.torchscript import exported, scripted
 
 
 @contextmanager
@@ -28,7 +27,7 @@ def _double_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-@compile_mode("script")
+@scripted
 class TrajCast(torch.nn.Module):
     """Predict each atom's displacement and velocity one time step ahead.
 
@@ -61,7 +60,7 @@ class TrajCast(torch.nn.Module):
             self.read_out = ReadOut(irreps, arch.num_hidden_channels)
             self.conservation = Conservation(arch, rms_targets)
 
-    @torch.jit.export
+    @exported
     def predict(
         self,
         species: Tensor,
@@ -116,12 +115,3 @@ class TrajCast(torch.nn.Module):
         if system is None:
             system = torch.zeros_like(species)
         return self.conservation(target, positions, velocities, masses, system, num_systems)
-
-
-def compile_network(network: torch.nn.Module) -> torch.jit.ScriptModule:
-    """Return the TorchScript-compiled network; its layers can still be called one at a time.
-
-    Args:
-        network: a :class:`TrajCast` or its fused twin.
-    """
-    return e3nn_script(network, in_place=False)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
-from lammps_trajcast.model.network import TrajCast, compile_network
+from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import compile_network
 from lammps_trajcast.runtime.stages import Stages
 
 

@@ -17,6 +17,7 @@ from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
+from lammps_trajcast.model.torchscript import unoptimized
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
 from lammps_trajcast.runtime.stages import (
     KernelStages,
@@ -327,9 +328,7 @@ class Predictor:
             began = time.perf_counter()
             attempt = _Attempt()
             self.halo.select(frame.remote)
-            # TorchScript's optimiser would compile for the shapes it sees, for many seconds and
-            # over and over: every step has another number of edges. It gains nothing here.
-            with torch.jit.optimized_execution(False):
+            with unoptimized():
                 target = self._predict(frame, attempt)
             if with_remote:
                 target = self._with_remote(frame, target, attempt)

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.kernels.network import MAX_ORDER, NetworkKernels
+from lammps_trajcast.kernels.operators import PredictionNetwork
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import as_arrays, weights_of
+from lammps_trajcast.model.torchscript import compile_network
 
 if TYPE_CHECKING:  # it imports e3nn, which these stages do without
     from lammps_trajcast.model.network import TrajCast
@@ -89,7 +91,8 @@ class KernelStages(Stages):
     """The network on the CPU kernels for prediction, path weights from tables."""
 
     def __init__(self, kernels: NetworkKernels) -> None:
-        self._kernels = kernels
+        self._kernels = kernels  # the compiled module knows it by number only
+        self._network = compile_network(PredictionNetwork(kernels))
         self.widths = tuple(kernels.widths)
         self.dtype = torch.float64 if kernels.dtype == np.float64 else torch.float32
         self.device = torch.device("cpu")
@@ -102,34 +105,30 @@ class KernelStages(Stages):
         first_edge: Tensor,
         senders: Tensor,
     ) -> None:
-        self._species = species.numpy()
-        self._velocities = velocities.to(self.dtype).numpy()
-        self._edges = self._kernels.edges(edge_vectors.numpy(), torch.get_num_threads())
-        self._first_edge, self._senders = first_edge.numpy(), senders.numpy()
+        self._species, self._velocities = species, velocities.to(self.dtype)
+        self._edges = self._network.edges(edge_vectors)
+        self._first_edge, self._senders = first_edge, senders
 
     def initial_features(self) -> Tensor:
-        threads = torch.get_num_threads()
-        return torch.from_numpy(self._kernels.first(self._species, self._velocities, threads))
+        features: Tensor = self._network.first(self._species, self._velocities)
+        return features
 
     def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
-        self._kernels.layer(
+        self._network.layer(
             k,
-            features.numpy(),
+            features,
             self._edges,
             self._first_edge,
             self._senders,
             self._species,
             self._velocities,
-            None if receivers is None else receivers.numpy(),
-            out.numpy(),
-            torch.get_num_threads(),
+            receivers,
+            out,
         )
 
     def read_out(self, features: Tensor) -> Tensor:
-        count = len(self._first_edge) - 1
-        return torch.from_numpy(
-            self._kernels.read_out(features.numpy(), count, torch.get_num_threads())
-        )
+        targets: Tensor = self._network.read_out(features, self._first_edge.size(0) - 1)
+        return targets
 
 
 def runs_on_prediction_kernels(arch: Architecture, device: torch.device, kernels: str) -> bool:

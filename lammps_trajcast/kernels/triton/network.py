@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from e3nn.util.jit import compile_mode
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from lammps_trajcast.model.embedding import (
 )
 from lammps_trajcast.model.interaction import Interaction
 from lammps_trajcast.model.network import TrajCast
+from lammps_trajcast.model.torchscript import scripted
 
 
 class EdgeGeometry(torch.nn.Module):
@@ -110,7 +110,7 @@ class TabulatedInteraction(FusedInteraction):
         )
 
 
-@compile_mode("script")
+@scripted
 class TabulatedTrajCast(FusedTrajCast):
     """A trained :class:`TrajCast` network for prediction on a CUDA device.
 
