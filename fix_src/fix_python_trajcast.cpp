@@ -2,17 +2,13 @@
 
 #include "fix_python_trajcast.h"
 
-#include "threads.h"
-
 #include "atom.h"
 #include "comm.h"
 #include "domain.h"
 #include "error.h"
 #include "force.h"
-#include "group.h"
 #include "input.h"
 #include "modify.h"
-#include "neigh_list.h"
 #include "neighbor.h"
 #include "pair.h"
 #include "timer.h"
@@ -21,41 +17,12 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <array>
-#include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <thread>
-#include <utility>
 
 using namespace LAMMPS_NS;
 using namespace FixConst;
-
-namespace {
-// Widths of rows forwarded to ghost atoms.
-constexpr int OWNER = 2; // rank and index
-constexpr int STATE = 6; // position and velocity
-
-const std::vector<std::string> KEYWORDS = {"device", "precision", "kernels",    "threads",
-                                           "energy", "conserve",  "reversible", "restart",
-                                           "guard",  "limit",     "factor"};
-
-double distance_squared(const double *a, const double *b) {
-  const double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
-  return x * x + y * y + z * z;
-}
-
-// LAMMPS replaces such letters, or parts of them, before a command sees them.
-bool is_ascii(const std::string &text) {
-  return std::none_of(text.begin(), text.end(), [](unsigned char c) { return c >= 0x80; });
-}
-
-bool is_keyword(const std::string &word) {
-  return std::find(KEYWORDS.begin(), KEYWORDS.end(), word) != KEYWORDS.end();
-}
-} // namespace
 
 /* ---------------------------------------------------------------------- */
 
@@ -104,168 +71,12 @@ FixPythonTrajcast::~FixPythonTrajcast() {
   if (force) {
     for (auto &reference : references)
       reference.find(cutoff);
-    if (rescue)
-      rescue->find(cutoff);
+    if (fallback)
+      fallback->find(cutoff);
   }
   // LAMMPS may outlive the Python that it was started from.
   if (model && trajcast::python_is_running())
     bridge->close(model, &message);
-}
-
-/* ----------------------------------------------------------------------
-   fix ID group python/trajcast MODEL El1 El2 ... keyword value ...
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::parse(int narg, char **arg) {
-  if (narg < 5)
-    fail("a model file and one element for each atom type are needed: write 'fix ID group "
-         "python/trajcast MODEL El1 El2 ...'");
-  model_path = arg[3];
-  if (!is_ascii(model_path))
-    fail("the path of the model holds letters beyond ASCII, which LAMMPS commands change: rename "
-         "the file or its directory, or make a symbolic link to it, with plain letters");
-
-  int iarg = 4;
-  while (iarg < narg && !is_keyword(arg[iarg]))
-    elements.push_back(arg[iarg++]);
-  if (static_cast<int>(elements.size()) != atom->ntypes)
-    fail(fmt::format("{} elements are given for {} atom types: write one chemical symbol for each "
-                     "atom type, in the order of the types, and keywords after them",
-                     elements.size(), atom->ntypes));
-
-  while (iarg < narg) {
-    const std::string keyword = arg[iarg];
-    if (!is_keyword(keyword))
-      fail(fmt::format("unknown keyword '{}': write one of {}", keyword,
-                       utils::join_words(KEYWORDS, ", ")));
-    if (iarg + 1 == narg)
-      fail(fmt::format("keyword '{}' has no value: write one after it", keyword));
-    const std::string value = arg[iarg + 1];
-    if (keyword == "guard") {
-      iarg = parse_guard(narg, arg, iarg + 1);
-      continue;
-    }
-    if (keyword == "limit" || keyword == "factor") {
-      iarg = parse_limits(narg, arg, iarg);
-      continue;
-    }
-    if (keyword == "device") {
-      device = value;
-      if (value != "auto" && value != "cpu" && value != "cuda")
-        fail(fmt::format("unknown device '{}': write 'device auto', 'device cpu' or 'device cuda'",
-                         value));
-    } else if (keyword == "precision") {
-      precision = value;
-      if (value != "model" && value != "single" && value != "double")
-        fail(fmt::format("unknown precision '{}': write 'precision model', 'precision single' or "
-                         "'precision double'",
-                         value));
-    } else if (keyword == "kernels") {
-      kernels = value;
-      if (value != "fused" && value != "plain")
-        fail(fmt::format("unknown kernels '{}': write 'kernels fused' or 'kernels plain'", value));
-    } else if (keyword == "energy") {
-      references.emplace_back(lmp, value);
-    } else if (keyword == "conserve") {
-      if (value != "yes" && value != "no")
-        fail(fmt::format("'conserve {}' is unknown: write 'conserve yes' or 'conserve no'", value));
-      conserve_energy = value == "yes";
-    } else if (keyword == "reversible") {
-      if (value != "yes" && value != "no")
-        fail(fmt::format("'reversible {}' is unknown: write 'reversible yes' or 'reversible no'",
-                         value));
-      reversible = value == "yes";
-      force_reneighbor = reversible; // see rebuild_before_it_is_late()
-    } else if (keyword == "restart") {
-      any_model = value == "allow";
-      if (value != "check" && value != "allow")
-        fail(fmt::format("'restart {}' is unknown: write 'restart check' or 'restart allow'",
-                         value));
-    } else {
-      threads = utils::is_integer(value) && value.size() < 6 ? std::atoi(value.c_str()) : 0;
-      if (threads < 1)
-        fail(fmt::format("'{}' is no number of threads: write 'threads N' with N at least 1",
-                         value));
-    }
-    iarg += 2;
-  }
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::open_model() {
-  const trajcast::NodePlace place = trajcast::node_place(world);
-  if (threads == 0)
-    threads = comm->nthreads > 1 || std::getenv("OMP_NUM_THREADS") ? comm->nthreads : place.cores;
-
-  std::string problem;
-  bridge = trajcast::start_python(problem);
-  fail_if_any(bridge == nullptr, problem);
-
-  std::vector<const char *> symbols;
-  for (const auto &element : elements)
-    symbols.push_back(element.c_str());
-  model_masses.resize(elements.size());
-
-  trajcast_config config = {};
-  config.model_path = model_path.c_str();
-  config.elements = symbols.data();
-  config.num_types = static_cast<int64_t>(symbols.size());
-  config.units = update->unit_style;
-  config.device = device.c_str();
-  config.precision = precision.c_str();
-  config.kernels = kernels.c_str();
-  config.num_threads = threads;
-  config.num_ranks = comm->nprocs;
-  config.node_rank = place.rank;
-  config.node_ranks = place.ranks;
-#ifndef MPI_STUBS
-  char library[MPI_MAX_LIBRARY_VERSION_STRING];
-  int length;
-  MPI_Get_library_version(library, &length);
-  config.communicator = MPI_Comm_c2f(world);
-  config.mpi_function = reinterpret_cast<int64_t>(&PMPI_Comm_rank);
-  config.mpi_library = library;
-#endif
-  trajcast::Limits training(atom->ntypes);
-  trajcast_model_info info = {};
-  info.masses = model_masses.data();
-  info.max_displacements = training.displacements.data();
-  info.max_speeds = training.speeds.data();
-  info.min_distances = training.distances.data();
-  info.max_isolations = training.isolations.data();
-
-  const bool failed = bridge->open(&config, &model, &info, &message) != TRAJCAST_OK;
-  fail_if_any(failed, message.text);
-  model_timestep = info.timestep;
-  cutoff = info.cutoff;
-  fingerprint = info.fingerprint;
-  check_agreement(info);
-  if (reversible && info.conserves_angular_momentum)
-    fail("'reversible yes' does not keep the angular momentum, which this model of isolated "
-         "molecules does: write 'reversible no'");
-  set_limits(info, training);
-}
-
-/* ----------------------------------------------------------------------
-   each rank reads the file where it runs
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::check_agreement(const trajcast_model_info &info) {
-  std::string first = fingerprint;
-  MPI_Bcast(&first[0], static_cast<int>(first.size()), MPI_CHAR, 0, world);
-  int mine[2] = {first != fingerprint, info.shares_device};
-  int any[2];
-  MPI_Allreduce(mine, any, 2, MPI_INT, MPI_MAX, world);
-  if (any[0])
-    fail(fmt::format("the model file {} is not the same on all MPI ranks: copy one and the same "
-                     "file to every machine",
-                     model_path));
-  if (any[1] && comm->me == 0)
-    error->warning(FLERR,
-                   "Fix {} python/trajcast: several MPI ranks share a GPU: start as many ranks on "
-                   "each machine as it has GPUs",
-                   id);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -333,7 +144,7 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
   predict(true);
   if (verdict.refused)
     explain_refusal();
-  const std::string problem = objection();
+  const std::string problem = violation();
   if (!problem.empty())
     respond(problem);
   else if (reversible && atom->natoms > 0)
@@ -356,84 +167,6 @@ void FixPythonTrajcast::add_impulse() {
     for (int k = 0; k < 3; k++)
       v[i][k] += scale * f[i][k];
   }
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::gather_frame() {
-  if (comm->nprocs > 1)
-    share_states();
-
-  const double start = MPI_Wtime();
-  const int nlocal = atom->nlocal;
-  const int ncandidates = static_cast<int>(candidate_ghost.size());
-  node_positions.resize(3 * (nlocal + ncandidates));
-  for (int i = 0; i < nlocal; i++)
-    std::copy_n(atom->x[i], 3, &node_positions[3 * i]);
-  for (int r = 0; r < ncandidates; r++)
-    std::copy_n(&forwarded[STATE * (nlocal + candidate_ghost[r])], 3,
-                &node_positions[3 * (nlocal + r)]);
-  edges.update(node_positions.data(), cell(), cutoff);
-
-  const int nnodes = nlocal + static_cast<int>(edges.remote.size());
-  types.resize(nnodes);
-  moved.resize(nnodes);
-  velocities.resize(3 * nnodes);
-  masses.resize(nlocal);
-  unwrapped.resize(3 * nlocal);
-  for (int i = 0; i < nlocal; i++) {
-    types[i] = atom->type[i];
-    moved[i] = is_moved(i);
-    masses[i] = mass_of(i);
-    domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
-    std::copy_n(atom->v[i], 3, &velocities[3 * i]);
-  }
-  for (int n = nlocal; n < nnodes; n++) {
-    const int j = nlocal + candidate_ghost[edges.remote[n - nlocal]];
-    types[n] = atom->type[j];
-    moved[n] = is_moved(j);
-    std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
-  }
-  graph_seconds += MPI_Wtime() - start;
-}
-
-/* ----------------------------------------------------------------------
-   position and velocity of each ghost atom's owner, as they are now. LAMMPS has sent positions when
-   the last step moved the atoms, but a fix may have changed them, or the box, since.
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::share_states() {
-  forwarded.resize(STATE * (atom->nlocal + atom->nghost));
-  for (int i = 0; i < atom->nlocal; i++) {
-    std::copy_n(atom->x[i], 3, &forwarded[STATE * i]);
-    std::copy_n(atom->v[i], 3, &forwarded[STATE * i + 3]);
-  }
-  forward(STATE);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::forward(int width) {
-  const double start = MPI_Wtime();
-  forwarded_width = width;
-  comm->forward_comm(this, width);
-  forward_seconds += MPI_Wtime() - start;
-}
-
-/* ---------------------------------------------------------------------- */
-
-int FixPythonTrajcast::pack_forward_comm(int n, int *sent, double *buffer, int /*pbc_flag*/,
-                                         int * /*pbc*/) {
-  double *end = buffer;
-  for (int k = 0; k < n; k++)
-    end = std::copy_n(&forwarded[forwarded_width * sent[k]], forwarded_width, end);
-  return static_cast<int>(end - buffer);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::unpack_forward_comm(int n, int first, double *buffer) {
-  std::copy_n(buffer, forwarded_width * n, &forwarded[forwarded_width * first]);
 }
 
 /* ----------------------------------------------------------------------
@@ -473,7 +206,7 @@ void FixPythonTrajcast::predict(bool judge) {
   message.text[0] = '\0';
   const int status = bridge->predict(model, &frame, &last, &message);
   if (status == TRAJCAST_LOST)
-    lose(message.text);
+    abort_all(message.text);
   const bool failed = status != TRAJCAST_OK;
 
   // What conserve() needs, what the guard needs, and four counts.
@@ -531,7 +264,7 @@ void FixPythonTrajcast::conserve_momentum() {
     return;
   while (last.num_sums > 0) {
     if (bridge->conserve(model, &last, &message) != TRAJCAST_OK)
-      lose(message.text);
+      abort_all(message.text);
     sum_over_ranks(last.sums, static_cast<int>(last.num_sums));
   }
 }
@@ -551,196 +284,6 @@ void FixPythonTrajcast::move_atoms() {
       v[i][k] = row[3 + k];
     }
   }
-}
-
-/* ----------------------------------------------------------------------
-   atoms were sorted anew: find out which atom, and which lattice shift, each neighbour is
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::post_neighbor() {
-  list_is_current = true;
-  neighbors_are_hidden = hides_neighbors();
-  const double start = MPI_Wtime() - forward_seconds;
-  find_owners();
-  list_remote_atoms();
-
-  const int nlocal = atom->nlocal;
-  edges.clear(nlocal, static_cast<int>(candidate_ghost.size()));
-  for (int i = 0; i < nlocal; i++) {
-    edges.begin_receiver();
-    for (int k = 0; k < list->numneigh[i]; k++) {
-      const int j = list->firstneigh[i][k] & NEIGHMASK;
-      if (!may_become_edge(i, j))
-        continue;
-      const int ghost = j - nlocal;
-      if (ghost < 0)
-        edges.add_candidate(j, {0, 0, 0});
-      else if (ghost_candidate[ghost] < 0)
-        edges.add_candidate(owner_index[ghost], ghost_shift[ghost]);
-      else
-        edges.add_candidate(nlocal + ghost_candidate[ghost], ghost_shift[ghost]);
-    }
-  }
-  graph_seconds += MPI_Wtime() - forward_seconds - start;
-}
-
-/* ----------------------------------------------------------------------
-   a ghost atom is the image of an atom that its owner knows by another index
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::find_owners() {
-  const int nlocal = atom->nlocal;
-  const int nghost = atom->nghost;
-  forwarded.resize(OWNER * (nlocal + nghost));
-  for (int i = 0; i < nlocal; i++) {
-    forwarded[OWNER * i] = comm->me;
-    forwarded[OWNER * i + 1] = i;
-  }
-  forward(OWNER);
-  owner_rank.resize(nghost);
-  owner_index.resize(nghost);
-  for (int g = 0; g < nghost; g++) {
-    owner_rank[g] = static_cast<int>(forwarded[OWNER * (nlocal + g)]);
-    owner_index[g] = static_cast<int>(forwarded[OWNER * (nlocal + g) + 1]);
-  }
-
-  share_states();
-  const trajcast::Cell box = cell();
-  ghost_shift.resize(nghost);
-  for (int g = 0; g < nghost; g++) {
-    const double *image = atom->x[nlocal + g];
-    const double *owner = &forwarded[STATE * (nlocal + g)];
-    const double lattice[3] = {image[0] - owner[0], image[1] - owner[1], image[2] - owner[2]};
-    ghost_shift[g] = box.nearest(lattice);
-  }
-}
-
-/* ----------------------------------------------------------------------
-   number the distinct atoms of other ranks that the neighbour list refers to, and tell their owners
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::list_remote_atoms() {
-  ghost_candidate.assign(atom->nghost, -1);
-  candidate_ranks.clear();
-  candidate_indices.clear();
-  candidate_ghost.clear();
-  if (comm->nprocs == 1)
-    return;
-
-  const int nlocal = atom->nlocal;
-  std::vector<int> seen; // ghosts of other ranks, each once
-  for (int i = 0; i < nlocal; i++)
-    for (int k = 0; k < list->numneigh[i]; k++) {
-      const int j = list->firstneigh[i][k] & NEIGHMASK;
-      const int ghost = j - nlocal;
-      if (ghost < 0 || owner_rank[ghost] == comm->me || ghost_candidate[ghost] == 0 ||
-          !may_become_edge(i, j))
-        continue;
-      ghost_candidate[ghost] = 0;
-      seen.push_back(ghost);
-    }
-  std::sort(seen.begin(), seen.end(), [this](int a, int b) {
-    return std::make_pair(owner_rank[a], owner_index[a]) <
-           std::make_pair(owner_rank[b], owner_index[b]);
-  });
-
-  for (const int ghost : seen) {
-    const bool known = !candidate_ghost.empty() && candidate_ranks.back() == owner_rank[ghost] &&
-                       candidate_indices.back() == owner_index[ghost];
-    if (!known) {
-      candidate_ranks.push_back(owner_rank[ghost]);
-      candidate_indices.push_back(owner_index[ghost]);
-      candidate_ghost.push_back(ghost);
-    }
-    ghost_candidate[ghost] = static_cast<int>(candidate_ghost.size()) - 1;
-  }
-
-  state_bytes = 0;
-  for (const int rank : owner_rank)
-    if (rank != comm->me)
-      state_bytes += STATE * sizeof(double);
-
-  const trajcast_halo halo = {static_cast<int64_t>(candidate_ranks.size()), candidate_ranks.data(),
-                              candidate_indices.data()};
-  const double start = MPI_Wtime();
-  if (bridge->plan(model, &halo, &message) != TRAJCAST_OK)
-    lose(message.text);
-  forward_seconds += MPI_Wtime() - start;
-}
-
-/* ----------------------------------------------------------------------
-   LAMMPS's list reaches as far as the longest cutoff of the pair style, which may be that of a
-   reference potential; pairs that cannot come within the model's before the next rebuild are left
-   out of the candidates once, and not looked at in each step
-------------------------------------------------------------------------- */
-
-bool FixPythonTrajcast::may_become_edge(int i, int j) const {
-  const double reach = cutoff + neighbor->skin;
-  return neighbor_list_may_be_late() || !(distance_squared(atom->x[i], atom->x[j]) > reach * reach);
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::setup_pre_force(int vflag) {
-  forces_are_due = true;
-  pre_force(vflag);
-}
-
-/* ----------------------------------------------------------------------
-   LAMMPS is about to compute forces, which move no atom: the reference potential takes part if
-   output or another fix has asked for energy or virial of this step
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::pre_force(int /*vflag*/) {
-  if (!moves_atoms || !forces_are_due || others_evaluate())
-    return;
-  switch_potentials(false);
-  if (references.empty())
-    return;
-  const bigint now = update->ntimestep;
-  const bool wanted = update->eflag_global == now || update->eflag_atom == now ||
-                      update->vflag_global == now || update->vflag_atom == now || others_use_forces;
-  for (auto &reference : references)
-    reference.switch_to(wanted);
-  reference_evaluations += wanted;
-}
-
-/* ----------------------------------------------------------------------
-   Whether the forces are computed for another fix. The Monte Carlo fixes call pre_force() and the
-   pair style for each move that they try, when atoms are about to be exchanged between ranks, and
-   ask for the energy only afterwards. They are due then, and not once they have finished.
-------------------------------------------------------------------------- */
-
-bool FixPythonTrajcast::others_evaluate() const {
-  for (int i = 0; i < modify->nfix; i++) {
-    const Fix *other = modify->fix[i];
-    if ((modify->fmask[i] & PRE_EXCHANGE) && other->force_reneighbor &&
-        other->next_reneighbor == update->ntimestep)
-      return true;
-  }
-  return false;
-}
-
-/* ---------------------------------------------------------------------- */
-
-void FixPythonTrajcast::switch_potentials(bool on) {
-  for (auto &reference : references)
-    reference.switch_to(on);
-  if (rescue)
-    rescue->switch_to(on);
-}
-
-/* ----------------------------------------------------------------------
-   the forces of the step are there: whoever evaluates the pair style from now on, in any hook of
-   another fix or a compute, gets the whole energy
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::setup_pre_reverse(int eflag, int vflag) { pre_reverse(eflag, vflag); }
-
-void FixPythonTrajcast::pre_reverse(int /*eflag*/, int /*vflag*/) {
-  forces_are_due = false;
-  if (moves_atoms)
-    switch_potentials(true);
 }
 
 /* ----------------------------------------------------------------------
@@ -857,8 +400,8 @@ double FixPythonTrajcast::compute_vector(int n) {
       {nremote, MPI_MAX},
       {kilobyte * usage.ru_maxrss, MPI_MAX},
       {static_cast<double>(reference_evaluations), MPI_MAX},
-      {static_cast<double>(num_objections), MPI_MAX},
-      {static_cast<double>(num_rescues), MPI_MAX},
+      {static_cast<double>(num_violations), MPI_MAX},
+      {static_cast<double>(num_fallbacks), MPI_MAX},
       {defect, MPI_MAX},
       {static_cast<double>(num_plain_steps), MPI_MAX},
   };
@@ -887,56 +430,6 @@ double FixPythonTrajcast::mass_of(int i) const {
 trajcast::Cell FixPythonTrajcast::cell() const {
   const double *h = domain->h; // xx, yy, zz, yz, xz, xy
   return {h[0], h[1], h[2], h[3], h[4], h[5]};
-}
-
-/* ----------------------------------------------------------------------
-   stop on all ranks; to be called by all of them
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::fail(const std::string &reason) {
-  const bool complete = utils::strmatch(reason, "^Fix python/trajcast");
-  error->all(FLERR, complete ? reason : fmt::format("Fix {} python/trajcast: {}", id, reason));
-}
-
-/* ----------------------------------------------------------------------
-   stop the job from one rank, which the others may be waiting for
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::lose(const std::string &reason) {
-  if (comm->nprocs == 1)
-    fail(reason);
-  // The message is written, the exception leaves this function, and main() aborts: a launcher that
-  // kills at once may drop what was written last.
-  const struct Pause {
-    ~Pause() { std::this_thread::sleep_for(std::chrono::milliseconds(500)); }
-  } pause;
-  error->one(FLERR, fmt::format("Fix {} python/trajcast: {}", id, reason));
-}
-
-/* ----------------------------------------------------------------------
-   stop on all ranks if something is wrong on any; the lowest such rank says what
-------------------------------------------------------------------------- */
-
-void FixPythonTrajcast::fail_if_any(bool wrong, const std::string &reason) {
-  int mine = wrong ? comm->me : comm->nprocs;
-  int lowest;
-  MPI_Allreduce(&mine, &lowest, 1, MPI_INT, MPI_MIN, world);
-  if (lowest == comm->nprocs)
-    return;
-
-  fail(from_rank(lowest, reason));
-}
-
-/* ---------------------------------------------------------------------- */
-
-// The text that this rank has, on all ranks.
-std::string FixPythonTrajcast::from_rank(int rank, const std::string &text) {
-  int length = static_cast<int>(text.size());
-  MPI_Bcast(&length, 1, MPI_INT, rank, world);
-  std::string said = text;
-  said.resize(length);
-  MPI_Bcast(&said[0], length, MPI_CHAR, rank, world);
-  return said;
 }
 
 /* ---------------------------------------------------------------------- */

@@ -7,10 +7,10 @@
 
 #include "constant_energy.h"
 #include "edge_list.h"
+#include "fallback.h"
 #include "guard.h"
 #include "python_host.h"
 #include "reference_potential.h"
-#include "rescue.h"
 #include "snapshot.h"
 
 #include <array>
@@ -62,12 +62,23 @@ public:
   double memory_usage() override;
 
 private:
+  // fix_python_trajcast.cpp: the hooks, in the order of a step
+  void add_impulse();
+  void predict(bool judge);
+  int64_t first_broken_atom() const;
+  void sum_over_ranks(double *values, int count);
+  void conserve_momentum();
+  void move_atoms();
+  bool is_moved(int atom) const;
+  double mass_of(int atom) const;
+  trajcast::Cell cell() const;
+
+  // fix_python_trajcast_settings.cpp: what the input script and the model say
   void parse(int, char **);
   int parse_guard(int, char **, int);
   int parse_limits(int, char **, int);
   void open_model();
   void set_limits(const trajcast_model_info &, const trajcast::Limits &);
-
   void check_agreement(const trajcast_model_info &);
 
   // fix_python_trajcast_checks.cpp: what the fix asks of an input script
@@ -100,26 +111,19 @@ private:
   bool shares_atoms(const Fix *) const;
   bool shares_atoms_anywhere(const Fix *) const;
 
-  bool is_moved(int atom) const;
-  double mass_of(int atom) const;
-  trajcast::Cell cell() const;
-
+  // fix_python_trajcast_graph.cpp: atoms and neighbors, those of other ranks included
+  static constexpr int OWNER = 2; // width of what ghost atoms get: rank and index of their owner
+  static constexpr int STATE = 6; // position and velocity
   void find_owners();
   void list_remote_atoms();
   bool may_become_edge(int i, int j) const;
+  void gather_frame();
   void share_states();
   void forward(int width);
 
+  // fix_python_trajcast_energy.cpp: energies on demand
   bool others_evaluate() const;
   void switch_potentials(bool on);
-
-  void add_impulse();
-  void gather_frame();
-  void predict(bool judge);
-  int64_t first_broken_atom() const;
-  void sum_over_ranks(double *values, int count);
-  void conserve_momentum();
-  void move_atoms();
 
   // fix_python_trajcast_reversible.cpp
   void move_reversibly();
@@ -132,16 +136,17 @@ private:
 
   // fix_python_trajcast_guard.cpp: predictions that are not to be trusted
   void remember_velocities();
-  std::string objection();
+  std::string violation();
   std::string describe(const trajcast::Violation &) const;
-  void respond(const std::string &objection);
-  void stop_run(const std::string &objection);
-  void find_rescue();
-  void warn_now_and_then(const std::string &objection);
+  void respond(const std::string &violation);
+  void stop_run(const std::string &violation);
+  void find_fallback();
+  void warn_now_and_then(const std::string &violation);
 
+  // fix_python_trajcast_errors.cpp
   std::string from_rank(int, const std::string &);
   [[noreturn]] void fail(const std::string &);
-  [[noreturn]] void lose(const std::string &);
+  [[noreturn]] void abort_all(const std::string &);
   void fail_if_any(bool, const std::string &);
 
   // What the input script says.
@@ -152,7 +157,7 @@ private:
   std::string kernels = "fused";
   int threads = 0;        // 0: decide in open_model()
   bool any_model = false; // whether to continue the restart file of another model
-  enum class Response { STOP, ERROR, WARN, RESCUE, OFF } response = Response::STOP;
+  enum class Response { STOP, ERROR, WARN, FALLBACK, OFF } response = Response::STOP;
   trajcast::LimitSettings limit_settings;
   bool factors_given = false;
 
@@ -240,9 +245,9 @@ private:
   std::unique_ptr<trajcast::Guard> guard; // none: predictions are not compared with limits
   trajcast::GuardSums guard_sums;         // of the last prediction, over all ranks
   std::vector<char> moved;                // (nodes,) whether this fix moves the atom
-  std::unique_ptr<trajcast::Rescue> rescue;
-  bigint num_rescues = 0;    // steps that the small ones have taken over, in all runs
-  bigint num_objections = 0; // predictions that a guard objected to, in all runs
+  std::unique_ptr<trajcast::Fallback> fallback;
+  bigint num_fallbacks = 0;  // steps that the small ones have taken over, in all runs
+  bigint num_violations = 0; // predictions that a guard found wrong, in all runs
 
   // For a run that stops: velocities before this step, and the state before it.
   std::vector<double> velocities_before;

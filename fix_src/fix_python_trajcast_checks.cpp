@@ -66,7 +66,7 @@ void FixPythonTrajcast::prepare_run() {
   check_timestep();
   check_masses();
   find_references();
-  find_rescue();
+  find_fallback();
   check_neighbor_cutoff();
   check_special_bonds();
   if (neighbor->includegroup)
@@ -414,8 +414,8 @@ bool FixPythonTrajcast::neighbor_list_may_be_late() const {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::warn_about_forces() {
-  if (igroup == 0 && references.empty() && !rescue && std::strcmp(force->pair_style, "zero") != 0 &&
-      comm->me == 0)
+  if (igroup == 0 && references.empty() && !fallback &&
+      std::strcmp(force->pair_style, "zero") != 0 && comm->me == 0)
     error->warning(FLERR,
                    "Fix {} python/trajcast uses no forces, those of pair_style {} are computed in "
                    "vain: write 'pair_style zero {} full' and 'pair_coeff * *'",

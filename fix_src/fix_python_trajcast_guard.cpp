@@ -33,7 +33,7 @@ int find_quantity(const std::string &name) {
 } // namespace
 
 /* ----------------------------------------------------------------------
-   guard RESPONSE, or guard rescue N PAIR; returns the place of the next keyword
+   guard RESPONSE, or guard fallback N PAIR; returns the place of the next keyword
 ------------------------------------------------------------------------- */
 
 int FixPythonTrajcast::parse_guard(int narg, char **arg, int iarg) {
@@ -46,20 +46,25 @@ int FixPythonTrajcast::parse_guard(int narg, char **arg, int iarg) {
     response = Response::WARN;
   else if (value == "off")
     response = Response::OFF;
-  else if (value == "rescue") {
+  else if (value == "fallback" || value == "rescue") {
+    if (value == "rescue" && comm->me == 0)
+      error->warning(FLERR,
+                     "Fix {} python/trajcast: 'guard rescue' is deprecated: write 'guard fallback'",
+                     id);
     const std::string count = iarg + 1 < narg ? arg[iarg + 1] : "";
     const int steps = utils::is_integer(count) && count.size() < 6 ? std::atoi(count.c_str()) : 0;
     if (steps < 1 || iarg + 2 >= narg)
-      fail("'guard rescue' needs a number of steps and a potential: write 'guard rescue N PAIR' "
-           "with N at least 1 and a sub-style of pair_style hybrid/overlay");
-    response = Response::RESCUE;
-    rescue.reset(new trajcast::Rescue(lmp, steps, arg[iarg + 2], groupbit));
+      fail(
+          "'guard fallback' needs a number of steps and a potential: write 'guard fallback N PAIR' "
+          "with N at least 1 and a sub-style of pair_style hybrid/overlay");
+    response = Response::FALLBACK;
+    fallback.reset(new trajcast::Fallback(lmp, steps, arg[iarg + 2], groupbit));
     return iarg + 3;
   } else
     fail(fmt::format("unknown guard '{}': write 'guard stop', 'guard error', 'guard warn', 'guard "
-                     "rescue N PAIR' or 'guard off'",
+                     "fallback N PAIR' or 'guard off'",
                      value));
-  rescue.reset();
+  fallback.reset();
   return iarg + 1;
 }
 
@@ -124,7 +129,7 @@ void FixPythonTrajcast::remember_velocities() {
    what is wrong with the last prediction, the worst of all ranks; empty if nothing is
 ------------------------------------------------------------------------- */
 
-std::string FixPythonTrajcast::objection() {
+std::string FixPythonTrajcast::violation() {
   struct {
     double excess;
     int rank;
@@ -192,27 +197,27 @@ std::string FixPythonTrajcast::describe(const trajcast::Violation &violation) co
    instead of applying a prediction
 ------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::respond(const std::string &objection) {
-  num_objections++;
+void FixPythonTrajcast::respond(const std::string &violation) {
+  num_violations++;
   if (response == Response::STOP)
-    stop_run(objection);
-  else if (response == Response::RESCUE) {
+    stop_run(violation);
+  else if (response == Response::FALLBACK) {
     warn_now_and_then(
-        fmt::format("{}: {} steps of {} instead", objection, rescue->steps(), rescue->name()));
-    num_rescues++;
-    const std::string problem = rescue->advance();
+        fmt::format("{}: {} steps of {} instead", violation, fallback->steps(), fallback->name()));
+    num_fallbacks++;
+    const std::string problem = fallback->advance();
     if (!problem.empty())
       fail(problem);
   } else if (verdict.broken)
     fail(fmt::format("{}: check the state before it for atoms that nearly touch and for velocities "
                      "beyond those that the model was trained with",
-                     objection));
+                     violation));
   else if (response == Response::ERROR)
     fail(fmt::format("{}: start from a state like those that the model was trained with, or write "
-                     "'guard stop', 'guard rescue N PAIR', 'guard warn' or another 'limit'",
-                     objection));
+                     "'guard stop', 'guard fallback N PAIR', 'guard warn' or another 'limit'",
+                     violation));
   else {
-    warn_now_and_then(objection);
+    warn_now_and_then(violation);
     move_atoms();
   }
 }
@@ -222,10 +227,10 @@ void FixPythonTrajcast::respond(const std::string &objection) {
    as it does at a time limit; post_run() returns to the state before the step
 ------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::stop_run(const std::string &objection) {
+void FixPythonTrajcast::stop_run(const std::string &violation) {
   if (comm->me == 0)
     error->warning(FLERR, "Fix {} python/trajcast: {}: the run stops with the state of step {}", id,
-                   objection, update->ntimestep - 1);
+                   violation, update->ntimestep - 1);
   snapshot.take(velocities_before);
   timer->force_timeout();
 }
@@ -234,16 +239,16 @@ void FixPythonTrajcast::stop_run(const std::string &objection) {
    nobody else may move atoms: the forces that they would do it with are overwritten
 ------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::find_rescue() {
-  if (!rescue)
+void FixPythonTrajcast::find_fallback() {
+  if (!fallback)
     return;
   for (const auto &other : modify->get_fix_list())
     if (other != this && other->time_integrate)
-      fail(
-          fmt::format("'guard rescue' cannot be combined with fix {} (style {}), which moves other "
-                      "atoms: write 'unfix {}', or 'guard stop'",
-                      other->id, other->style, other->id));
-  const std::string problem = rescue->find(cutoff);
+      fail(fmt::format(
+          "'guard fallback' cannot be combined with fix {} (style {}), which moves other "
+          "atoms: write 'unfix {}', or 'guard stop'",
+          other->id, other->style, other->id));
+  const std::string problem = fallback->find(cutoff);
   if (!problem.empty())
     fail(problem);
 }
@@ -252,11 +257,11 @@ void FixPythonTrajcast::find_rescue() {
    the first time, the tenth, the hundredth, ...
 ------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::warn_now_and_then(const std::string &objection) {
+void FixPythonTrajcast::warn_now_and_then(const std::string &violation) {
   bigint power = 1;
-  while (10 * power <= num_objections)
+  while (10 * power <= num_violations)
     power *= 10;
-  if (comm->me == 0 && num_objections == power)
-    error->warning(FLERR, "Fix {} python/trajcast: {} ({} such predictions)", id, objection,
-                   num_objections);
+  if (comm->me == 0 && num_violations == power)
+    error->warning(FLERR, "Fix {} python/trajcast: {} ({} such predictions)", id, violation,
+                   num_violations);
 }

@@ -106,7 +106,7 @@ ON_TWO_RANKS = (
     "stop_box",
     "error_touching",
 )
-ON_TWO_RANKS += ("rescue_all", "rescue_some")
+ON_TWO_RANKS += ("fallback_all", "fallback_some")
 
 # So thin a skin that neighbour lists are built anew between small steps.
 VASHISHTA = """pair_style hybrid/overlay zero 6.0 full vashishta
@@ -116,30 +116,31 @@ neighbor 0.2 bin
 """
 WITH_POTENTIAL = SETUP.replace("pair_style zero 6.0 full\npair_coeff * *\n", "")
 WITH_POTENTIAL = WITH_POTENTIAL.replace("neighbor 2.0 bin\n", VASHISHTA)
-RESCUED = f"fix 1 all python/trajcast {MODEL} Si O precision double guard rescue 10 vashishta"
+FALLBACK = f"fix 1 all python/trajcast {MODEL} Si O precision double guard fallback 10 vashishta"
 COUNTS = "thermo_style custom step pe f_1[12] f_1[13]\n"
 # Every step handed to small ones, the same with LAMMPS's own integrator, only some of the steps,
 # and what is refused.
-RESCUES = {
-    "all": f"{WITH_POTENTIAL}{RESCUED} limit displacement 0.001\n{COUNTS}run 2\n{FINAL}",
+FALLBACKS = {
+    "all": f"{WITH_POTENTIAL}{FALLBACK} limit displacement 0.001\n{COUNTS}run 2\n{FINAL}",
     "nve": f"{WITH_POTENTIAL}timestep 0.003\nfix 1 all nve\nrun 20\n{FINAL}",
-    "some": f"{WITH_POTENTIAL}{RESCUED} limit displacement 0.2\n{COUNTS}run 6\n{FINAL}",
-    "no_potential": f"{SETUP}{RESCUED}\nrun 1\n",
+    "some": f"{WITH_POTENTIAL}{FALLBACK} limit displacement 0.2\n{COUNTS}run 6\n{FINAL}",
+    "no_potential": f"{SETUP}{FALLBACK}\nrun 1\n",
+    "old_name": f"{WITH_POTENTIAL}{FALLBACK.replace('guard fallback', 'guard rescue')}\nrun 0\n",
     "two_integrators": f"""{WITH_POTENTIAL}
 group some id 1:30
 group rest subtract all some
-{RESCUED.replace("all", "some")}
+{FALLBACK.replace(" all ", " some ")}
 fix 2 rest nve
 run 1
 """,
 }
-RESCUES = {name: text.replace("NAME", f"rescue_{name}") for name, text in RESCUES.items()}
+FALLBACKS = {name: text.replace("NAME", f"fallback_{name}") for name, text in FALLBACKS.items()}
 
 BAD_LINES = {
     "guard nothing": "'guard stop'",
     "guard": "write one after it",
-    "guard rescue 30": "'guard rescue N PAIR'",
-    "guard rescue 0 vashishta": "'guard rescue N PAIR'",
+    "guard fallback 30": "'guard fallback N PAIR'",
+    "guard fallback 0 vashishta": "'guard fallback N PAIR'",
     "limit mass 1.0": "'displacement', 'speed'",
     "limit speed fast": "'limit speed X'",
     "limit speed -1": "'limit speed X'",
@@ -262,7 +263,7 @@ run 1
     setup = SETUP.partition("velocity")[0]
     for k, line in enumerate(BAD_LINES):
         texts[f"bad{k}"] = f"{setup}fix 1 all python/trajcast {MODEL} Si O {line}\n"
-    texts |= {f"rescue_{name}": text for name, text in RESCUES.items()}
+    texts |= {f"fallback_{name}": text for name, text in FALLBACKS.items()}
     bare = without_limits(tmp_path_factory.mktemp("bare"))
     texts["bare"] = f"{SETUP}fix 1 all python/trajcast {bare} Si O factor speed 3\n"
     texts["bare_off"] = f"{SETUP}fix 1 all python/trajcast {bare} Si O guard off\n"
@@ -387,7 +388,7 @@ def test_error_says_which_atom_and_limit(ranks, name, request, record_property) 
         limits = ModelFile.load(MODEL).metadata.limits
         assert limits is not None and limits.min_distance[0][1] is not None
         assert limit == pytest.approx(0.8 * limits.min_distance[0][1], rel=1e-3)
-        assert "'guard rescue N PAIR'" in error
+        assert "'guard fallback N PAIR'" in error
     record_property(
         "reliability",
         {
@@ -462,20 +463,20 @@ def test_warnings_are_rare_and_change_nothing(one_rank) -> None:
 
 
 def counts_at(log: str, step: int) -> tuple[float, int, int]:
-    """Potential energy, objections and rescues in a line of thermo output."""
+    """Potential energy, violations and fallbacks in a line of thermo output."""
     line = re.search(rf"^ +{step} +(\S+) +(\d+) +(\d+) *$", log, re.MULTILINE)
     assert line is not None, log
     return float(line[1]), int(line[2]), int(line[3])
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_rescue_is_velocity_verlet(ranks, request, one_rank, record_property) -> None:
+def test_fallback_is_velocity_verlet(ranks, request, one_rank, record_property) -> None:
     """Small steps in place of every prediction are what LAMMPS's own integrator does."""
-    outcome = of_ranks(ranks, request, "rescue_all")
+    outcome = of_ranks(ranks, request, "fallback_all")
     assert outcome.error is None
-    deviation = np.abs(outcome.final() - one_rank["rescue_nve"].final())[:, :6].max()
+    deviation = np.abs(outcome.final() - one_rank["fallback_nve"].final())[:, :6].max()
     assert deviation < 1e-10
-    # Two rescued steps, in which the potential was not evaluated for output.
+    # Two fallback steps, in which the potential was not evaluated for output.
     assert counts_at(outcome.log, 2) == (0.0, 2, 2)
     builds = re.search(r"Neighbor list builds = (\d+)", outcome.log)
     assert builds is not None and int(builds[1]) > 2
@@ -483,29 +484,35 @@ def test_rescue_is_velocity_verlet(ranks, request, one_rank, record_property) ->
         "reliability",
         {
             "table": "guard",
-            "name": f"guard rescue: 2 steps of 10 x 3 fs, {ranks} rank{'s' * (ranks - 1)}",
+            "name": f"guard fallback: 2 steps of 10 x 3 fs, {ranks} rank{'s' * (ranks - 1)}",
             "result": f"differs from fix nve by {deviation:.1e} (Angstrom, Angstrom/ps)",
         },
     )
 
 
-def test_rescue_goes_on_with_predictions(one_rank, two_ranks) -> None:
-    """Some steps are rescued, the others predicted; on two ranks it is the same trajectory."""
-    (_, objections, rescues), two = (
-        counts_at(runs["rescue_some"].log, 6) for runs in (one_rank, two_ranks)
+def test_fallback_goes_on_with_predictions(one_rank, two_ranks) -> None:
+    """Some steps are the fallback's, the others predicted; on two ranks it is the same trajectory."""
+    (_, violations, fallbacks), two = (
+        counts_at(runs["fallback_some"].log, 6) for runs in (one_rank, two_ranks)
     )
-    assert 0 < rescues == objections < 6 and two[1:] == (objections, rescues)
-    one, other = (runs["rescue_some"].final()[:, :6] for runs in (one_rank, two_ranks))
+    assert 0 < fallbacks == violations < 6 and two[1:] == (violations, fallbacks)
+    one, other = (runs["fallback_some"].final()[:, :6] for runs in (one_rank, two_ranks))
     assert np.abs(one - other).max() < 1e-7
-    assert np.abs(one - one_rank["rescue_nve"].final()[:, :6]).max() > 1e-2
-    warned = one_rank["rescue_some"].warnings()
+    assert np.abs(one - one_rank["fallback_nve"].final()[:, :6]).max() > 1e-2
+    warned = one_rank["fallback_some"].warnings()
     assert "10 steps of vashishta instead" in warned[0] and len(warned) == 1
 
 
-def test_rescue_that_is_impossible(one_rank) -> None:
-    error = one_rank["rescue_no_potential"].error
+def test_fallback_by_its_old_name(one_rank) -> None:
+    run = one_rank["fallback_old_name"]
+    assert run.error is None
+    assert any("'guard rescue' is deprecated: write 'guard fallback'" in w for w in run.warnings())
+
+
+def test_fallback_that_is_impossible(one_rank) -> None:
+    error = one_rank["fallback_no_potential"].error
     assert error is not None and "python/trajcast" in error and "hybrid/overlay" in error
-    error = one_rank["rescue_two_integrators"].error
+    error = one_rank["fallback_two_integrators"].error
     assert error is not None and "python/trajcast" in error and "'unfix 2'" in error
 
 
@@ -534,5 +541,5 @@ def test_example(lmp) -> None:
     warning = re.search(r"WARNING: Fix 1 python/trajcast: (.*)\n", run.output)
     assert warning is not None and "atom 5 has the speed 60 Angstrom/ps at step 0" in warning[1]
     assert (run.directory / "struck.data").exists()
-    rescued = re.search(r"^(\d+) of 40 steps were rescued", run.output, re.MULTILINE)
-    assert rescued is not None and 0 < int(rescued[1]) < 40
+    left = re.search(r"^(\d+) of 40 steps were left to the fallback", run.output, re.MULTILINE)
+    assert left is not None and 0 < int(left[1]) < 40

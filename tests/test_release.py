@@ -54,7 +54,8 @@ def test_one_source_of_the_version(check) -> None:
         lines = (ROOT / name).read_text().splitlines()
         assert not [line for line in lines if re.match(r"\s*version *[:=] *[\"']?\d", line)], name
         assert f'"{version}"' not in (ROOT / name).read_text(), name
-    assert version in (ROOT / "CHANGELOG.md").read_text()
+    newest = re.search(r"^## \[(.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None and newest[1] in ("Unreleased", version)
 
 
 # ---- the citation ----

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-#ifndef TRAJCAST_RESCUE_H
-#define TRAJCAST_RESCUE_H
+#ifndef TRAJCAST_FALLBACK_H
+#define TRAJCAST_FALLBACK_H
 
 #include "pointers.h"
 
@@ -13,11 +13,11 @@ namespace trajcast {
 
 // Velocity Verlet in small steps with the forces of an ordinary potential, which takes the place of
 // a prediction that is not to be trusted.
-class Rescue : protected LAMMPS_NS::Pointers {
+class Fallback : protected LAMMPS_NS::Pointers {
 public:
   // steps: that a time step is divided into
   // name: of the potential, see ReferencePotential
-  Rescue(LAMMPS_NS::LAMMPS *lammps, int steps, const std::string &name, int groupbit);
+  Fallback(LAMMPS_NS::LAMMPS *lammps, int steps, const std::string &name, int groupbit);
 
   // To be called before each run. Returns what is wrong, on all ranks; else nothing.
   std::string find(double cutoff);

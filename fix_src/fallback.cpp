@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-#include "rescue.h"
+#include "fallback.h"
 
 #include "atom.h"
 #include "comm.h"
@@ -25,29 +25,31 @@ namespace {
 constexpr int ACCELERATED = 1 << 1 | 1 << 2 | 1 << 3;
 } // namespace
 
-Rescue::Rescue(LAMMPS *lammps, int steps, const std::string &name, int groupbit)
+Fallback::Fallback(LAMMPS *lammps, int steps, const std::string &name, int groupbit)
     : Pointers(lammps), num_steps(steps), potential(lammps, name), groupbit(groupbit) {}
 
 /* ---------------------------------------------------------------------- */
 
-std::string Rescue::find(double cutoff) {
+std::string Fallback::find(double cutoff) {
   if (force->kspace)
-    return "'guard rescue' knows no long-range forces: write 'kspace_style none', or 'guard stop'";
+    return "'guard fallback' knows no long-range forces: write 'kspace_style none', or 'guard "
+           "stop'";
   if (force->bond && std::strcmp(force->bond_style, "zero") != 0)
-    return "'guard rescue' knows no forces of bonds: write 'bond_style zero', or 'guard stop'";
+    return "'guard fallback' knows no forces of bonds: write 'bond_style zero', or 'guard stop'";
   const std::string problem = potential.find(cutoff);
   if (!problem.empty())
     return problem;
   if (potential.pair()->suffix_flag & ACCELERATED)
-    return fmt::format("'guard rescue' cannot use an accelerated variant of {}: write 'suffix off' "
-                       "before 'pair_style'",
-                       name());
+    return fmt::format(
+        "'guard fallback' cannot use an accelerated variant of {}: write 'suffix off' "
+        "before 'pair_style'",
+        name());
   return "";
 }
 
 /* ---------------------------------------------------------------------- */
 
-std::string Rescue::advance() {
+std::string Fallback::advance() {
   const double step = update->dt / num_steps;
   // Where a list is built anew soon after the last time, LAMMPS would count a danger.
   const bigint dangerous_builds = neighbor->ndanger;
@@ -65,13 +67,13 @@ std::string Rescue::advance() {
     return "";
   return fmt::format(
       "{} steps of {} have lost atoms, too: check the state before step {} for atoms "
-      "that nearly touch, or write 'guard rescue N {}' with a larger N",
+      "that nearly touch, or write 'guard fallback N {}' with a larger N",
       num_steps, name(), update->ntimestep, name());
 }
 
 /* ---------------------------------------------------------------------- */
 
-void Rescue::kick(double half_step) {
+void Fallback::kick(double half_step) {
   for (int i = 0; i < atom->nlocal; i++) {
     if (!(atom->mask[i] & groupbit))
       continue;
@@ -83,7 +85,7 @@ void Rescue::kick(double half_step) {
 
 /* ---------------------------------------------------------------------- */
 
-void Rescue::drift(double step) {
+void Fallback::drift(double step) {
   for (int i = 0; i < atom->nlocal; i++)
     if (atom->mask[i] & groupbit)
       for (int k = 0; k < 3; k++)
@@ -92,7 +94,7 @@ void Rescue::drift(double step) {
 
 /* ---------------------------------------------------------------------- */
 
-void Rescue::update_ghosts() {
+void Fallback::update_ghosts() {
   // Without 'check yes' LAMMPS keeps no positions to compare with.
   if (!neighbor->dist_check || neighbor->check_distance())
     rebuild_neighbors();
@@ -104,7 +106,7 @@ void Rescue::update_ghosts() {
    as in a step of LAMMPS, but for fixes that insert or exchange atoms at that time
 ------------------------------------------------------------------------- */
 
-void Rescue::rebuild_neighbors() {
+void Fallback::rebuild_neighbors() {
   if (domain->triclinic)
     domain->x2lamda(atom->nlocal);
   domain->pbc();
@@ -125,7 +127,7 @@ void Rescue::rebuild_neighbors() {
 
 /* ---------------------------------------------------------------------- */
 
-void Rescue::compute_forces() {
+void Fallback::compute_forces() {
   for (int i = 0; i < atom->nlocal + atom->nghost; i++)
     std::fill_n(atom->f[i], 3, 0.0);
   potential.pair()->compute(0, 0);
@@ -135,7 +137,7 @@ void Rescue::compute_forces() {
 
 /* ---------------------------------------------------------------------- */
 
-bool Rescue::is_finite() const {
+bool Fallback::is_finite() const {
   int lost = 0;
   for (int i = 0; i < atom->nlocal; i++)
     for (int k = 0; k < 3; k++)

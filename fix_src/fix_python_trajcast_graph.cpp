@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// The graph that this rank sees: its atoms, their neighbors, and the atoms of other ranks among
+// these, whose owners and states it learns from ghost atoms.
+
+#include "fix_python_trajcast.h"
+
+#include "atom.h"
+#include "comm.h"
+#include "domain.h"
+#include "neigh_list.h"
+#include "neighbor.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+#include <vector>
+
+using namespace LAMMPS_NS;
+
+namespace {
+double distance_squared(const double *a, const double *b) {
+  const double x = a[0] - b[0], y = a[1] - b[1], z = a[2] - b[2];
+  return x * x + y * y + z * z;
+}
+} // namespace
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::gather_frame() {
+  if (comm->nprocs > 1)
+    share_states();
+
+  const double start = MPI_Wtime();
+  const int nlocal = atom->nlocal;
+  const int ncandidates = static_cast<int>(candidate_ghost.size());
+  node_positions.resize(3 * (nlocal + ncandidates));
+  for (int i = 0; i < nlocal; i++)
+    std::copy_n(atom->x[i], 3, &node_positions[3 * i]);
+  for (int r = 0; r < ncandidates; r++)
+    std::copy_n(&forwarded[STATE * (nlocal + candidate_ghost[r])], 3,
+                &node_positions[3 * (nlocal + r)]);
+  edges.update(node_positions.data(), cell(), cutoff);
+
+  const int nnodes = nlocal + static_cast<int>(edges.remote.size());
+  types.resize(nnodes);
+  moved.resize(nnodes);
+  velocities.resize(3 * nnodes);
+  masses.resize(nlocal);
+  unwrapped.resize(3 * nlocal);
+  for (int i = 0; i < nlocal; i++) {
+    types[i] = atom->type[i];
+    moved[i] = is_moved(i);
+    masses[i] = mass_of(i);
+    domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
+    std::copy_n(atom->v[i], 3, &velocities[3 * i]);
+  }
+  for (int n = nlocal; n < nnodes; n++) {
+    const int j = nlocal + candidate_ghost[edges.remote[n - nlocal]];
+    types[n] = atom->type[j];
+    moved[n] = is_moved(j);
+    std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
+  }
+  graph_seconds += MPI_Wtime() - start;
+}
+
+/* ----------------------------------------------------------------------
+   position and velocity of each ghost atom's owner, as they are now. LAMMPS has sent positions when
+   the last step moved the atoms, but a fix may have changed them, or the box, since.
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::share_states() {
+  forwarded.resize(STATE * (atom->nlocal + atom->nghost));
+  for (int i = 0; i < atom->nlocal; i++) {
+    std::copy_n(atom->x[i], 3, &forwarded[STATE * i]);
+    std::copy_n(atom->v[i], 3, &forwarded[STATE * i + 3]);
+  }
+  forward(STATE);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::forward(int width) {
+  const double start = MPI_Wtime();
+  forwarded_width = width;
+  comm->forward_comm(this, width);
+  forward_seconds += MPI_Wtime() - start;
+}
+
+/* ---------------------------------------------------------------------- */
+
+int FixPythonTrajcast::pack_forward_comm(int n, int *sent, double *buffer, int /*pbc_flag*/,
+                                         int * /*pbc*/) {
+  double *end = buffer;
+  for (int k = 0; k < n; k++)
+    end = std::copy_n(&forwarded[forwarded_width * sent[k]], forwarded_width, end);
+  return static_cast<int>(end - buffer);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::unpack_forward_comm(int n, int first, double *buffer) {
+  std::copy_n(buffer, forwarded_width * n, &forwarded[forwarded_width * first]);
+}
+
+/* ----------------------------------------------------------------------
+   atoms were sorted anew: find out which atom, and which lattice shift, each neighbour is
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::post_neighbor() {
+  list_is_current = true;
+  neighbors_are_hidden = hides_neighbors();
+  const double start = MPI_Wtime() - forward_seconds;
+  find_owners();
+  list_remote_atoms();
+
+  const int nlocal = atom->nlocal;
+  edges.clear(nlocal, static_cast<int>(candidate_ghost.size()));
+  for (int i = 0; i < nlocal; i++) {
+    edges.begin_receiver();
+    for (int k = 0; k < list->numneigh[i]; k++) {
+      const int j = list->firstneigh[i][k] & NEIGHMASK;
+      if (!may_become_edge(i, j))
+        continue;
+      const int ghost = j - nlocal;
+      if (ghost < 0)
+        edges.add_candidate(j, {0, 0, 0});
+      else if (ghost_candidate[ghost] < 0)
+        edges.add_candidate(owner_index[ghost], ghost_shift[ghost]);
+      else
+        edges.add_candidate(nlocal + ghost_candidate[ghost], ghost_shift[ghost]);
+    }
+  }
+  graph_seconds += MPI_Wtime() - forward_seconds - start;
+}
+
+/* ----------------------------------------------------------------------
+   a ghost atom is the image of an atom that its owner knows by another index
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_owners() {
+  const int nlocal = atom->nlocal;
+  const int nghost = atom->nghost;
+  forwarded.resize(OWNER * (nlocal + nghost));
+  for (int i = 0; i < nlocal; i++) {
+    forwarded[OWNER * i] = comm->me;
+    forwarded[OWNER * i + 1] = i;
+  }
+  forward(OWNER);
+  owner_rank.resize(nghost);
+  owner_index.resize(nghost);
+  for (int g = 0; g < nghost; g++) {
+    owner_rank[g] = static_cast<int>(forwarded[OWNER * (nlocal + g)]);
+    owner_index[g] = static_cast<int>(forwarded[OWNER * (nlocal + g) + 1]);
+  }
+
+  share_states();
+  const trajcast::Cell box = cell();
+  ghost_shift.resize(nghost);
+  for (int g = 0; g < nghost; g++) {
+    const double *image = atom->x[nlocal + g];
+    const double *owner = &forwarded[STATE * (nlocal + g)];
+    const double lattice[3] = {image[0] - owner[0], image[1] - owner[1], image[2] - owner[2]};
+    ghost_shift[g] = box.nearest(lattice);
+  }
+}
+
+/* ----------------------------------------------------------------------
+   number the distinct atoms of other ranks that the neighbour list refers to, and tell their owners
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::list_remote_atoms() {
+  ghost_candidate.assign(atom->nghost, -1);
+  candidate_ranks.clear();
+  candidate_indices.clear();
+  candidate_ghost.clear();
+  if (comm->nprocs == 1)
+    return;
+
+  const int nlocal = atom->nlocal;
+  std::vector<int> seen; // ghosts of other ranks, each once
+  for (int i = 0; i < nlocal; i++)
+    for (int k = 0; k < list->numneigh[i]; k++) {
+      const int j = list->firstneigh[i][k] & NEIGHMASK;
+      const int ghost = j - nlocal;
+      if (ghost < 0 || owner_rank[ghost] == comm->me || ghost_candidate[ghost] == 0 ||
+          !may_become_edge(i, j))
+        continue;
+      ghost_candidate[ghost] = 0;
+      seen.push_back(ghost);
+    }
+  std::sort(seen.begin(), seen.end(), [this](int a, int b) {
+    return std::make_pair(owner_rank[a], owner_index[a]) <
+           std::make_pair(owner_rank[b], owner_index[b]);
+  });
+
+  for (const int ghost : seen) {
+    const bool known = !candidate_ghost.empty() && candidate_ranks.back() == owner_rank[ghost] &&
+                       candidate_indices.back() == owner_index[ghost];
+    if (!known) {
+      candidate_ranks.push_back(owner_rank[ghost]);
+      candidate_indices.push_back(owner_index[ghost]);
+      candidate_ghost.push_back(ghost);
+    }
+    ghost_candidate[ghost] = static_cast<int>(candidate_ghost.size()) - 1;
+  }
+
+  state_bytes = 0;
+  for (const int rank : owner_rank)
+    if (rank != comm->me)
+      state_bytes += STATE * sizeof(double);
+
+  const trajcast_halo halo = {static_cast<int64_t>(candidate_ranks.size()), candidate_ranks.data(),
+                              candidate_indices.data()};
+  const double start = MPI_Wtime();
+  if (bridge->plan(model, &halo, &message) != TRAJCAST_OK)
+    abort_all(message.text);
+  forward_seconds += MPI_Wtime() - start;
+}
+
+/* ----------------------------------------------------------------------
+   LAMMPS's list reaches as far as the longest cutoff of the pair style, which may be that of a
+   reference potential; pairs that cannot come within the model's before the next rebuild are left
+   out of the candidates once, and not looked at in each step
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::may_become_edge(int i, int j) const {
+  const double reach = cutoff + neighbor->skin;
+  return neighbor_list_may_be_late() || !(distance_squared(atom->x[i], atom->x[j]) > reach * reach);
+}
