@@ -491,7 +491,7 @@ def test_fallback_is_velocity_verlet(ranks, request, one_rank, record_property) 
 
 
 def test_fallback_goes_on_with_predictions(one_rank, two_ranks) -> None:
-    """Some steps are the fallback's, the others predicted; on two ranks it is the same trajectory."""
+    """Some steps are the fallback's, the others predicted; on two ranks all are the same."""
     (_, violations, fallbacks), two = (
         counts_at(runs["fallback_some"].log, 6) for runs in (one_rank, two_ranks)
     )
