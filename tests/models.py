@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from ase.data import chemical_symbols
 
 from lammps_trajcast.kernels.network import NetworkKernels
 from lammps_trajcast.kernels.operators import PredictionNetwork
+from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelMetadata, as_arrays, weights_of
 from lammps_trajcast.model.network import TrajCast
@@ -36,6 +38,28 @@ def tiny_model(
     return ModelFile(data, weights_of(TrajCast(arch)))
 
 
+def model_of(network: TrajCast, arch: Architecture) -> ModelFile:
+    """The weights of a network as a model file, of elements 1, 2, ..."""
+    count = arch.num_chem_elements
+    data = ModelMetadata(
+        architecture=arch,
+        timestep=1.0,
+        units="real",
+        species=chemical_symbols[1 : count + 1],
+        masses=[1.0] * count,
+        rms_displacement=0.05,
+        rms_velocity=0.01,
+        precision="double",
+    )
+    return ModelFile(data, weights_of(network))
+
+
+def first_edge(receivers: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
+    """Of edges sorted by receiver, see StepGraph."""
+    degrees = torch.bincount(receivers, minlength=len(atoms))
+    return torch.nn.functional.pad(degrees.cumsum(0), (1, 0))
+
+
 def kernels_of(
     network: TrajCast, arch: Architecture, dtype: torch.dtype, **options: Any
 ) -> NetworkKernels:
@@ -52,5 +76,8 @@ def predict(kernels: NetworkKernels, *inputs: torch.Tensor) -> torch.Tensor:
     species, velocities, vectors, receivers, senders = (x.detach() for x in inputs)
     run = compile_network(PredictionNetwork(kernels))
     dtype = torch.float64 if kernels.dtype == np.float64 else torch.float32
-    targets: torch.Tensor = run(species, velocities.to(dtype), vectors, receivers, senders)
+    graph = StepGraph(
+        species, velocities.to(dtype), vectors, first_edge(receivers, species), senders
+    )
+    targets: torch.Tensor = run(graph)
     return targets

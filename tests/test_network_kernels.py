@@ -15,6 +15,7 @@ from test_kernels import architecture, random_inputs, relative
 from test_network_parity import Case
 
 from lammps_trajcast.kernels.network import NetworkKernels
+from lammps_trajcast.kernels.step_graph import KernelGraph
 from lammps_trajcast.kernels.tables import (
     ORDER,
     TOLERANCE,
@@ -249,7 +250,7 @@ def test_wrong_tensors_are_refused() -> None:
         kernels.edges(vectors.astype(np.float32))
     edges, features = kernels.edges(vectors), kernels.first(species, single)
     first_edge = np.searchsorted(receivers, np.arange(len(species) + 1))
-    graph = (edges, first_edge, senders, species, single, None)
+    graph = (KernelGraph(species, single, edges, first_edge, senders), None)
     wide = np.empty((len(species), 2 * kernels.widths[1]), np.float32)
     with pytest.raises(ValueError, match="out is float32"):
         kernels.layer(0, features, *graph, wide)

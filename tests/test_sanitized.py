@@ -83,7 +83,7 @@ load_library().trajcast_network_edges(
 
 
 def test_kernels(environment, record_property) -> None:
-    files = ["test_kernels.py", "test_network_kernels.py", "test_stages.py"]
+    files = ["test_kernels.py", "test_network_kernels.py", "test_backend.py"]
     output = run(
         [sys.executable, "-m", "pytest", "-q", "-n", "0", *files],
         TESTS,

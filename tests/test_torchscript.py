@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import lammps_environment, load_case
-from models import kernels_of
+from models import first_edge, kernels_of
 from test_network_parity import TOLERANCE, Case
 
 import lammps_trajcast
 from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.kernels.operators import PredictionNetwork
+from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model import torchscript
 from lammps_trajcast.model.torchscript import compile_network, unoptimized
 
@@ -58,14 +59,8 @@ def test_a_network_that_is_not_compiled_has_the_numbers_of_the_authors(
         kernels = kernels_of(plain, case.model.metadata.architecture, torch.float64)
         run = compile_network(PredictionNetwork(kernels))
         assert not isinstance(run, torch.jit.ScriptModule)
-        edges = run.edges(vectors)
-        first_edge = torch.searchsorted(receivers, torch.arange(len(species) + 1))
-        features = run.first(species, velocities)
-        for k, width in enumerate(kernels.widths[1:]):
-            after = torch.empty(len(species), width, dtype=torch.float64)
-            run.layer(k, features, edges, first_edge, senders, species, velocities, None, after)
-            features = after
-        check(run.read_out(features, len(species)))
+        edges = first_edge(receivers, species)
+        check(run(StepGraph(species, velocities, vectors, edges, senders)))
     assert len(caplog.messages) == 1
     assert caplog.messages[0].startswith("WARNING: torch") and "torch.jit.script" in caplog.text
 

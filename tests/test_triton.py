@@ -18,11 +18,12 @@ from test_kernels import architecture, relative
 from test_network_parity import Case
 
 from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
+from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.torchscript import compile_network
-from lammps_trajcast.runtime.stages import FusedStages
+from lammps_trajcast.runtime.module_backend import FusedBackend
 
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch only")
 from lammps_trajcast.kernels.triton import convolution, source  # noqa: E402
@@ -320,7 +321,7 @@ def test_network_parity(wide_programs: None, name: str) -> None:
         assert relative(getattr(out, field).cpu(), wanted) < 1e-10
 
 
-def test_stages(wide_programs: None) -> None:
+def test_backend(wide_programs: None) -> None:
     """A layer at a time, its receivers in two parts, as with several MPI ranks."""
     case = Case("benzene_angular")
     network = case.model.build(torch.float64).to(DEVICE)
@@ -328,18 +329,18 @@ def test_stages(wide_programs: None) -> None:
     with torch.inference_mode():
         wanted = network.cpu().predict(species, velocities, vectors, receivers, senders)
         network = network.to(DEVICE)
-        stages = FusedStages(TabulatedTrajCast(network), network)
+        backend = FusedBackend(TabulatedTrajCast(network), network)
         first_edge = torch.nn.functional.pad(torch.bincount(receivers).cumsum(0), (1, 0))
         inputs = (species, velocities, vectors, first_edge, senders)
-        stages.prepare(*(x.to(DEVICE) for x in inputs))
+        backend.prepare(StepGraph(*(x.to(DEVICE) for x in inputs)))
         atoms = torch.arange(len(species), device=DEVICE)
-        features = stages.initial_features()
-        for k in range(stages.num_layers):
-            out = features.new_full((len(species), stages.widths[k + 1]), torch.nan)
+        features = backend.initial_features()
+        for k in range(backend.num_layers):
+            out = features.new_full((len(species), backend.widths[k + 1]), torch.nan)
             for part in (atoms[::2].contiguous(), atoms[1::2].contiguous()):
-                stages.layer(k, features, out, part)
+                backend.layer(k, features, out, part)
             features = out
-        found = stages.read_out(features)
+        found = backend.read_out(features)
     assert relative(found.cpu(), wanted) < 1e-10
 
 

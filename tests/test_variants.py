@@ -5,11 +5,12 @@ import functools
 import pytest
 import torch
 from e3nn import o3
-from models import kernels_of, predict
+from models import first_edge, kernels_of, model_of, predict
 from test_kernels import architecture, random_inputs, relative
 
 from lammps_trajcast.kernels.edge_convolution import PathTable, edge_convolution, register_table
 from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import SphericalHarmonics
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct, OwnShare
@@ -17,7 +18,7 @@ from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
 from lammps_trajcast.model.torchscript import compile_network
-from lammps_trajcast.runtime.stages import make_stages
+from lammps_trajcast.runtime.backend import make_backend
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
@@ -99,17 +100,16 @@ def test_layers_of_some_atoms(kernels: str) -> None:
     plain, count = network(arch), len(species)
     with torch.inference_mode():
         wanted = plain.predict(species, velocities, vectors, receivers, senders)
-        stages = make_stages(plain, arch, torch.float64, torch.device("cpu"), kernels)
-        degrees = torch.bincount(receivers, minlength=count)
-        first_edge = torch.nn.functional.pad(degrees.cumsum(0), (1, 0))
-        stages.prepare(species, velocities, vectors, first_edge, senders)
-        features = stages.initial_features()
-        for k in range(stages.num_layers):
-            out = features.new_full((count, stages.widths[k + 1]), torch.nan)
+        backend = make_backend(model_of(plain, arch), "double", torch.device("cpu"), kernels)
+        edges = first_edge(receivers, species)
+        backend.prepare(StepGraph(species, velocities, vectors, edges, senders))
+        features = backend.initial_features()
+        for k in range(backend.num_layers):
+            out = features.new_full((count, backend.widths[k + 1]), torch.nan)
             for part in (torch.arange(0, count, 2), torch.arange(1, count, 2)):
-                stages.layer(k, features, out, part)
+                backend.layer(k, features, out, part)
             features = out
-        assert relative(stages.read_out(features), wanted) < 1e-10
+        assert relative(backend.read_out(features), wanted) < 1e-10
 
 
 @pytest.mark.parametrize("name", VARIANTS)

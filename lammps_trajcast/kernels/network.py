@@ -10,6 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from lammps_trajcast.kernels.builder import NetworkBuilder
 from lammps_trajcast.kernels.library import ffi, load_library
+from lammps_trajcast.kernels.step_graph import KernelGraph
 from lammps_trajcast.kernels.tables import ORDER, TOLERANCE
 from lammps_trajcast.model.architecture import Architecture
 
@@ -116,11 +117,7 @@ class NetworkKernels:
         self,
         k: int,
         features: NDArray[Any],
-        edges: NDArray[Any],
-        first_edge: NDArray[np.int64],
-        senders: NDArray[np.int64],
-        species: NDArray[np.int64],
-        velocities: NDArray[Any],
+        graph: KernelGraph,
         receivers: NDArray[np.int64] | None,
         out: NDArray[Any],
         num_threads: int = 1,
@@ -130,10 +127,7 @@ class NetworkKernels:
         Args:
             k: number of the layer.
             features: (N, widths[k]), atoms that receive first.
-            edges: of all E edges, which are sorted by receiver.
-            first_edge: (R + 1,) edges of atom i are first_edge[i] to first_edge[i + 1] - 1.
-            senders: (E,) smaller than N.
-            species, velocities: of at least the R atoms.
+            graph: R atoms that receive, and E edges, sorted by receiver.
             receivers: (any,) smaller than R; None: all R.
             out: (at least R, widths[k + 1]) contiguous.
             num_threads: for this call.
@@ -142,6 +136,7 @@ class NetworkKernels:
             ValueError: an array does not have the type or the shape.
             MemoryError: there is no room for a block of atoms.
         """
+        species, velocities, edges, first_edge, senders = graph
         own = len(first_edge) - 1
         features = _check("features", features, self.dtype, None, self.widths[k])
         edges = _check("edges", edges, self.dtype, self.edge_rows, len(senders) + 16)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.kernels.network import NetworkKernels
+from lammps_trajcast.kernels.step_graph import KernelGraph, StepGraph
 from lammps_trajcast.model.torchscript import exported
 
 # An operation takes numbers and tensors alone, so it is told of the kernels by a number.
@@ -19,8 +20,8 @@ _library = torch.library.Library("lammps_trajcast", "FRAGMENT")
 _library.define("network_edges(int network, Tensor edge_vectors) -> Tensor")
 _library.define("network_first(int network, Tensor species, Tensor velocities) -> Tensor")
 _library.define(
-    "network_layer(int network, int layer, Tensor features, Tensor edges, Tensor first_edge, "
-    "Tensor senders, Tensor species, Tensor velocities, Tensor? receivers, Tensor(a!) out) -> ()"
+    "network_layer(int network, int layer, Tensor features, Tensor species, Tensor velocities, "
+    "Tensor edges, Tensor first_edge, Tensor senders, Tensor? receivers, Tensor(a!) out) -> ()"
 )
 _library.define("network_read_out(int network, Tensor features, int count) -> Tensor")
 
@@ -40,22 +41,18 @@ def _layer(
     network: int,
     layer: int,
     features: Tensor,
+    species: Tensor,
+    velocities: Tensor,
     edges: Tensor,
     first_edge: Tensor,
     senders: Tensor,
-    species: Tensor,
-    velocities: Tensor,
     receivers: Tensor | None,
     out: Tensor,
 ) -> None:
     _kernels[network].layer(
         layer,
         features.numpy(),
-        edges.numpy(),
-        first_edge.numpy(),
-        senders.numpy(),
-        species.numpy(),
-        velocities.numpy(),
+        KernelGraph(*(x.numpy() for x in (species, velocities, edges, first_edge, senders))),
         None if receivers is None else receivers.numpy(),
         out.numpy(),
         torch.get_num_threads(),
@@ -105,11 +102,8 @@ class PredictionNetwork(torch.nn.Module):
         self,
         k: int,
         features: Tensor,
+        graph: StepGraph,
         edges: Tensor,
-        first_edge: Tensor,
-        senders: Tensor,
-        species: Tensor,
-        velocities: Tensor,
         receivers: Tensor | None,
         out: Tensor,
     ) -> None:
@@ -118,11 +112,11 @@ class PredictionNetwork(torch.nn.Module):
             self.number,
             k,
             features,
+            graph.species,
+            graph.velocities,
             edges,
-            first_edge,
-            senders,
-            species,
-            velocities,
+            graph.first_edge,
+            graph.senders,
             receivers,
             out,
         )
@@ -132,25 +126,13 @@ class PredictionNetwork(torch.nn.Module):
         """Return raw targets (count, 6) of the first atoms from their last features."""
         return torch.ops.lammps_trajcast.network_read_out(self.number, features, count)
 
-    def forward(
-        self,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        receivers: Tensor,
-        senders: Tensor,
-    ) -> Tensor:
-        """Return raw targets (N, 6), as :meth:`TrajCast.predict` does.
-
-        Edge vectors are in double precision and edges sorted by receiver.
-        """
-        count = species.size(0)
-        atoms = torch.arange(count + 1, dtype=torch.int64)
-        first_edge = torch.searchsorted(receivers, atoms)
-        edges = self.edges(edge_vectors)
-        features = self.first(species, velocities)
+    def forward(self, graph: StepGraph) -> Tensor:
+        """Return raw targets (N, 6), as :meth:`TrajCast.predict` does, where all atoms receive."""
+        count = graph.species.size(0)
+        edges = self.edges(graph.edge_vectors)
+        features = self.first(graph.species, graph.velocities)
         for k, width in enumerate(self.widths[1:]):
             out = torch.empty((count, width), dtype=features.dtype)
-            self.layer(k, features, edges, first_edge, senders, species, velocities, None, out)
+            self.layer(k, features, graph, edges, None, out)
             features = out
         return self.read_out(features, count)

@@ -2,9 +2,7 @@
 
 import importlib.util
 import time
-import weakref
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -12,19 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.kernels.network import NetworkKernels
+from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.torchscript import unoptimized
+from lammps_trajcast.runtime.backend import DTYPES, make_backend
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
-from lammps_trajcast.runtime.stages import (
-    KernelStages,
-    Stages,
-    make_stages,
-    runs_on_prediction_kernels,
-)
 from lammps_trajcast.runtime.torch_settings import own_torch_settings
 
 if TYPE_CHECKING:
@@ -32,8 +25,6 @@ if TYPE_CHECKING:
 
 FEMTOSECONDS = {"real": 1.0, "metal": 1000.0}
 """Time unit of LAMMPS's unit styles, in fs; both measure length in Angstrom."""
-
-DTYPES = {"single": torch.float32, "double": torch.float64}
 
 
 class PredictorError(ValueError):
@@ -106,29 +97,6 @@ class _Conserving(NamedTuple):
     system: Tensor  # (N,) zeros: all atoms are one system
     round: int = 0
     centers: Tensor | None = None  # sums of round 1, over all ranks
-
-
-# Of a model and a precision; nothing of them changes, so all predictors of a process can use them.
-_kernels: weakref.WeakValueDictionary[tuple[str, str], NetworkKernels] = (
-    weakref.WeakValueDictionary()
-)
-_last: NetworkKernels | None = None
-
-
-def _kernels_of(model: ModelFile, precision: str, fingerprint: str) -> NetworkKernels:
-    """Return those of an open predictor, or those made last, in case it is closed; or make them.
-
-    So `clear` and the same fix again, or a loop in Python, find what the run before left.
-    """
-    global _last
-    key = fingerprint, precision
-    found = _kernels.get(key)
-    if found is None:
-        _last = None  # may free its memory before there is more
-        found = NetworkKernels(model.metadata.architecture, model.weights, precision)
-        _kernels[key] = found
-    _last = found
-    return found
 
 
 class _Attempt:
@@ -257,18 +225,7 @@ class Predictor:
         self._num_threads = num_threads
         self.fingerprint = model.fingerprint()
         try:
-            if runs_on_prediction_kernels(data.architecture, self.device, kernels):
-                self._stages: Stages = KernelStages(_kernels_of(model, precision, self.fingerprint))
-            else:
-                # It imports e3nn, which takes seconds and which the kernels do without.
-                from lammps_trajcast.model.codegen import without_optimized_einsums
-
-                fused = kernels == "fused" and self.device.type == "cpu"
-                with without_optimized_einsums() if fused else nullcontext():
-                    network = model.build()
-                self._stages = make_stages(
-                    network, data.architecture, self.dtype, self.device, kernels
-                )
+            self._backend = make_backend(model, precision, self.device, kernels)
         except TableError as error:
             raise PredictorError(str(error)) from error
         rms = data.rms_displacement, data.rms_velocity
@@ -386,7 +343,7 @@ class Predictor:
         own = len(frame.masses)
         features: Any = attempt(self._first_features, frame) if own else None
         interior, boundary = self._on_device(frame.interior), self._on_device(frame.boundary)
-        for k, width in enumerate(self._stages.widths[1:]):
+        for k, width in enumerate(self._backend.widths[1:]):
             after = self._buffer(k % 2, len(frame.types), width)
             if k > 0:
                 self.halo.start(features, own)
@@ -396,24 +353,25 @@ class Predictor:
                 if boundary is not None:
                     attempt(self._layer, own, k, features, after, boundary)
             features = after
-        return attempt(self._stages.read_out, features) if own else torch.zeros((0, 6))
+        return attempt(self._backend.read_out, features) if own else torch.zeros((0, 6))
 
     def _first_features(self, frame: Frame) -> Tensor:
         species = self._species_of_type[torch.from_numpy(frame.types).long()]
-        self._stages.prepare(
-            species.to(self.device),
-            (torch.from_numpy(frame.velocities) / self._time_ratio).to(self.device),
-            torch.from_numpy(frame.edge_vectors).to(self.device),
-            torch.from_numpy(frame.first_edge).to(self.device),
-            torch.from_numpy(frame.senders).to(self.device),
+        graph = StepGraph(
+            species,
+            torch.from_numpy(frame.velocities) / self._time_ratio,
+            torch.from_numpy(frame.edge_vectors),
+            torch.from_numpy(frame.first_edge),
+            torch.from_numpy(frame.senders),
         )
-        return self._stages.initial_features()
+        self._backend.prepare(StepGraph(*(tensor.to(self.device) for tensor in graph)))
+        return self._backend.initial_features()
 
     def _layer(
         self, own: int, k: int, features: Tensor, after: Tensor, receivers: Tensor | None
     ) -> None:
         if own:
-            self._stages.layer(k, features, after, receivers)
+            self._backend.layer(k, features, after, receivers)
 
     def _on_device(self, atoms: NDArray[np.int64] | None) -> Tensor | None:
         return None if atoms is None else torch.from_numpy(atoms).to(self.device)
@@ -430,7 +388,7 @@ class Predictor:
     def _with_remote(self, frame: Frame, target: Tensor | None, attempt: _Attempt) -> Tensor:
         """Targets (N + R, 6): those of remote nodes come from the ranks that predict them."""
         own = len(frame.masses)
-        targets = self._buffer(self._stages.num_layers % 2, len(frame.types), 6)
+        targets = self._buffer(self._backend.num_layers % 2, len(frame.types), 6)
         attempt(lambda: targets[:own].copy_(cast(Tensor, target)))
         self.halo.start(targets, own)
         self.halo.finish()

@@ -1,6 +1,6 @@
-"""The stages of networks that are modules of torch: on e3nn's operations, or fused.
+"""The backends of networks that are modules of torch: on e3nn's operations, or fused.
 
-Importing this imports e3nn, which takes seconds, so :func:`make_stages` does it only where the
+Importing this imports e3nn, which takes seconds, so :func:`make_backend` does it only where the
 prediction kernels do not serve.
 """
 
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.torchscript import compile_network
-from lammps_trajcast.runtime.stages import Stages
+from lammps_trajcast.runtime.backend import Backend
 
 
-class _Part(NamedTuple):
+class _Subset(NamedTuple):
     """The graph as some of the own atoms see it; as the layers want it, they are nodes 0, 1, ..."""
 
     atoms: Tensor | None  # (R,) int64 own atoms; None: all
@@ -28,10 +29,10 @@ class _Part(NamedTuple):
     edges: EdgeEmbedding  # of their edges
     receivers: Tensor  # (edges,) int64, smaller than R
     first_edge: Tensor  # (R + 1,) int64
-    senders: Tensor  # (edges,) int64, rows of _ModuleStages._nodes_first()
+    senders: Tensor  # (edges,) int64, rows of _ModuleBackend._nodes_first()
 
 
-class _ModuleStages(Stages):
+class _ModuleBackend(Backend):
     """Either network, compiled by TorchScript."""
 
     _nodes: NodeEmbedding
@@ -45,36 +46,33 @@ class _ModuleStages(Stages):
         weight = plain.embedding.linear.weight
         self.dtype, self.device = weight.dtype, weight.device
         self._network = compile_network(network)
-        self._parts: dict[int, _Part] = {}
+        self._subsets: dict[int, _Subset] = {}
 
-    def prepare(
-        self,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        first_edge: Tensor,
-        senders: Tensor,
-    ) -> None:
-        self._nodes = NodeEmbedding(*self._network.embedding(species, velocities.to(self.dtype)))
-        self._edges = EdgeEmbedding(*self._network.edge_embedding(edge_vectors.to(self.dtype)))
-        self._first_edge, self._senders = first_edge, senders
-        self._parts.clear()
+    def prepare(self, graph: StepGraph) -> None:
+        velocities = graph.velocities.to(self.dtype)
+        self._nodes = NodeEmbedding(*self._network.embedding(graph.species, velocities))
+        self._edges = EdgeEmbedding(
+            *self._network.edge_embedding(graph.edge_vectors.to(self.dtype))
+        )
+        self._first_edge, self._senders = graph.first_edge, graph.senders
+        self._subsets.clear()
 
-    def _part(self, atoms: Tensor | None) -> _Part:
-        key = 0 if atoms is None else id(atoms)  # a part keeps its tensor, so that the id stays its
-        if key not in self._parts:
-            self._parts[key] = self._whole() if atoms is None else self._cut(atoms)
-        return self._parts[key]
+    def _subset(self, atoms: Tensor | None) -> _Subset:
+        # A subset keeps its tensor, so that the id stays its.
+        key = 0 if atoms is None else id(atoms)
+        if key not in self._subsets:
+            self._subsets[key] = self._whole() if atoms is None else self._cut(atoms)
+        return self._subsets[key]
 
-    def _whole(self) -> _Part:
+    def _whole(self) -> _Subset:
         count = self._first_edge.size(0) - 1
         degrees = self._first_edge.diff()
         receivers = torch.arange(count, device=self.device).repeat_interleave(degrees)
-        return _Part(
+        return _Subset(
             None, count, self._nodes, self._edges, receivers, self._first_edge, self._senders
         )
 
-    def _cut(self, atoms: Tensor) -> _Part:
+    def _cut(self, atoms: Tensor) -> _Subset:
         count = atoms.size(0)
         first = self._first_edge[atoms]
         degrees = self._first_edge[atoms + 1] - first
@@ -82,7 +80,7 @@ class _ModuleStages(Stages):
         receivers = torch.arange(count, device=self.device).repeat_interleave(degrees)
         edges = torch.arange(receivers.size(0), device=self.device)
         edges = edges + (first - first_edge[:-1])[receivers]
-        return _Part(
+        return _Subset(
             atoms,
             count,
             NodeEmbedding(*(rows[atoms] for rows in self._nodes)),
@@ -93,26 +91,26 @@ class _ModuleStages(Stages):
         )
 
     @staticmethod
-    def _nodes_first(features: Tensor, part: _Part) -> Tensor:
-        """Features with the part's atoms in the first rows."""
-        return features if part.atoms is None else torch.cat([features[part.atoms], features])
+    def _nodes_first(features: Tensor, subset: _Subset) -> Tensor:
+        """Features with the subset's atoms in the first rows."""
+        return features if subset.atoms is None else torch.cat([features[subset.atoms], features])
 
     def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
-        part = self._part(receivers)
-        if part.size == 0:
+        subset = self._subset(receivers)
+        if subset.size == 0:
             return
-        result = self._apply(k, self._nodes_first(features, part), part)
-        if part.atoms is None:
-            out[: part.size] = result
+        result = self._apply(k, self._nodes_first(features, subset), subset)
+        if subset.atoms is None:
+            out[: subset.size] = result
         else:
-            out[part.atoms] = result
+            out[subset.atoms] = result
 
     @abstractmethod
-    def _apply(self, k: int, features: Tensor, part: _Part) -> Tensor:
-        """Return the rows (part.size, widths[k + 1])."""
+    def _apply(self, k: int, features: Tensor, subset: _Subset) -> Tensor:
+        """Return the rows (subset.size, widths[k + 1])."""
 
 
-class PlainStages(_ModuleStages):
+class PlainBackend(_ModuleBackend):
     """The network on e3nn's operations, on any device."""
 
     def __init__(self, network: TrajCast) -> None:
@@ -121,16 +119,16 @@ class PlainStages(_ModuleStages):
     def initial_features(self) -> Tensor:
         return self._nodes.features
 
-    def _apply(self, k: int, features: Tensor, part: _Part) -> Tensor:
+    def _apply(self, k: int, features: Tensor, subset: _Subset) -> Tensor:
         return self._network.interactions[k](
-            features, part.nodes, part.edges, part.receivers, part.senders, part.size
+            features, subset.nodes, subset.edges, subset.receivers, subset.senders, subset.size
         )
 
     def read_out(self, features: Tensor) -> Tensor:
         return self._network.read_out(features[: self._first_edge.size(0) - 1])
 
 
-class FusedStages(_ModuleStages):
+class FusedBackend(_ModuleBackend):
     """The network on the convolutions of training or of a GPU, for any rotation order.
 
     A row of features is (components, channels).
@@ -146,10 +144,10 @@ class FusedStages(_ModuleStages):
     def initial_features(self) -> Tensor:
         return self._network.to_components(self._nodes.features).flatten(1)
 
-    def _apply(self, k: int, features: Tensor, part: _Part) -> Tensor:
+    def _apply(self, k: int, features: Tensor, subset: _Subset) -> Tensor:
         layer: Any = self._network.interactions[k]
         rows = self._components(features)
-        return layer(rows, part.nodes, part.edges, part.first_edge, part.senders).flatten(1)
+        return layer(rows, subset.nodes, subset.edges, subset.first_edge, subset.senders).flatten(1)
 
     def read_out(self, features: Tensor) -> Tensor:
         own = features[: self._first_edge.size(0) - 1]

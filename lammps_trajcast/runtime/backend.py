@@ -9,8 +9,9 @@ for all its nodes, and need no exchange.
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -18,15 +19,14 @@ from torch import Tensor
 
 from lammps_trajcast.kernels.network import MAX_ORDER, NetworkKernels
 from lammps_trajcast.kernels.operators import PredictionNetwork
-from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.file import as_arrays, weights_of
+from lammps_trajcast.kernels.step_graph import StepGraph
+from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.torchscript import compile_network
 
-if TYPE_CHECKING:  # it imports e3nn, which these stages do without
-    from lammps_trajcast.model.network import TrajCast
+DTYPES = {"single": torch.float32, "double": torch.float64}
 
 
-class Stages(ABC):
+class Backend(ABC):
     """One network; call :meth:`prepare`, :meth:`initial_features`, :meth:`layer` for every layer
     in turn, :meth:`read_out`.
 
@@ -47,24 +47,8 @@ class Stages(ABC):
         return len(self.widths) - 1
 
     @abstractmethod
-    def prepare(
-        self,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        first_edge: Tensor,
-        senders: Tensor,
-    ) -> None:
-        """Take the state of a new step; tensors may be overwritten only after the step.
-
-        Args:
-            species: (N_all,) int64 index of each node's element, own atoms first.
-            velocities: (N_all, 3) float64, in the velocity unit of the model.
-            edge_vectors: (E, 3) float64 Angstrom, receiver to sender's image.
-            first_edge: (N_own + 1,) int64, edges of own atom i are first_edge[i] to
-                first_edge[i + 1] - 1.
-            senders: (E,) int64, smaller than N_all.
-        """
+    def prepare(self, graph: StepGraph) -> None:
+        """Take the state of a new step; its tensors may be overwritten only after the step."""
 
     @abstractmethod
     def initial_features(self) -> Tensor:
@@ -87,7 +71,7 @@ class Stages(ABC):
         """Return targets (N_own, 6) from the features (N_all, widths[-1]) after the last layer."""
 
 
-class KernelStages(Stages):
+class KernelBackend(Backend):
     """The network on the CPU kernels for prediction, path weights from tables."""
 
     def __init__(self, kernels: NetworkKernels) -> None:
@@ -97,60 +81,35 @@ class KernelStages(Stages):
         self.dtype = torch.float64 if kernels.dtype == np.float64 else torch.float32
         self.device = torch.device("cpu")
 
-    def prepare(
-        self,
-        species: Tensor,
-        velocities: Tensor,
-        edge_vectors: Tensor,
-        first_edge: Tensor,
-        senders: Tensor,
-    ) -> None:
-        self._species, self._velocities = species, velocities.to(self.dtype)
-        self._edges = self._network.edges(edge_vectors)
-        self._first_edge, self._senders = first_edge, senders
+    def prepare(self, graph: StepGraph) -> None:
+        self._graph = graph._replace(velocities=graph.velocities.to(self.dtype))
+        self._edges = self._network.edges(graph.edge_vectors)
 
     def initial_features(self) -> Tensor:
-        features: Tensor = self._network.first(self._species, self._velocities)
+        features: Tensor = self._network.first(self._graph.species, self._graph.velocities)
         return features
 
     def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
-        self._network.layer(
-            k,
-            features,
-            self._edges,
-            self._first_edge,
-            self._senders,
-            self._species,
-            self._velocities,
-            receivers,
-            out,
-        )
+        self._network.layer(k, features, self._graph, self._edges, receivers, out)
 
     def read_out(self, features: Tensor) -> Tensor:
-        targets: Tensor = self._network.read_out(features, self._first_edge.size(0) - 1)
+        targets: Tensor = self._network.read_out(features, self._graph.first_edge.size(0) - 1)
         return targets
 
 
-def runs_on_prediction_kernels(arch: Architecture, device: torch.device, kernels: str) -> bool:
-    """Return whether these stages need a network's weights alone, not its layers."""
-    return kernels == "fused" and device.type == "cpu" and arch.max_rotation_order <= MAX_ORDER
-
-
-def make_stages(
-    network: TrajCast,
-    arch: Architecture,
-    dtype: torch.dtype,
+def make_backend(
+    model: ModelFile,
+    precision: str,
     device: torch.device,
     kernels: str,
     tolerance: float | None = None,
-) -> Stages:
-    """Return the stages of a network.
+) -> Backend:
+    """Return what runs the network of a model.
 
     Args:
-        network: with weights, in double precision; converted in place.
-        arch: its hyperparameters.
-        dtype: precision of the stages, float32 or float64.
-        device: where they run.
+        model: it is not changed.
+        precision: of the backend, "single" or "double".
+        device: where it runs.
         kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a CUDA device,
             "plain" for e3nn's operations throughout.
         tolerance: largest error of the tabulated path weights of "fused", relative to the largest
@@ -161,20 +120,44 @@ def make_stages(
         MemoryError: there is no room for the tables of "fused".
         ImportError: the Triton kernels are wanted and Triton is not installed.
     """
-    network = network.eval()
-    if runs_on_prediction_kernels(arch, device, kernels):
-        precision = "double" if dtype == torch.float64 else "single"
-        return KernelStages(
-            NetworkKernels(arch, as_arrays(weights_of(network)), precision, tolerance)
-        )
-    from lammps_trajcast.runtime.module_stages import FusedStages, FusedTrajCast, PlainStages
+    on_cpu = kernels == "fused" and device.type == "cpu"
+    if on_cpu and model.metadata.architecture.max_rotation_order <= MAX_ORDER:
+        return KernelBackend(_kernels_of(model, precision, tolerance))
+    # They import e3nn, which takes seconds and which the prediction kernels do without.
+    from lammps_trajcast.model.codegen import without_optimized_einsums
+    from lammps_trajcast.runtime.module_backend import FusedBackend, FusedTrajCast, PlainBackend
 
-    network = network.to(dtype=dtype, device=device)
+    with without_optimized_einsums() if on_cpu else nullcontext():
+        network = model.build()
+    network = network.to(device=device, dtype=DTYPES[precision])
     if kernels == "plain":
-        return PlainStages(network)
-    if device.type == "cpu":
-        return FusedStages(FusedTrajCast(network), network)
+        return PlainBackend(network)
+    if on_cpu:
+        return FusedBackend(FusedTrajCast(network), network)
     # Triton comes with CUDA builds of torch; it need not be there on a machine without a GPU.
     from lammps_trajcast.kernels.triton.network import TabulatedTrajCast
 
-    return FusedStages(TabulatedTrajCast(network), network)
+    return FusedBackend(TabulatedTrajCast(network), network)
+
+
+# Of a model and a precision; nothing of them changes, so all predictors of a process can use them.
+_kernels: weakref.WeakValueDictionary[tuple[str, str, float | None], NetworkKernels] = (
+    weakref.WeakValueDictionary()
+)
+_last: NetworkKernels | None = None
+
+
+def _kernels_of(model: ModelFile, precision: str, tolerance: float | None) -> NetworkKernels:
+    """Return those of an open predictor, or those made last, in case it is closed; or make them.
+
+    So `clear` and the same fix again, or a loop in Python, find what the run before left.
+    """
+    global _last
+    key = model.fingerprint(), precision, tolerance
+    found = _kernels.get(key)
+    if found is None:
+        _last = None  # may free its memory before there is more
+        found = NetworkKernels(model.metadata.architecture, model.weights, precision, tolerance)
+        _kernels[key] = found
+    _last = found
+    return found
