@@ -417,14 +417,6 @@ if __name__ == "__main__":
     from lammps_trajcast.training.train import make_loader
     next(iter(make_loader(Pairs(), 1, workers=1)))
 """,
-    "fork server": """
-if __name__ == "__main__":
-    from multiprocessing import forkserver
-    from lammps_trajcast.training.train import make_loader
-    make_loader(range(4), 1, workers=1)
-    forkserver.ensure_running()
-    os.kill(os.getpid(), signal.SIGKILL)
-""",
     "LAMMPS": """
 if __name__ == "__main__":
     from lammps_trajcast.launch import start
@@ -466,6 +458,16 @@ def test_kill_before_a_process_is_ready_leaves_nothing_running(tmp_path: Path, w
     finally:
         for left in with_mark(mark):
             os.kill(left, signal.SIGKILL)
+
+
+def test_fork_server_of_a_killed_training_ends() -> None:
+    """It asks before it imports the rest, which takes seconds."""
+    code = "import lammps_trajcast.training.worker"
+    environment = {**os.environ, PARENT_VARIABLE: "1"}  # not its parent any more
+    ended = subprocess.run([sys.executable, "-X", "importtime", "-c", code], env=environment,
+                           capture_output=True, text=True)  # fmt: skip
+    assert ended.returncode == -signal.SIGKILL
+    assert "lammps_trajcast.launch" in ended.stderr and "training.train" not in ended.stderr
 
 
 def test_second_process_of_a_killed_training_ends(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
