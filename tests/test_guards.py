@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, System, lammps_environment
+from models import SMALL_QUARTZ
 from numpy.typing import NDArray
 from reference import Reference
 
 from lammps_trajcast.model.file import ModelFile
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-MODEL = EXAMPLES / "quartz/quartz.safetensors"
+MODEL = SMALL_QUARTZ
 
 POTENTIALS = next(ENVIRONMENT.glob("lib/python3*/site-packages/lammps/share/lammps/potentials"))
 
@@ -227,7 +228,7 @@ def run_all(scripts: dict[str, str], ranks: int, directory: Path) -> dict[str, O
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=900,
+        timeout=3600,
     )
     assert finished.returncode == 0, finished.stdout
     everyone = json.loads((directory / "errors.json").read_text())
