@@ -11,7 +11,7 @@ from lammps_trajcast.model.network import TrajCast
 
 # For crystals of quartz, as that of the examples, in a fraction of the time and less accurate: for
 # tests whose claim holds for any model that keeps a crystal together.
-SMALL_QUARTZ = Path(__file__).parent / "data" / "quartz_small.safetensors"
+LIGHT_QUARTZ = Path(__file__).parent / "data" / "quartz_light.safetensors"
 
 
 def tiny_model(

