@@ -13,6 +13,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lammps_trajcast import launch
+
 T = TypeVar("T")
 
 
@@ -57,7 +59,10 @@ def run_program(
         BenchmarkError: it ended with an error; with its last line.
     """
 
+    end = launch.ending_with_this_process()
+
     def limit() -> None:
+        end()
         if memory_limit is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (memory_limit, memory_limit))
 
@@ -92,5 +97,7 @@ def in_child(function: Callable[..., T], *arguments: Any) -> T:
 
     Keeps torch and its memory out of this process, whose children's peaks are measured.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=launch.end_with_creator
+    ) as pool:
         return pool.submit(function, *arguments).result()

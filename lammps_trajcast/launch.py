@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import multiprocessing
 import os
 import re
 import shlex
@@ -28,6 +29,8 @@ PLAIN = re.compile(r"[A-Za-z0-9_./+=@:,-]+")
 # Seconds from being asked to end to being killed.
 PATIENCE = 10.0
 PR_SET_PDEATHSIG = 1
+# Environment variable in which a training tells the processes that it starts its process ID.
+PARENT_VARIABLE = "LAMMPS_TRAJCAST_TRAINING"
 
 
 class LaunchError(Exception):
@@ -127,7 +130,7 @@ def _plugins() -> list[str]:
 def start(words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
     """Start LAMMPS in a session of its own; both its streams are one pipe, in text.
 
-    It is told to end when this process ends, be it by a kill.
+    It is told to end when this process ends, be it by a kill and however early.
 
     Args:
         words: its words; the first of them from :func:`lammps_words`.
@@ -142,33 +145,55 @@ def start(words: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         errors="replace",
         # With a group of its own, whatever a launcher or a script starts can be ended with it.
         start_new_session=True,
-        preexec_fn=_end_with_parent(),
+        preexec_fn=ending_with_this_process(),
         **options,
     )
 
 
-def _end_with_parent() -> Callable[[], None]:
-    """What a child process carries out first: it gets SIGTERM when this process ends."""
+def ending_with_this_process() -> Callable[[], None]:
+    """Return what a child carries out first (preexec_fn): it gets SIGTERM when this process ends.
+
+    Or SIGKILL where this process, and so the child, ignores SIGTERM.
+    """
     # Looked up before the fork, after which as little as possible may happen.
     prctl, parent = _prctl(), os.getpid()
+    ignored = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    number = int(signal.SIGKILL if ignored else signal.SIGTERM)
 
     def prepare() -> None:
-        prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # it ended meanwhile
             os._exit(1)
 
     return prepare
 
 
-def end_with_parent(parent: int | None = None) -> None:
-    """Have this process get SIGTERM when the one that has started it ends, be it by a kill.
+def end_with_parent(parent: int | None = None, number: signal.Signals = signal.SIGTERM) -> None:
+    """Have this process get a signal when the one that has started it ends, be it by a kill.
 
     Args:
         parent: its process ID, if it is known: it may have ended before this is called.
+        number: the signal; SIGKILL for a process with nothing to bring in order.
     """
-    _prctl()(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    _prctl()(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if parent is not None and os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
+
+
+def end_with_creator() -> None:
+    """End this process of multiprocessing when the one that has asked for it ends, however it does.
+
+    Its parent may be another one, the fork server. It waits for the end of a pipe that the creator
+    alone holds: an end before this call is not missed.
+    """
+    creator = multiprocessing.parent_process()
+    assert creator is not None
+
+    def wait() -> None:
+        creator.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="end with creator", daemon=True).start()
 
 
 def _prctl() -> Callable[..., Any]:

@@ -280,7 +280,7 @@ def lammps_runner(directory: Path, server: ForkServer | None = None):
         environment: dict[str, str] | None = None,
         command: list[str] | None = None,
         options: list[str] | None = None,
-        timeout: float = 600.0,
+        timeout: float = 3600.0,
     ) -> Run:
         if system is not None:
             system.write_data(directory / "system.data", units)
@@ -307,6 +307,11 @@ def lammps_runner(directory: Path, server: ForkServer | None = None):
 @pytest.fixture
 def forked_runs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
     """Runs of `validate` and `equalize` in forks of a process that has imported torch."""
+    fork_runs(monkeypatch, fork_server)
+
+
+def fork_runs(patch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
+    """As the fixture, until the patch is undone."""
     from lammps_trajcast.validation.runner import FailedRunError, Runner
 
     def execute(
@@ -314,11 +319,11 @@ def forked_runs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> Non
     ) -> None:
         options = ["-log", str(place / "log.lammps"), *words]
         script = str(place / "in.lmp")
-        code, output = fork_server.run(self.home, script, options, POTENTIALS, 600.0)
+        code, output = fork_server.run(self.home, script, options, POTENTIALS, 3600.0)
         if code != 0:
             raise FailedRunError(next(line for line in output.splitlines() if "ERROR" in line))
 
-    monkeypatch.setattr(Runner, "_execute", execute)
+    patch.setattr(Runner, "_execute", execute)
 
 
 @pytest.fixture
@@ -344,7 +349,7 @@ def python(tmp_path: Path):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=3600,
         )
         return Run(finished.returncode, finished.stdout, tmp_path)
 
@@ -384,7 +389,7 @@ def refusals(
             stdout=output,
             stderr=subprocess.STDOUT,
             check=True,
-            timeout=1800,
+            timeout=3600,
         )
     return json.loads((directory / "answers.json").read_text())
 

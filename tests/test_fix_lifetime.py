@@ -157,5 +157,5 @@ def test_interrupt_stops_lmp(script, quartz, tmp_path) -> None:
         if re.match(r"\s+2\s", line):  # two steps done, so Python is running
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=3600)
     assert process.returncode == -signal.SIGINT

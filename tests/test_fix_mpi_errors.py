@@ -154,7 +154,7 @@ def run_in_directories(quartz: System, directory: Path) -> subprocess.CompletedP
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=3600,
     )
 
 

@@ -66,7 +66,7 @@ def test_rows_arrive(way, tmp_path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=3600,
     )
     assert finished.returncode == 0, finished.stdout
     assert finished.stdout.count("done") == 4

@@ -16,7 +16,7 @@ from test_training import dataset, same_weights, validation_errors, write_config
 from lammps_trajcast.plugin import plugin_directory
 
 EVERY = 10  # steps between restart files
-PATIENCE = 300.0  # seconds until there are two restart files
+PATIENCE = 3600.0  # seconds until there are two restart files
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import ENVIRONMENT, POTENTIALS, lammps_binary
+from models import LIGHT_QUARTZ
 from reliability import fault
 from test_record import OPTIONS, SCRIPT, changed
 from test_validate import CONFIG, EXAMPLE, SYSTEM
@@ -37,7 +38,7 @@ from lammps_trajcast.validation.validate import Validation
 
 LMP = ENVIRONMENT / "bin" / "lmp"
 AWKWARD = "dü 100% #1/ein 'Verzeichnis'"
-PATIENCE = 300.0  # seconds
+PATIENCE = 3600.0  # seconds
 
 
 # ---- the program -------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def test_validation_in_any_directory(tmp_path: Path) -> None:
         home = tmp_path / place
         home.mkdir(parents=True)
         shutil.copy(EXAMPLE / "quartz.data", home)
-        shutil.copy(EXAMPLE / "quartz.safetensors", home / model)
+        shutil.copy(LIGHT_QUARTZ, home / model)
         (home / system).write_text(SYSTEM)
         settings = {**CONFIG, "model": model, "system": system}
         (home / "validate.yaml").write_text(yaml.safe_dump(settings))
@@ -425,7 +426,7 @@ pair_style hybrid/overlay zero 4.0 full vashishta
 pair_coeff * * zero
 pair_coeff * * vashishta SiO.1990.vashishta Si O
 timestep 0.030
-fix 1 all python/trajcast {EXAMPLE / "quartz.safetensors"} Si O
+fix 1 all python/trajcast {LIGHT_QUARTZ} Si O
 fix 2 all temp/csvr $T $T 0.05 5813
 run 3
 unfix 1

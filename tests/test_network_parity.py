@@ -72,10 +72,18 @@ def compiled_network(case: Case) -> torch.nn.Module:
     return compile_network(case.model.build(torch.float64))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    ("compiled", "dtype"),
+    [
+        pytest.param(False, torch.float64, id="eager-double"),
+        pytest.param(False, torch.float32, id="eager-single"),
+        pytest.param(True, torch.float64, id="compiled-double"),
+        # Each of the two is there by itself; to compile takes seconds.
+        pytest.param(True, torch.float32, id="compiled-single", marks=pytest.mark.long),
+    ],
+)
 def test_parity(
-    case: Case, dtype: torch.dtype, compiled: bool, request: pytest.FixtureRequest
+    case: Case, compiled: bool, dtype: torch.dtype, request: pytest.FixtureRequest
 ) -> None:
     if not compiled:
         run: torch.nn.Module = case.model.build(dtype)

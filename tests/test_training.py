@@ -780,7 +780,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path, dataset: Path) -> Non
         path = write_config(tmp_path / name, dataset, steps=6, epoch_steps=3, batch_size=4)
         path.write_text(path.read_text() + f"devices: {devices}\n")
         program = [str(Path(sys.executable).parent / "lammps-trajcast"), "train", str(path)]
-        done = subprocess.run(program, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(program, capture_output=True, text=True, timeout=3600)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("on unseen segments") == 1
     same_weights(tmp_path / "one", tmp_path / "two", 1e-6)

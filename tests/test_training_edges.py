@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -35,12 +36,13 @@ from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.data.statistics import dataset_statistics, smallest_distance
 from lammps_trajcast.equipartition.balance import Balancer
+from lammps_trajcast.launch import PARENT_VARIABLE
 from lammps_trajcast.lock import alone_in
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.config import NetworkConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.processes import Place, job_hidden, place_in_job
-from lammps_trajcast.training.train import make_architecture, train
+from lammps_trajcast.training.train import _alone, make_architecture, train
 from lammps_trajcast.validation.config import SetupError
 from lammps_trajcast.warning_filters import not_fatal, not_fatal_in_children
 
@@ -393,6 +395,96 @@ def test_killed_training_leaves_nothing_running(
     if number == signal.SIGTERM:
         result = "one line with the step, exit status 1, its worker processes end"
         fault(record_property, "training ended by a batch system (SIGTERM)", result)
+
+
+# Each of these kills the process that has started it, before it could be told to end with that one.
+ORPHANS = {
+    "worker": """
+class Pairs:
+    def __init__(self):
+        self.training = os.getpid()
+
+    def __len__(self):
+        return 4
+
+    def __setstate__(self, state):
+        server = os.getppid()
+        os.kill(state["training"], signal.SIGKILL)
+        while os.getppid() == server:
+            time.sleep(0.01)
+
+if __name__ == "__main__":
+    from lammps_trajcast.training.train import make_loader
+    next(iter(make_loader(Pairs(), 1, workers=1)))
+""",
+    "LAMMPS": """
+if __name__ == "__main__":
+    from lammps_trajcast.launch import start
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which children inherit
+    start(["sleep", "3600"])
+    os.kill(os.getpid(), signal.SIGKILL)
+""",
+    "benchmark": """
+def kill(parent):
+    os.kill(parent, signal.SIGKILL)
+
+if __name__ == "__main__":
+    from benchmarks.child import in_child
+    in_child(kill, os.getpid())
+""",
+}
+
+
+@pytest.mark.parametrize("what", ORPHANS)
+def test_kill_before_a_process_is_ready_leaves_nothing_running(tmp_path: Path, what: str) -> None:
+    script = tmp_path / "orphan.py"
+    script.write_text(f"import os, signal, time\n{ORPHANS[what]}")
+    mark = f"TRAJCAST_TEST={uuid.uuid4()}"
+    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": ":".join(filter(None, paths))}
+    try:
+        killed = subprocess.run(
+            [sys.executable, str(script)],
+            env={**environment, **dict([mark.split("=")])},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=PATIENCE,
+        )
+        assert killed.returncode == -signal.SIGKILL
+        end = time.monotonic() + PATIENCE
+        while with_mark(mark) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not with_mark(mark)
+    finally:
+        for left in with_mark(mark):
+            os.kill(left, signal.SIGKILL)
+
+
+def test_fork_server_of_a_killed_training_ends() -> None:
+    """It asks before it imports the rest, which takes seconds."""
+    code = "import lammps_trajcast.training.worker"
+    environment = {**os.environ, PARENT_VARIABLE: "1"}  # not its parent any more
+    ended = subprocess.run([sys.executable, "-X", "importtime", "-c", code], env=environment,
+                           capture_output=True, text=True)  # fmt: skip
+    assert ended.returncode == -signal.SIGKILL
+    assert "lammps_trajcast.launch" in ended.stderr and "training.train" not in ended.stderr
+
+
+def test_second_process_of_a_killed_training_ends(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+    """It finds out however late it asks, here when another process is its parent already."""
+    config = TrainingConfig.load(write_config(tmp_path, dataset))
+
+    def begin() -> None:
+        with _alone(config, Place(1, "train")):
+            os._exit(0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for parent, status in ((os.getpid(), 0), (1, -signal.SIGKILL)):
+            patch.setenv(PARENT_VARIABLE, str(parent))
+            process = multiprocessing.get_context("fork").Process(target=begin)
+            process.start()
+            process.join(PATIENCE)
+            assert process.exitcode == status
 
 
 # ---- warnings ----------------------------------------------------------------------------------

