@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import FileIOCalculator, PropertyNotImplementedError
-from ase.data import atomic_numbers as NUMBER_OF
+from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from lammps_trajcast.runtime.process_settings import ProcessSettings
 
 Array = NDArray[np.float64]
 
+NUMBER_OF = {symbol: number for number, symbol in enumerate(chemical_symbols) if number > 0}
 # Of an ASE stress xx, yy, zz, yz, xz, xy: places of xx, yy, zz, xy, xz, yz.
 LAMMPS_ORDER = [0, 1, 2, 5, 4, 3]
 WORDS = {"true": True, "false": False, "none": None}
@@ -41,7 +42,8 @@ class Calculation:
     energy:        eV; the one whose derivatives the forces are, where the calculator tells them
                    apart.
     forces:        (N, 3) eV/Angstrom.
-    virial:        (6,) eV, xx, yy, zz, xy, xz, yz: minus the derivative of the energy to the strain.
+    virial:        (6,) eV, xx, yy, zz, xy, xz, yz: minus the derivative of the energy with respect to
+                   the strain.
     atom_energies: (N,) eV.
     atom_virials:  (N, 6) eV, in the order of `virial`, whose sum is `virial`.
     evaluations:   of the calculator since it was made.
@@ -104,8 +106,8 @@ class Calculator:
         made = self._calculator
         if inspect.isclass(made) or not hasattr(made, "get_forces"):
             raise CalculatorError(
-                f"{self.name} returned {_a(type(made).__name__)}, which is no ASE calculator: write "
-                "a class of calculators, or a function that returns a calculator"
+                f"{self.name} returned {_a(type(made).__name__)}, which is no ASE calculator: "
+                "write a class of calculators, or a function that returns a calculator"
             )
         # ASE's calculators keep whatever they are given, misspelled or not.
         known = getattr(made, "default_parameters", {})
@@ -335,8 +337,8 @@ def _find(name: str, directories: Sequence[str]) -> Callable[..., Any]:
             ) from None
     if not callable(found):
         raise CalculatorError(
-            f"{name} is {_a(type(found).__name__)}: write the name of a class of calculators, or of "
-            "a function that returns a calculator"
+            f"{name} is {_a(type(found).__name__)}: write the name of a class of calculators, or "
+            "of a function that returns a calculator"
         )
     return found  # type: ignore[no-any-return]
 
