@@ -6,11 +6,14 @@
 
 #include "atom.h"
 #include "comm.h"
+#include "compute.h"
 #include "domain.h"
 #include "error.h"
 #include "force.h"
 #include "group.h"
+#include "library.h"
 #include "memory.h"
+#include "modify.h"
 #include "neighbor.h"
 #include "update.h"
 
@@ -349,7 +352,8 @@ bool PairPythonASE::calculate() {
   std::copy_n(domain->periodicity, 3, system.periodic);
 
   trajcast_calculation calculation = {};
-  calculation.wants_virial = vflag_either != 0;
+  const bool looked_at = missing_virial_was_used();
+  calculation.wants_virial = looked_at ? 2 : vflag_either ? (virial_is_needed() ? 2 : 1) : 0;
   calculation.wants_atom_virials = vflag_atom != 0;
   calculation.forces = forces.data();
   calculation.atom_energies = eflag_atom ? energies.data() : nullptr;
@@ -359,6 +363,8 @@ bool PairPythonASE::calculate() {
     return false;
   pvector[EVALUATIONS] = static_cast<double>(calculation.evaluations);
   pvector[SECONDS] = MPI_Wtime() - start;
+
+  missing_virial = vflag_either && std::isnan(calculation.virial[0]) ? update->ntimestep : -1;
 
   if (eflag_global)
     eng_vdwl = energy_in_units * calculation.energy;
@@ -373,6 +379,39 @@ bool PairPythonASE::calculate() {
       std::copy_n(&virials[VIRIAL * n], VIRIAL, result);
   }
   return true;
+}
+
+/* ----------------------------------------------------------------------
+   Whether it is an error if there is no virial. LAMMPS asks for it in the first step of each run and
+   in those of dumps, for whoever might look at it: that it is not a number is an error as soon as
+   somebody has.
+------------------------------------------------------------------------- */
+
+bool PairPythonASE::virial_is_needed() const {
+  static const std::vector<std::string> columns = {"press", "pxx", "pyy", "pzz",
+                                                   "pxy",   "pxz", "pyz", "enthalpy"};
+  if (vflag_atom)
+    return true;
+  if (update->ntimestep != update->firststep)
+    return false;
+  const auto *count = static_cast<int *>(lammps_last_thermo(lmp, "num", 0));
+  for (int k = 0; count && k < *count; k++) {
+    const auto *name = static_cast<const char *>(lammps_last_thermo(lmp, "keyword", k));
+    if (name && std::find(columns.begin(), columns.end(), utils::lowercase(name)) != columns.end())
+      return true;
+  }
+  return false;
+}
+
+/* ---------------------------------------------------------------------- */
+
+bool PairPythonASE::missing_virial_was_used() const {
+  const auto &computes = modify->get_compute_list();
+  return missing_virial >= 0 &&
+         std::any_of(computes.begin(), computes.end(), [this](const Compute *compute) {
+           return compute->pressflag && (compute->invoked_scalar == missing_virial ||
+                                         compute->invoked_vector == missing_virial);
+         });
 }
 
 /* ----------------------------------------------------------------------

@@ -50,6 +50,8 @@ private:
   void gather();
   bool takes_part(int atom) const;
   bool calculate();
+  bool virial_is_needed() const;
+  bool missing_virial_was_used() const;
   void scatter();
 
   bool failed_on_rank_0(bool failed);
@@ -73,6 +75,8 @@ private:
   std::vector<int> local;        // their places among the atoms of this rank
   int width = 3;                 // of the rows of results
   std::vector<double> results;   // (own atoms that take part, width): force, energy, virial
+
+  bigint missing_virial = -1; // on rank 0: the last step, if the calculator had no stress in it
 
   // On rank 0: of all atoms.
   std::vector<int> counts, firsts; // of each rank's atoms

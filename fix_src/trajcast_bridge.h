@@ -178,7 +178,8 @@ typedef struct {
 
 /* What calculate() shall find, and what it has found. The caller allocates the arrays. */
 typedef struct {
-  int32_t wants_virial;       /* 1: fill virial */
+  int32_t wants_virial;       /* 1: fill virial, with NaN if the calculator has none; 2: that would be
+                                 an error */
   int32_t wants_atom_virials; /* 1: fill atom_virials */
   double energy;
   double *forces;         /* (num_atoms, 3) */

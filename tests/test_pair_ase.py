@@ -101,8 +101,9 @@ def in_ase(system: System, calculator: object) -> Atoms:
 def columns(output: str) -> dict[str, NDArray[np.float64]]:
     """The last thermo table."""
     table = output[output.rindex("   Step") :].partition("Loop time")[0].splitlines()
-    rows = [[float(word) for word in line.split()] for line in table[1:] if line.split()]
-    return dict(zip(table[0].split(), np.array(rows).T, strict=True))
+    lines = [line.split() for line in table[1:] if not line.startswith("WARNING")]
+    rows = np.array([words for words in lines if words], float)
+    return dict(zip(table[0].split(), rows.T, strict=True))
 
 
 def calls(directory: Path) -> list[str]:
@@ -130,7 +131,6 @@ def test_trajectory_is_that_of_ase(units, lmp) -> None:
     VelocityVerlet(atoms, timestep=ase.units.fs).run(100)
     moved = np.abs(atoms.positions - system.positions).max()
     assert moved > 0.2
-    print(units, "deviation", np.abs(positions - atoms.positions).max())
     assert np.abs(positions - atoms.positions).max() < 1e-8
     fast = atoms.get_velocities() * ase.units.fs  # Angstrom/fs
     scale = 1000.0 if units == "metal" else 1.0
@@ -448,7 +448,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     "no stress": (pair("broken:NoStress"), "", "thermo_style custom step temp pe"),
     "no energies": (
         pair("broken:NoStress"),
-        f"{NO_PRESSURE} c_s\ncompute a all pe/atom\ncompute s all reduce sum c_a",
+        f"compute a all pe/atom\ncompute s all reduce sum c_a\n{NO_PRESSURE} c_s",
         "has no energies of atoms",
     ),
     "no stresses": (
@@ -502,6 +502,19 @@ def test_systems_that_are_refused(answers) -> None:
     assert "units lj are not supported" in answers["units"]
     assert "atom IDs are needed" in answers["no IDs"] or "ID" in answers["no IDs"]
     assert answers["right"] is None
+
+
+def test_nobody_looks_at_the_stress_that_a_calculator_lacks(lmp, tmp_path) -> None:
+    """Dumps and first steps ask for it; a line of thermo with a pressure needs it."""
+    (tmp_path / "broken.py").write_text(BROKEN)
+    system = copper()
+    commands = f"{NO_PRESSURE}\ndump 1 all custom 1 all.dump id x"
+    right = lmp(nve(system, 3, pair=pair("broken:NoStress"), extra=commands), system, units="metal")
+    assert right.returncode == 0, right.output
+    late = f"compute p all pressure NULL virial\nfix late all ave/time 2 1 2 c_p\n{NO_PRESSURE}"
+    wrong = lmp(nve(system, 3, pair=pair("broken:NoStress"), extra=late), system, units="metal")
+    assert wrong.returncode != 0
+    assert "broken:NoStress has no stress" in wrong.error()
 
 
 @pytest.mark.parametrize("name", ["module", "raises", "late", "not finite", "no stress"])

@@ -42,8 +42,8 @@ class Calculation:
     energy:        eV; the one whose derivatives the forces are, where the calculator tells them
                    apart.
     forces:        (N, 3) eV/Angstrom.
-    virial:        (6,) eV, xx, yy, zz, xy, xz, yz: minus the derivative of the energy with respect to
-                   the strain.
+    virial:        (6,) eV, xx, yy, zz, xy, xz, yz: minus the derivative of the energy with respect
+                   to the strain.
     atom_energies: (N,) eV.
     atom_virials:  (N, 6) eV, in the order of `virial`, whose sum is `virial`.
     evaluations:   of the calculator since it was made.
@@ -82,6 +82,7 @@ class Calculator:
         self._evaluations = 0
         self._atoms: Atoms | None = None
         self._force_consistent = True
+        self._has_stress = True
         arguments: dict[str, Any] = {}
         for key, word in options:
             if not key.isidentifier():
@@ -131,6 +132,7 @@ class Calculator:
         periodic: NDArray[np.bool_],
         *,
         virial: bool = False,
+        virial_needed: bool = True,
         atom_energies: bool = False,
         atom_virials: bool = False,
     ) -> Calculation:
@@ -143,13 +145,15 @@ class Calculator:
             cell: (3, 3) Angstrom, rows are the lattice vectors.
             periodic: (3,).
             virial: whether it is wanted; likewise atom_energies, atom_virials.
+            virial_needed: whether it is an error if the calculator has no stress; else the virial is
+                not a number.
 
         Raises CalculatorError.
         """
         atoms = self._set(numbers, positions, cell, periodic)
         with self._settings.active():
             try:
-                found = self._ask(atoms, virial, atom_energies, atom_virials)
+                found = self._ask(atoms, virial, virial_needed, atom_energies, atom_virials)
             except CalculatorError:
                 raise
             except BaseException as error:
@@ -170,13 +174,18 @@ class Calculator:
         return atoms
 
     def _ask(
-        self, atoms: Atoms, virial: bool, atom_energies: bool, atom_virials: bool
+        self,
+        atoms: Atoms,
+        virial: bool,
+        virial_needed: bool,
+        atom_energies: bool,
+        atom_virials: bool,
     ) -> Calculation:
         # What takes most work comes first: calculators keep what they have found with it.
         open_everywhere = not atoms.pbc.any()
         stress = stresses = energies = None
         if virial and (atom_virials or not open_everywhere):
-            stress = self._stress(atoms)
+            stress = self._stress(atoms, virial_needed)
         if atom_virials:
             stresses = self._stresses(atoms)
         if atom_energies:
@@ -201,6 +210,8 @@ class Calculator:
             total = _symmetric(atoms.positions.T @ forces)
         elif stress is not None:
             total = -volume * stress[LAMMPS_ORDER]
+        elif virial:
+            total = np.full(6, np.nan)
         return Calculation(energy, forces, total, energies, atoms_virial, self._evaluations)
 
     def _energy(self, atoms: Atoms) -> float:
@@ -211,17 +222,23 @@ class Calculator:
                 self._force_consistent = False
         return float(atoms.get_potential_energy())
 
-    def _stress(self, atoms: Atoms) -> Array:
+    def _stress(self, atoms: Atoms, needed: bool) -> Array | None:
+        """The stress; None if there is none and it is not needed."""
+        if not (needed or self._has_stress):
+            return None
         try:
             return _array(atoms.get_stress(voigt=True, apply_constraint=False), (6,), "stress")
         except NotImplementedError as error:
             if not isinstance(error, PropertyNotImplementedError):
-                atoms.get_forces()  # what else is not implemented, if anything: an element
-            raise CalculatorError(
-                f"{self.name} has no stress, which the pressure is computed from: write "
-                "'thermo_style custom step temp pe etotal' before 'run', and no command that needs "
-                "a pressure or virial"
-            ) from None
+                _raise_unless_forces(atoms, error)
+            self._has_stress = False
+        if not needed:
+            return None
+        raise CalculatorError(
+            f"{self.name} has no stress, which the pressure is computed from: write "
+            "'thermo_style custom step temp pe etotal' before 'run', and no command that needs a "
+            "pressure or virial"
+        )
 
     def _stresses(self, atoms: Atoms) -> Array:
         try:
@@ -264,7 +281,7 @@ class Calculator:
             )
         others = {
             "energy": found.energy,
-            "stress": found.virial,
+            "stress": found.virial if self._has_stress else None,
             "energies of atoms": found.atom_energies,
             "stresses of atoms": found.atom_virials,
         }
@@ -390,6 +407,14 @@ def _named_parameters(function: Callable[..., Any]) -> set[str]:
         except (ValueError, TypeError):
             continue
     return named
+
+
+def _raise_unless_forces(atoms: Atoms, error: NotImplementedError) -> None:
+    """Find out what is not implemented: the stress, or anything for such atoms."""
+    try:
+        atoms.get_forces()
+    except Exception:
+        raise error from None
 
 
 # ---- arrays ------------------------------------------------------------------------------------

@@ -68,7 +68,8 @@ class CalculatorBridge(Foreign):
                 positions=self._view(atoms.positions, (n, 3), np.float64),
                 cell=self._view(atoms.cell, (3, 3), np.float64),
                 periodic=self._view(atoms.periodic, (3,), np.int32) != 0,
-                virial=bool(calculation.wants_virial),
+                virial=calculation.wants_virial >= 1,
+                virial_needed=calculation.wants_virial >= 2,
                 atom_energies=wants_energies,
                 atom_virials=bool(calculation.wants_atom_virials),
             )
