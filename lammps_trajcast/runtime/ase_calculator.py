@@ -145,8 +145,8 @@ class Calculator:
             cell: (3, 3) Angstrom, rows are the lattice vectors.
             periodic: (3,).
             virial: whether it is wanted; likewise atom_energies, atom_virials.
-            virial_needed: whether it is an error if the calculator has no stress; else the virial is
-                not a number.
+            virial_needed: whether it is an error if the calculator has no stress; else the virial
+                is not a number.
 
         Raises CalculatorError.
         """
