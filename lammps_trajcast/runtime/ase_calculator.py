@@ -399,7 +399,7 @@ def _named_parameters(function: Callable[..., Any]) -> set[str]:
     """Names of all parameters of a callable; of a class, those of its base classes, too."""
     functions: list[Any] = [function]
     if inspect.isclass(function):
-        functions = [kind.__init__ for kind in function.__mro__ if "__init__" in vars(kind)]
+        functions = [vars(kind)["__init__"] for kind in function.__mro__ if "__init__" in vars(kind)]
     named: set[str] = set()
     for one in functions:
         try:
