@@ -399,7 +399,8 @@ def _named_parameters(function: Callable[..., Any]) -> set[str]:
     """Names of all parameters of a callable; of a class, those of its base classes, too."""
     functions: list[Any] = [function]
     if inspect.isclass(function):
-        functions = [vars(kind)["__init__"] for kind in function.__mro__ if "__init__" in vars(kind)]
+        members = [vars(kind) for kind in function.__mro__]
+        functions = [own["__init__"] for own in members if "__init__" in own]
     named: set[str] = set()
     for one in functions:
         try:
