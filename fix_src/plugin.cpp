@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The door: what LAMMPS loads at every start. It uses nothing of LAMMPS but its C library
-// interface, so that it can be loaded by any version and say so when the fix was built for another
-// one. The fix itself is in a second library, loaded when an input script first asks for it.
+// interface, so that it can be loaded by any version and say so when the styles were built for
+// another one. The styles themselves, fix python/trajcast and pair_style python/ase, are in a
+// second library, loaded when an input script first asks for one.
 
 #include <dlfcn.h>
 
@@ -11,7 +12,8 @@
 namespace {
 
 // The structure and the functions that LAMMPS's plugin loader expects (docs: Developer_plugins).
-using Factory = void *(void *, int, char **);
+using PairFactory = void *(void *);
+using FixFactory = void *(void *, int, char **);
 
 struct Plugin {
   const char *version;
@@ -19,7 +21,10 @@ struct Plugin {
   const char *name;
   const char *info;
   const char *author;
-  Factory *creator;
+  union {
+    PairFactory *pair;
+    FixFactory *fix;
+  } creator;
   void *handle;
 };
 
@@ -67,24 +72,38 @@ int built_for_version() {
   return version;
 }
 
-void *create_fix(void *lammps, int narg, char **arg) {
+// A function of the library with the styles; nullptr after an error.
+// who: for messages, "Fix python/trajcast" or the like.
+template <typename Factory>
+Factory *find_factory(void *lammps, const std::string &who, const char *function) {
   auto *version = lookup<int(void *)>(RTLD_DEFAULT, "lammps_version");
   const int running = version ? version(lammps) : 0;
-  if (running != built_for_version())
-    return stop(lammps, "Fix python/trajcast was built for LAMMPS " + date(built_for_version()) +
-                            " but this is LAMMPS " + date(running) +
-                            ": " TRAJCAST_LAMMPS_REMEDY
-                            ", or build lammps-trajcast again for this one with pip install . "
-                            "-C cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree>");
+  if (running != built_for_version()) {
+    stop(lammps, who + " was built for LAMMPS " + date(built_for_version()) +
+                     " but this is LAMMPS " + date(running) +
+                     ": " TRAJCAST_LAMMPS_REMEDY
+                     ", or build lammps-trajcast again for this one with pip install . "
+                     "-C cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree>");
+    return nullptr;
+  }
 
   const std::string path = own_directory() + "trajcast_fix.so";
   void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-  auto *create = library ? lookup<Factory>(library, "trajcast_create_fix") : nullptr;
+  auto *create = library ? lookup<Factory>(library, function) : nullptr;
   if (!create)
-    return stop(lammps,
-                "Fix python/trajcast cannot be loaded (" + std::string(dlerror()) +
-                    "): install it again with pip install --force-reinstall lammps-trajcast");
-  return create(lammps, narg, arg);
+    stop(lammps, who + " cannot be loaded (" + std::string(dlerror()) +
+                     "): install it again with pip install --force-reinstall lammps-trajcast");
+  return create;
+}
+
+void *create_fix(void *lammps, int narg, char **arg) {
+  auto *create = find_factory<FixFactory>(lammps, "Fix python/trajcast", "trajcast_create_fix");
+  return create ? create(lammps, narg, arg) : nullptr;
+}
+
+void *create_pair(void *lammps) {
+  auto *create = find_factory<PairFactory>(lammps, "Pair style python/ase", "trajcast_create_pair");
+  return create ? create(lammps) : nullptr;
 }
 
 } // namespace
@@ -97,13 +116,21 @@ extern "C" void lammpsplugin_init(void *lammps, void *handle, void *register_fun
   dlopen(here.dli_fname, RTLD_NOW | RTLD_NODELETE | RTLD_NOLOAD);
 
   static const std::string version = date(built_for_version());
+  auto *add = reinterpret_cast<RegisterFunction>(register_function);
   static Plugin plugin;
   plugin.version = version.c_str();
+  plugin.author = "the lammps-trajcast authors";
+  plugin.handle = handle;
+
   plugin.style = "fix";
   plugin.name = "python/trajcast";
   plugin.info = "fix python/trajcast: force-free dynamics with a TrajCast network";
-  plugin.author = "the lammps-trajcast authors";
-  plugin.creator = &create_fix;
-  plugin.handle = handle;
-  reinterpret_cast<RegisterFunction>(register_function)(&plugin, lammps);
+  plugin.creator.fix = &create_fix;
+  add(&plugin, lammps);
+
+  plugin.style = "pair";
+  plugin.name = "python/ase";
+  plugin.info = "pair_style python/ase: energies and forces of an ASE calculator";
+  plugin.creator.pair = &create_pair;
+  add(&plugin, lammps);
 }

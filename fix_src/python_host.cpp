@@ -117,7 +117,8 @@ bool load_libpython(const std::string &executable) {
   return false;
 }
 
-bool load(trajcast_functions &functions, std::string &message) {
+// who: for messages, "Fix python/trajcast" or the like.
+bool load(const std::string &who, const char *module, void *functions, std::string &message) {
   std::string executable = find_executable();
   if (python_is_running()) {
     executable = "of this process";
@@ -126,12 +127,12 @@ bool load(trajcast_functions &functions, std::string &message) {
       const std::string where = executable.empty()
                                     ? std::string(PYTHON_NAME) + " in the directories of PATH"
                                     : "Python interpreter at " + executable;
-      message = "Fix python/trajcast finds no " + where + ": set the environment variable " +
-                PYTHON_VARIABLE + " to the python3 of the environment that has lammps-trajcast";
+      message = who + " finds no " + where + ": set the environment variable " + PYTHON_VARIABLE +
+                " to the python3 of the environment that has lammps-trajcast";
       return false;
     }
     if (!load_libpython(executable)) {
-      message = "Fix python/trajcast finds no " TRAJCAST_LIBPYTHON " for " + executable +
+      message = who + " finds no " TRAJCAST_LIBPYTHON " for " + executable +
                 ": install Python's shared library (Debian, Ubuntu: apt install "
                 "libpython" TRAJCAST_PYTHON_VERSION
                 "; pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared), or "
@@ -144,18 +145,17 @@ bool load(trajcast_functions &functions, std::string &message) {
   auto *version = lookup<const char *()>(RTLD_DEFAULT, "Py_GetVersion");
   const std::string running = version ? version() : "unknown";
   if (running.compare(0, sizeof(TRAJCAST_PYTHON_VERSION), TRAJCAST_PYTHON_VERSION ".") != 0) {
-    message = "Fix python/trajcast was built for Python " TRAJCAST_PYTHON_VERSION
-              ", but this process runs Python " +
-              running.substr(0, running.find(' ')) +
-              ": use python" TRAJCAST_PYTHON_VERSION
-              ", or install lammps-trajcast with the other one";
+    message =
+        who + " was built for Python " TRAJCAST_PYTHON_VERSION ", but this process runs Python " +
+        running.substr(0, running.find(' ')) +
+        ": use python" TRAJCAST_PYTHON_VERSION ", or install lammps-trajcast with the other one";
     return false;
   }
 
   const std::string path = parent(own_path()) + "/_trajcast_bridge.so";
   void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (!library) {
-    message = "Fix python/trajcast cannot load its bridge to Python (" + std::string(dlerror()) +
+    message = who + " cannot load its bridge to Python (" + std::string(dlerror()) +
               "): install it again with pip install --force-reinstall lammps-trajcast";
     return false;
   }
@@ -163,8 +163,8 @@ bool load(trajcast_functions &functions, std::string &message) {
   std::vector<char> text(4096, '\0');
   trajcast_message answer = {text.data(), static_cast<int64_t>(text.size())};
   auto *start = lookup<decltype(trajcast_python_start)>(library, "trajcast_python_start");
-  if (start(executable.c_str(), &functions, &answer) != TRAJCAST_OK) {
-    message = "Fix python/trajcast cannot use the Python " + executable + " (" + text.data() +
+  if (start(executable.c_str(), module, functions, &answer) != TRAJCAST_OK) {
+    message = who + " cannot use the Python " + executable + " (" + text.data() +
               "): run pip install lammps-trajcast in its environment, or set " + PYTHON_VARIABLE +
               " to the python3 of the environment that has it";
     return false;
@@ -183,7 +183,16 @@ const trajcast_functions *start_python(std::string &message) {
   static trajcast_functions functions;
   static bool started = false;
   if (!started)
-    started = load(functions, message);
+    started = load("Fix python/trajcast", "lammps_trajcast.runtime.bridge", &functions, message);
+  return started ? &functions : nullptr;
+}
+
+const trajcast_calculator_functions *start_calculators(std::string &message) {
+  static trajcast_calculator_functions functions;
+  static bool started = false;
+  if (!started)
+    started = load("Pair style python/ase", "lammps_trajcast.runtime.calculator_bridge", &functions,
+                   message);
   return started ? &functions : nullptr;
 }
 

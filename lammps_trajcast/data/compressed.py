@@ -39,18 +39,27 @@ def open_text(path: Path) -> tuple[BinaryIO, TextIO]:
 
     Raises CompressionError for a file of a kind that needs a program which is not there, OSError.
     """
+    raw, content = open_bytes(path)
+    return raw, io.TextIOWrapper(cast(Any, content))
+
+
+def open_bytes(path: Path) -> tuple[BinaryIO, IO[bytes]]:
+    """The file itself and what it holds, which is the same file if it is not compressed.
+
+    Raises as :func:`open_text`.
+    """
     raw = path.open("rb")
     try:
         start = raw.peek(8)
         for magic, decompress in MAGIC.items():
             if start.startswith(magic):
-                return raw, io.TextIOWrapper(decompress(raw))
+                return raw, decompress(raw)
         if start.startswith(ZSTANDARD):
-            return raw, io.TextIOWrapper(cast(Any, _zstandard(raw)))
+            return raw, _zstandard(raw)
     except BaseException:
         raw.close()
         raise
-    return raw, io.TextIOWrapper(raw)
+    return raw, raw
 
 
 def _zstandard(raw: BinaryIO) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""Reading trajectories: LAMMPS text dumps and extended XYZ, one frame at a time.
+"""Reading trajectories: LAMMPS text dumps, extended XYZ and ASE's, one frame at a time.
 
 Whatever the file, a frame comes out with its atoms in one fixed order, positions in Angstrom and
 velocities in Angstrom/fs. Columns that say the same have to agree.
@@ -32,6 +32,7 @@ TIME_IN_FS = {"metal": 1e3, "real": 1.0}
 # k_B / (1 g/mol) in (Angstrom/fs)^2 / K.
 BOLTZMANN = 8.31446261815324e-7
 
+ASE_SUFFIX = ".traj"
 EXTENDED_XYZ_SUFFIXES = {".xyz", ".extxyz"}
 VELOCITY_COLUMNS = ("velocities", "velocity", "vel", "velo")
 # ASE's unit of velocity, Angstrom sqrt(eV/u), in Angstrom/fs.
@@ -137,7 +138,8 @@ class Frame:
 
 
 def read_frames(path: Path, species: Species, units: Units, timestep: float | None) -> Frames:
-    """Open a trajectory: extended XYZ by its suffix (.xyz, .extxyz), else a LAMMPS text dump.
+    """Open a trajectory: extended XYZ (.xyz, .extxyz) and ASE's own (.traj) by their suffixes, else
+    a LAMMPS text dump.
 
     Either may be compressed.
 
@@ -150,6 +152,10 @@ def read_frames(path: Path, species: Species, units: Units, timestep: float | No
         raise TrajectoryError(f"{path}: no such file")
     if suffix(path) in EXTENDED_XYZ_SUFFIXES:
         return ExtendedXYZ(path, species, units, timestep)
+    if suffix(path) == ASE_SUFFIX:
+        from lammps_trajcast.data.ase_trajectory import ASETrajectory
+
+        return ASETrajectory(path, species, units, timestep)
     return LammpsDump(path, species, units, timestep)
 
 
@@ -735,10 +741,15 @@ class _Motion:
 
 def _check_first(frames: Frames, frame: Frame) -> None:
     _check_finite(frames, frame)
-    if frame.time is None:
+    if frame.time is None and frames.has_steps:
         raise frames.error(
             "does not say when its frames were taken; write --timestep, the MD time step in fs "
-            "(or --interval, the time between frames, where the file has no step numbers)"
+            "(or --interval, the time between frames)"
+        )
+    if frame.time is None:
+        raise frames.error(
+            "does not say when its frames were taken, nor their step numbers; write --interval, "
+            "the time between frames in fs: the MD time step times the steps from frame to frame"
         )
     # Of an open direction the cell need not say anything.
     vectors = frame.cell[frame.pbc]

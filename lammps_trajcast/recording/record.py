@@ -275,7 +275,8 @@ class _Recording:
             schedule = _Schedule.of(self.options, state.timestep * TIME_IN_FS[state.units])
             lammps.run(
                 [
-                    "thermo_style one",
+                    # No pressure: a potential need not have one.
+                    "thermo_style custom step temp pe",
                     "thermo 0",
                     "restart 0",
                     *(f"undump {name}" for name in state.dumps),

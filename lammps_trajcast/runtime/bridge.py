@@ -15,6 +15,7 @@ with not_fatal():
     from numpy.typing import NDArray
 
     from lammps_trajcast.model.file import ModelFileError
+    from lammps_trajcast.runtime.foreign import FAILED, LOST, OK, Foreign
     from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
     from lammps_trajcast.runtime.predictor import (
         Frame,
@@ -24,17 +25,13 @@ with not_fatal():
         StepError,
     )
 
-OK = 0
-FAILED = 1
-LOST = 2
 
-
-class Bridge:
+class Bridge(Foreign):
     """The models that the fixes of this process have open."""
 
     def __init__(self, ffi: Any) -> None:
         """Use the `ffi` object of the compiled bridge, or any that knows its structures."""
-        self._ffi = ffi
+        super().__init__(ffi)
         self._models: dict[int, Predictor] = {}
         self._num_rows: dict[int, int] = {}  # own atoms of the last prediction of each
         self._next_handle = 1
@@ -138,10 +135,6 @@ class Bridge:
         self._num_rows.pop(handle, None)
         return OK
 
-    def _text(self, pointer: Any) -> str:
-        # LAMMPS cuts letters beyond ASCII into pieces: an error names what is left of them.
-        return self._ffi.string(pointer).decode(errors="replace")
-
     def _place(self, config: Any) -> Place:
         communicator = adopt_communicator(
             config.communicator, config.mpi_function, self._text(config.mpi_library)
@@ -150,14 +143,6 @@ class Bridge:
 
     def _indices(self, pointer: Any, count: int) -> NDArray[np.int64]:
         return self._view(pointer, (count,), np.int64)
-
-    def _view(self, pointer: Any, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
-        """An array on the caller's memory; no copy."""
-        size = int(np.prod(shape))
-        if size == 0:
-            return np.empty(shape, dtype)
-        buffer = self._ffi.buffer(pointer, size * np.dtype(dtype).itemsize)
-        return np.frombuffer(buffer, dtype).reshape(shape)
 
     def _guarded(self, work: Callable[[], None], message: Any, unexpected: int = FAILED) -> int:
         try:
@@ -173,11 +158,6 @@ class Bridge:
             self._write(f"unexpected {type(error).__name__}: {error}", message)
             return unexpected
         return OK
-
-    def _write(self, text: str, message: Any) -> None:
-        capacity = message.capacity - 1
-        encoded = text.encode(errors="replace")[:capacity] + b"\0"
-        self._ffi.memmove(message.text, encoded, len(encoded))
 
 
 _bridge: Bridge | None = None

@@ -1,0 +1,99 @@
+"""ASE's own trajectories (`.traj`): binary, with momenta and without times."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io.trajectory import TrajectoryReader
+from numpy.typing import NDArray
+
+from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_bytes
+from lammps_trajcast.data.trajectory import ASE_VELOCITY, Frame, Frames, TrajectoryError
+
+
+class ASETrajectory(Frames):
+    """What `ase.io.Trajectory` and the molecular dynamics of ASE write.
+
+    Frames are numbered: the file knows neither their times nor their MD steps.
+    """
+
+    has_steps = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        self.has_steps = False
+        with self._decompressed() as path:
+            try:
+                reader = TrajectoryReader(path)
+                count = len(reader)
+            except Exception as error:  # the parser meets whatever a file may hold
+                raise self._damaged(error) from None
+            with reader:
+                for number in range(count):
+                    try:
+                        atoms = reader[number]
+                    except Exception as error:
+                        raise self._damaged(error) from None
+                    self._part = (number + 1) / count
+                    yield self._frame(number, atoms)
+
+    _part = 0.0
+
+    @property
+    def position(self) -> int:
+        return int(self._part * self.size)
+
+    def _damaged(self, error: Exception) -> TrajectoryError:
+        what = " ".join(str(error).split()) or type(error).__name__
+        return self.error(f"cannot be read as a trajectory of ASE ({what}); write it anew")
+
+    @contextmanager
+    def _decompressed(self) -> Iterator[Path]:
+        """The file itself, or a copy that is not compressed."""
+        try:
+            raw, content = open_bytes(self.path)
+            with raw, content:
+                if content is raw:
+                    yield self.path
+                    return
+                with tempfile.NamedTemporaryFile(suffix=".traj") as copy:
+                    shutil.copyfileobj(content, copy)
+                    copy.flush()
+                    yield Path(copy.name)
+        except CompressionError as error:
+            raise self.error(str(error)) from None
+        except DAMAGE as error:
+            raise self.error(f"cannot be read ({error}); write it anew") from None
+
+    def _frame(self, number: int, atoms: Atoms) -> Frame:
+        if len(atoms) < 1:
+            raise self.error("holds no atoms in this frame; leave it out", number)
+        if "momenta" not in atoms.arrays:
+            raise self.error(
+                "has no momenta, and so no velocities; write the trajectory of a run of molecular "
+                "dynamics",
+                number,
+            )
+        species = self._species(number, None, {"numbers": atoms.get_chemical_symbols()})
+        masses: NDArray[np.float64] | None = None
+        if atoms.has("masses"):
+            masses = atoms.get_masses()
+        of_atoms = np.array(self.species.masses)[species] if masses is None else masses
+        return Frame(
+            step=number,
+            time=None,
+            ids=np.arange(1, len(atoms) + 1),
+            species=species,
+            masses=masses,
+            positions=atoms.get_positions(),
+            unwrapped=False,
+            velocities=atoms.get_momenta() / of_atoms[:, None] * ASE_VELOCITY,
+            cell=np.array(atoms.cell.array),
+            pbc=np.array(atoms.pbc),
+            divided=masses is None,
+        )
