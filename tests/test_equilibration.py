@@ -20,10 +20,12 @@ from lammps_trajcast.analysis.thermal import degrees_of_freedom, fluctuation_err
 from lammps_trajcast.data.trajectory import BOLTZMANN
 from lammps_trajcast.validation import validate
 from lammps_trajcast.validation.compare import Check, Own, Part, compare_curves
+from lammps_trajcast.validation.comparison import Comparison, Production, splits_of
 from lammps_trajcast.validation.config import Tolerances, ValidationConfig
+from lammps_trajcast.validation.constant_energy import Nve, nve_part
 from lammps_trajcast.validation.equilibration import Figure, Sample, equilibrium_figures
-from lammps_trajcast.validation.equilibrium import Equilibrium, Nve, Production, nve_part, splits_of
 from lammps_trajcast.validation.report import Report, table_of_reports
+from lammps_trajcast.validation.thermodynamics import energy, temperatures
 from lammps_trajcast.validation.trajectory import Trajectory
 from lammps_trajcast.validation.validate import Validation
 
@@ -292,9 +294,9 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Validation:
 
 def chapters(validation: Validation, reference: Production, model: Production) -> list[Part]:
     plan = replace(validation.plan, blocks=BLOCKS)
-    both = Equilibrium(validation.config, "metal", False, plan, TARGET, [reference], [model])
+    both = Comparison(validation.config, "metal", False, plan, TARGET, [reference], [model])
     # Pictures take most of the time.
-    return [replace(part, plots=[]) for part in (both.temperatures(), both.energy())]
+    return [replace(part, plots=[]) for part in (temperatures(both), energy(both))]
 
 
 @pytest.mark.parametrize(

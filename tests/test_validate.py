@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,19 +25,19 @@ from lammps_trajcast.analysis.thermal import (
     kinetic_temperatures,
 )
 from lammps_trajcast.cli import app
-from lammps_trajcast.validation.compare import Check, compare_curves, relative
+from lammps_trajcast.validation.compare import Check, Part, compare_curves, relative
+from lammps_trajcast.validation.comparison import Comparison, Production
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
-from lammps_trajcast.validation.equilibrium import (
-    Equilibrium,
-    Nve,
-    Production,
-    SameCost,
-    nve_part,
-)
+from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
+from lammps_trajcast.validation.dynamics import displacement, spectrum
+from lammps_trajcast.validation.equilibrium import equilibrium_parts
 from lammps_trajcast.validation.report import table_of_reports
 from lammps_trajcast.validation.runner import Finished
 from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
-from lammps_trajcast.validation.validate import Speed, Validation
+from lammps_trajcast.validation.speed import Speed
+from lammps_trajcast.validation.structure import bonds, radial
+from lammps_trajcast.validation.thermodynamics import energy, temperatures
+from lammps_trajcast.validation.validate import Validation
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "quartz"
 SYSTEM = """\
@@ -114,9 +115,9 @@ def reference(validation: Validation) -> tuple[Finished, Production]:
     (record,) = validation.runner.directory.glob(f"{pattern}/done.json")
     run = Finished(record.parent, json.loads(record.read_text())["key"])
     plan = validation.plan
-    return run, validation._production(
-        validation._blocks(run, "frames", plan.steps, plan.blocks),
-        validation._windows(run, plan.steps, plan.blocks),
+    return run, validation.reading.production(
+        validation.reading.blocks(run, "frames", plan.steps, plan.blocks),
+        validation.reading.windows(run, plan.steps, plan.blocks),
         run.loops()[:-1],
         None,
     )
@@ -297,13 +298,16 @@ pair_coeff * *
 
 
 def verdicts(
-    validation: Validation, known: Production, found: Production, *chapters: str
+    validation: Validation,
+    known: Production,
+    found: Production,
+    *chapters: Callable[[Comparison], Part | list[Part]],
 ) -> dict[str, bool | None]:
     """By name of the figure, of some chapters or of all."""
-    comparison = Equilibrium(
+    comparison = Comparison(
         validation.config, "metal", False, validation.plan, 300.0, [known], [found]
     )
-    parts = [getattr(comparison, chapter)() for chapter in chapters] or comparison.parts()
+    parts = [chapter(comparison) for chapter in chapters] or equilibrium_parts(comparison)
     flat = [part for each in parts for part in (each if isinstance(each, list) else [each])]
     return {check.name: check.passed for part in flat for check in part.checks}
 
@@ -351,11 +355,11 @@ def test_verdicts_can_go_either_way(
             frames.append(replace(block, positions=positions, cell=scale * block.cell))
         return replace(known, frames=frames)
 
-    blown_up = verdicts(validation, known, spoiled(scale=1.02), "radial", "bonds")
+    blown_up = verdicts(validation, known, spoiled(scale=1.02), radial, bonds)
     assert blown_up["g(r) Si-O, first peak"] is False
     assert blown_up["bond lengths, Si-O"] is False
     assert blown_up["angles between bonds, O-Si-O"], "scaling keeps angles"
-    shaken = verdicts(validation, known, spoiled(noise=0.3), "radial", "bonds", "displacement")
+    shaken = verdicts(validation, known, spoiled(noise=0.3), radial, bonds, displacement)
     for name in (
         "g(r) Si-Si",
         "g(r) O-O",
@@ -370,7 +374,7 @@ def test_verdicts_can_go_either_way(
         energy=known.energy + 72 * 0.2 * 8.617e-5 * 300.0,
         frames=[replace(block, velocities=1.2 * block.velocities) for block in known.frames],
     )
-    warm = verdicts(validation, known, hot, "temperatures", "energy")
+    warm = verdicts(validation, known, hot, temperatures, energy)
     for name in ("temperature", "temperature of O", "mean potential energy per atom"):
         assert warm[name] is False, name
     assert warm["fluctuation of the potential energy"]
@@ -379,7 +383,7 @@ def test_verdicts_can_go_either_way(
         replace(w, velocities=np.broadcast_to(w.velocities[:1], w.velocities.shape))
         for w in known.spectra
     ]
-    silent = verdicts(validation, known, replace(known, spectra=straight), "spectrum")
+    silent = verdicts(validation, known, replace(known, spectra=straight), spectrum)
     assert silent["spectrum, cosine similarity"] is False
     assert not silent["spectrum, farthest shift of a main peak"]
 
@@ -397,11 +401,11 @@ def test_a_run_that_ended_early(validation: Validation, tmp_path: Path) -> None:
     broken = "\n".join(" ".join(words) for words in last) + "\n"
     text = "".join("ITEM: TIMESTEP\n" + frame for frame in [*kept, broken])
     (copy / "frames.dump").write_text(text)
-    run = validation._model_run(Finished(copy, "", "Lost atoms"))
+    run = validation.reading.model_run(Finished(copy, "", "Lost atoms"))
     assert len(run.frames) == 2 and run.error == "Lost atoms"
     assert all(len(part) == block for part in run.frames)
     (copy / "frames.dump").write_text("".join("ITEM: TIMESTEP\n" + f for f in frames[:block]))
-    run = validation._model_run(Finished(copy, ""))
+    run = validation.reading.model_run(Finished(copy, ""))
     assert run.frames == [] and run.error
 
 

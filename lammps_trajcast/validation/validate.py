@@ -4,63 +4,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.data.trajectory import Species, TrajectoryError
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.validation.compare import Check, Part
+from lammps_trajcast.validation.comparison import BOLTZMANN, Comparison
 from lammps_trajcast.validation.config import Length, SetupError, ValidationConfig
+from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
 from lammps_trajcast.validation.equilibration import (
     Equilibrated,
     Sample,
     equilibrium_figures,
     reference_part,
 )
-from lammps_trajcast.validation.equilibrium import (
-    BOLTZMANN,
-    Equilibrium,
-    Nve,
-    Production,
-    SameCost,
-    SingleSteps,
-    nve_part,
-    single_steps_part,
-)
+from lammps_trajcast.validation.equilibrium import equilibrium_parts
 from lammps_trajcast.validation.protocols import hot_half_parts, quench_parts
+from lammps_trajcast.validation.reading import RunReader, column
 from lammps_trajcast.validation.report import Report
 from lammps_trajcast.validation.runner import Finished, Loop, Runner, file_key
 from lammps_trajcast.validation.scripts import NOT_CANONICAL, Inputs, Model, Plan, System
-from lammps_trajcast.validation.trajectory import Reader, Trajectory
+from lammps_trajcast.validation.single_steps import SingleSteps, single_steps_part
+from lammps_trajcast.validation.speed import Speed, speed_of, speed_part
+from lammps_trajcast.validation.trajectory import Reader
 
 EQUILIBRIUM = "equilibrium"
-
-
-@dataclass(frozen=True)
-class _ModelRun:
-    """A production run of the model, as far as it came. error: why it ended early, or empty."""
-
-    run: Finished
-    frames: list[Trajectory]
-    spectra: list[Trajectory]
-    error: str
-
-
-class Speed(NamedTuple):
-    """Of several runs together. step: wall time, ms."""
-
-    nanoseconds_a_day: float
-    step: float
-
-    def __str__(self) -> str:
-        return f"{self.nanoseconds_a_day:.4g} ns/day, {self.step:.3g} ms a step"
 
 
 class Validation:
@@ -106,6 +79,7 @@ class Validation:
         self.plan = Plan.make(config.lengths[length], metadata.timestep, config.reference.timestep)
         masses = [metadata.masses[metadata.species.index(e)] for e in config.elements]
         self.reader = Reader(Species.from_types(config.elements, masses), self.system.units)  # type: ignore[arg-type]
+        self.reading = RunReader(self.reader, self.plan)
         self.runner = Runner(directory, config.system.parent, command, {"system": config.system})
         self._content = [file_key(path) for path in self.system.files]
 
@@ -182,7 +156,7 @@ class Validation:
             start = reference.directory / "series.dump"
             models.append(self._model(f"{name}{suffix}", text(True, number), start, reference))
             references.append(reference)
-        found = [self._read(model, "series.dump", 1, whole=False) for model in models]
+        found = [self.reading.read(model, "series.dump", 1, whole=False) for model in models]
         energies = self._energies(
             f"{name}-energies",
             inputs,
@@ -196,20 +170,21 @@ class Validation:
             plan,
             [
                 (
-                    self._read(reference, "series.dump", plan.steps),
-                    _column(reference.loops()[-1:], "PotEng"),
+                    self.reading.read(reference, "series.dump", plan.steps),
+                    column(reference.loops()[-1:], "PotEng"),
                 )
                 for reference in references
             ],
             [
-                (frames, _column([energy], "PotEng"))
+                (frames, column([energy], "PotEng"))
                 for frames, energy in zip(found, energies, strict=True)
             ],
         )
         expected = horizons // plan.every * plan.every
         ended = [int(frames.steps[-1]) < expected for frames in found]
         errors = [
-            self._why(model) if early else "" for model, early in zip(models, ended, strict=True)
+            self.reading.why(model) if early else ""
+            for model, early in zip(models, ended, strict=True)
         ]
         return [_failures(errors), reference_part(starts, self.config.reference.rounds), *parts]
 
@@ -260,7 +235,7 @@ class Validation:
 
     def _sample(self, run: Finished, temperature: float) -> tuple[Sample, dict[str, float]]:
         """The tested part of an equilibration, and the degrees of freedom of each element."""
-        state = self._read(run, "state.dump", self.plan.steps)
+        state = self.reading.read(run, "state.dump", self.plan.steps)
         positions, velocities = state.positions[0], state.velocities[0]
         freedom = degrees_of_freedom(state.masses, positions if self.model.angular else None)
         shares = {
@@ -300,7 +275,7 @@ class Validation:
             for number in range(1, plan.reference_runs)
         ]
         runs = [
-            self._model_run(
+            self.reading.model_run(
                 self._model(
                     f"{name}-model-{number + 1}",
                     inputs.production(number),
@@ -311,7 +286,7 @@ class Validation:
             for number in range(plan.runs)
         ]
         free = self._model(f"{name}-nve", inputs.nve(), reference.directory / "nve.dump", reference)
-        nve_steps = self._last_step(free, "nve.dump")
+        nve_steps = self.reading.last_step(free, "nve.dump")
         wanted = [
             (run.run, "frames", plan.every, len(run.frames) * plan.block)
             for run in runs
@@ -325,23 +300,23 @@ class Validation:
         # The last loop of the first run has no thermostat.
         loops = [reference.loops()[:-1], *(run.loops() for run in others)]
         known = [
-            self._production(
-                self._blocks(run, "frames", plan.steps, plan.blocks),
-                self._windows(run, plan.steps, plan.blocks),
+            self.reading.production(
+                self.reading.blocks(run, "frames", plan.steps, plan.blocks),
+                self.reading.windows(run, plan.steps, plan.blocks),
                 of_run,
                 None,
             )
             for run, of_run in zip([reference, *others], loops, strict=True)
         ]
         found = [
-            self._production(run.frames, run.spectra, run.run.loops(), loop)
+            self.reading.production(run.frames, run.spectra, run.run.loops(), loop)
             for run, loop in zip((run for run in runs if run.frames), energies, strict=False)
         ]
         parts = [_failures([run.error for run in runs])]
         parts.append(reference_part(starts, self.config.reference.rounds))
         parts.append(self._single_steps(reference, free))
         if found:
-            equilibrium = Equilibrium(
+            both = Comparison(
                 self.config,
                 self.system.units,
                 self.model.angular,
@@ -350,9 +325,9 @@ class Validation:
                 known,
                 found,
             )
-            parts += equilibrium.parts()
+            parts += equilibrium_parts(both)
         speeds = [
-            _speed([loop for run in side for loop in run.loops], timestep)
+            speed_of([loop for run in side for loop in run.loops], timestep)
             for side, timestep in (
                 (known, self.config.reference.timestep),
                 (found, plan.horizon),
@@ -360,16 +335,16 @@ class Validation:
         ]
         parts.append(
             nve_part(
-                self._nve(reference.loops()[-1], plan.steps, None),
-                self._nve(free.loops()[-1], 1, energies[-1]) if whole_nve else None,
+                self.reading.nve(reference.loops()[-1], plan.steps, None),
+                self.reading.nve(free.loops()[-1], 1, energies[-1]) if whole_nve else None,
                 self._same_cost(name, inputs, reference, *speeds),
                 len(known[0].frames[0].species),
                 self.system.units,
                 self.config.tolerances.nve_drift,
-                self._why(free),
+                self.reading.why(free),
             )
         )
-        parts.append(_speed_part(*speeds))
+        parts.append(speed_part(*speeds))
         return parts
 
     def _same_cost(
@@ -400,44 +375,10 @@ class Validation:
         energies = Nve(columns["Step"] * timestep * 1e-3, columns["TotEng"], columns["Temp"])
         return SameCost(timestep, energies, "")
 
-    def _model_run(self, run: Finished) -> _ModelRun:
-        blocks = self._last_step(run, "frames.dump") // self.plan.block
-        early = bool(run.error) or blocks < self.plan.blocks
-        if not blocks:
-            return _ModelRun(run, [], [], self._why(run))
-        return _ModelRun(
-            run,
-            self._blocks(run, "frames", 1, blocks),
-            self._windows(run, 1, blocks),
-            self._why(run) if early else "",
-        )
-
-    def _production(
-        self,
-        frames: list[Trajectory],
-        spectra: list[Trajectory],
-        loops: list[Loop],
-        energies: Loop | None,
-    ) -> Production:
-        taken = np.concatenate([block.steps for block in frames])
-        temperature = _at(loops, "Temp", taken)
-        energy = _at(loops if energies is None else [energies], "PotEng", taken)
-        return Production(frames, spectra, temperature, energy, loops)
-
-    def _nve(self, loop: Loop, steps: int, energies: Loop | None) -> Nve:
-        taken = loop.columns["Step"]
-        taken = taken[taken % (self.plan.nve_every * steps) == 0]
-        potential = _at([loop] if energies is None else [energies], "PotEng", taken)
-        return Nve(
-            times=taken * (self.plan.horizon / steps) * 1e-3,
-            energy=_at([loop], "KinEng", taken) + potential,
-            temperature=_at([loop], "Temp", taken),
-        )
-
     def _single_steps(self, reference: Finished, free: Finished) -> Part:
         plan = self.plan
         path = free.directory / "one_step.dump"
-        states = self._read(reference, "nve.dump", plan.steps)
+        states = self.reading.read(reference, "nve.dump", plan.steps)
         first = np.arange(plan.pairs) * plan.pair_spacing
         try:
             after = self.reader.read_states(path, plan.horizon)
@@ -517,63 +458,6 @@ class Validation:
 
     # ---- files -----------------------------------------------------------------------------------
 
-    def _read(self, run: Finished, name: str, steps: int, whole: bool = True) -> Trajectory:
-        path = run.directory / name
-        try:
-            return self.reader.read(path, self.plan.horizon / steps, whole=whole)
-        except TrajectoryError as error:
-            raise SetupError(f"{path}: {error}") from None
-
-    def _last_step(self, run: Finished, name: str) -> int:
-        if not (run.directory / name).is_file():
-            return 0
-        return int(self._read(run, name, 1, whole=False).steps[-1])
-
-    def _blocks(self, run: Finished, name: str, steps: int, blocks: int) -> list[Trajectory]:
-        whole = self._read(run, f"{name}.dump", steps, whole=not run.error)
-        size = self.plan.block * steps
-        return [whole.part(block * size, (block + 1) * size) for block in range(blocks)]
-
-    def _windows(self, run: Finished, steps: int, blocks: int) -> list[Trajectory]:
-        return [self._read(run, f"spectrum.{block}.dump", steps) for block in range(blocks)]
-
-    def _why(self, run: Finished) -> str:
-        """Why a run of the model ended early."""
-        if run.error:
-            return run.error
-        log = (run.directory / "log.lammps").read_text(errors="replace")
-        words = [line for line in log.splitlines() if "WARNING" in line and "trajcast" in line]
-        return words[-1] if words else "it ended early"
-
-
-def _speed(loops: Sequence[Loop], timestep: float) -> Speed | None:
-    """timestep: fs."""
-    if not loops:
-        return None
-    steps = sum(loop.steps for loop in loops)
-    seconds = sum(loop.seconds for loop in loops)
-    return Speed(steps * timestep * 1e-6 / seconds * 86400.0, seconds / steps * 1e3)
-
-
-def _speed_part(of_reference: Speed | None, of_model: Speed | None) -> Part:
-    checks = []
-    if of_reference and of_model:
-        checks.append(
-            Check(
-                "simulated time, times that of the reference",
-                value=of_model.nanoseconds_a_day / of_reference.nanoseconds_a_day,
-                unit="x",
-                reference=str(of_reference),
-                model=str(of_model),
-            )
-        )
-    return Part(
-        "Speed",
-        "Of the runs with a thermostat, with their output, on the machine that ran them, busy "
-        "or not.",
-        checks,
-    )
-
 
 def _failures(errors: list[str]) -> Part:
     failed = [(number, error) for number, error in enumerate(errors, 1) if error]
@@ -589,22 +473,6 @@ def _failures(errors: list[str]) -> Part:
             )
         ],
     )
-
-
-def _column(loops: Sequence[Loop], name: str) -> NDArray[np.float64]:
-    return np.concatenate([loop.columns[name] for loop in loops])
-
-
-def _at(loops: Sequence[Loop], name: str, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Column of thermodynamic output at given steps.
-
-    Raises SetupError if it has no line for one of them.
-    """
-    known = dict(zip(_column(loops, "Step").astype(int), _column(loops, name), strict=True))
-    missing = [int(step) for step in steps if int(step) not in known]
-    if missing:
-        raise SetupError(f"the log has no finite {name} for step {missing[0]}")
-    return np.array([known[int(step)] for step in steps])
 
 
 def with_model(config: ValidationConfig, model: Path | None) -> ValidationConfig:
