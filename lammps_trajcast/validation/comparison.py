@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.analysis.blocks import Blocks
+from lammps_trajcast.analysis.blocks import Blocks, inefficiency
 from lammps_trajcast.analysis.structure import Histogram
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.validation.compare import Split
@@ -64,7 +64,7 @@ class Comparison:
         self.model = list(model)
         first = self.reference[0].frames[0]
         self.first = first
-        self.splits = splits_of(len(self.reference), plan.blocks)
+        self.splits = splits_of(len(self.reference), len(self.reference[0].frames))
         self.periodic = bool(first.pbc.all())
         positions = first.positions[:: max(len(first) // SHARE_FRAMES, 1)] if angular else None
         self.shares = (
@@ -79,6 +79,26 @@ class Comparison:
             [block for run in side for block in run.frames] for side in (self.reference, self.model)
         )
         return reference, model
+
+    @property
+    def lasted(self) -> float:
+        """Length of the longest run of the model, ps."""
+        horizons = max(len(run.frames) for run in self.model) * self.plan.block
+        return horizons * self.plan.horizon * 1e-3
+
+    def independent(self, series: Sequence[Floats]) -> str:
+        """In words, how many independent samples the series (L,) of the model's runs are.
+
+        And what runs of this length cannot see.
+        """
+        number = sum(len(run) / inefficiency(run)[0] for run in series)
+        samples = sum(len(run) for run in series)
+        apart = samples / number * self.plan.every * self.plan.horizon * 1e-3
+        return (
+            f"{samples} frames of the model count as {number:.3g} independent ones, {apart:.2g} ps "
+            f"apart; what changes over more than {self.lasted:.3g} ps, the length of a run, is not "
+            "seen."
+        )
 
     def groups(self, frames: Trajectory) -> dict[str, NDArray[np.int64]]:
         """Indices of all atoms and, where there are several, of those of each element."""
@@ -96,12 +116,6 @@ def splits_of(runs: int, blocks: int) -> list[Split]:
     if runs > 1:
         halves.append(np.array_split(numbers, 2, axis=0))
     return [(first.ravel().tolist(), second.ravel().tolist()) for first, second in halves]
-
-
-def pooled(runs: list[Floats], blocks: int) -> Blocks:
-    """Means of equal parts of the series of every run."""
-    parts = [part for run in runs for part in np.array_split(run, blocks)]
-    return Blocks(np.array([part.mean() for part in parts]))
 
 
 def curve_blocks(

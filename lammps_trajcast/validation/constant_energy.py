@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.dynamics import linear_drift
+from lammps_trajcast.analysis.uncertainty import slope_error
 from lammps_trajcast.validation import plots
-from lammps_trajcast.validation.compare import Check, Own, Part, Plot
+from lammps_trajcast.validation.compare import CHANCE, Check, Own, Part, Plot
 
 Floats = NDArray[np.float64]
 
@@ -57,6 +58,7 @@ def nve_part(
         return linear_drift(run.times, per_atom(run)) if run else float("nan")
 
     of_reference, of_model = drift(reference), drift(model)
+    errors = [slope_error(run.times, per_atom(run)) if run else None for run in (reference, model)]
     checks = [
         Check(
             "failures without a thermostat",
@@ -71,7 +73,13 @@ def nve_part(
             limit=limit,
             reference=f"{of_reference:+.3g} meV/atom/ps",
             model=f"{of_model:+.3g} meV/atom/ps" if model else "",
-            own=Own(abs(of_reference), "from its own start"),
+            error=errors[1].size if errors[1] else None,
+            freedom=errors[1].freedom if errors[1] else float("inf"),
+            own=Own(
+                abs(of_reference),
+                "from its own start",
+                error=errors[0].half_width / CHANCE if errors[0] else None,
+            ),
         ),
     ]
     if same_cost:
@@ -103,4 +111,5 @@ def nve_part(
         "reference's integrator with a time step with which it is as fast as the model.",
         checks,
         [Plot("nve", figure, "total energy and temperature without a thermostat")],
+        limits=f"A drift that begins later than {reference.times[-1]:.3g} ps is not seen.",
     )

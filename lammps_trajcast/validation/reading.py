@@ -97,6 +97,17 @@ class RunReader:
         return words[-1] if words else "it ended early"
 
 
+def joined(parts: Sequence[Production]) -> Production:
+    """One run from its parts, in their order."""
+    return Production(
+        [block for part in parts for block in part.frames],
+        [window for part in parts for window in part.spectra],
+        np.concatenate([part.temperature for part in parts]),
+        np.concatenate([part.energy for part in parts]),
+        [loop for part in parts for loop in part.loops],
+    )
+
+
 def column(loops: Sequence[Loop], name: str) -> NDArray[np.float64]:
     return np.concatenate([loop.columns[name] for loop in loops])
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from lammps_trajcast.lock import waiting_for
 from lammps_trajcast.validation.config import SetupError
 
 DONE = "done.json"
+# Is told of a stage, of what is known of it in words, and of the seconds left of it, if known.
+Observer = Callable[[str, str, float | None], None]
 
 
 class FailedRunError(Exception):
@@ -45,12 +49,14 @@ class Finished:
     """A finished run.
 
     key: of its content; whoever builds on this run takes it into his own. error: LAMMPS's message
-    if the run failed, else empty.
+    if the run failed, else empty. cpu: seconds of CPU time, user and system, that LAMMPS and all
+    that it started took, 0 if not known.
     """
 
     directory: Path
     key: str
     error: str = ""
+    cpu: float = 0.0
 
     def loops(self) -> list[Loop]:
         """The runs in its log that came to their end."""
@@ -69,6 +75,7 @@ class Runner:
     Attributes:
         directory: of all runs.
         home: where LAMMPS runs: relative paths in the inputs start here.
+        observe: is told of progress: the name of a run, its step in words, seconds left of it.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class Runner:
         home: Path,
         command: Sequence[str] | None = None,
         common: Mapping[str, Path] | None = None,
+        observe: Observer | None = None,
     ) -> None:
         """command: starts LAMMPS; by default the `lmp` beside this Python. common: files given as
         variables to every input that has them.
@@ -86,6 +94,7 @@ class Runner:
         self.directory = directory
         self.home = home
         self.common = dict(common or {})
+        self.observe = observe
         try:
             self.command = launch.lammps_words(command)
         except launch.LaunchError as error:
@@ -130,7 +139,7 @@ class Runner:
         if done.get("key") != key:
             return None
         tqdm.write(f"{name}: {place.name} is there already", file=sys.stderr)
-        return Finished(place, key, done.get("error", ""))
+        return Finished(place, key, done.get("error", ""), done.get("cpu", 0.0))
 
     def _run(
         self,
@@ -147,23 +156,27 @@ class Runner:
         (place / "in.lmp").write_text(text)
         common = {key: path for key, path in self.common.items() if f"${{{key}}}" in text}
         files = {"out": place, **common, **variables}
-        error = ""
+        error, cpu = "", 0.0
         try:
             with launch.PlainPaths() as paths, launch.interruptible():
                 words = [
                     word for key, path in files.items() for word in ("-var", key, paths.of(path))
                 ]
-                self._execute(name, place, words, _steps_of(text), lock)
+                cpu = self._execute(name, place, words, _steps_of(text), lock) or 0.0
         except launch.LaunchError as failure:
             raise SetupError(str(failure)) from None
         except FailedRunError as failure:
             error = str(failure)
         # A process that was killed says nothing of the input.
         if not error or (may_fail and error.startswith("ERROR")):
-            (place / DONE).write_text(json.dumps({"key": key, "error": error}))
-        return Finished(place, key, error)
+            (place / DONE).write_text(json.dumps({"key": key, "error": error, "cpu": cpu}))
+        return Finished(place, key, error, cpu)
 
-    def _execute(self, name: str, place: Path, words: list[str], steps: int, lock: int) -> None:
+    def _execute(
+        self, name: str, place: Path, words: list[str], steps: int, lock: int
+    ) -> float | None:
+        """Returns the CPU time, s."""
+        begin = time.monotonic()
         process = launch.start(
             [
                 *self.command,
@@ -189,16 +202,30 @@ class Runner:
                     if first and first[0].isdigit():
                         bar.update(max(int(first[0]) - step, 0))
                         step = int(first[0])
+                        if self.observe is not None and 0 < bar.n <= steps:
+                            left = (steps - bar.n) * (time.monotonic() - begin) / bar.n
+                            self.observe(name, f"step {bar.n} of {steps}", left)
                     elif "ERROR" in line:
                         messages.append(line.strip())
                     last_line = line.strip() or last_line
             except BaseException:
                 launch.end(process)
                 raise
-        status = process.wait()
+        status, cpu = _wait(process)
         if status != 0 or messages:
             message = messages[0] if messages else f"status {status}: {last_line}"
             raise FailedRunError(message)
+        return cpu
+
+
+def _wait(process: subprocess.Popen[str]) -> tuple[int, float]:
+    """Exit status, and the CPU time of a process and of all whose end it has waited for, s."""
+    try:
+        _, status, usage = os.wait4(process.pid, 0)
+    except ChildProcessError:
+        return process.wait(), 0.0
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_utime + usage.ru_stime
 
 
 def file_key(path: Path) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lammps_trajcast.analysis.uncertainty import Error, jackknife
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import Check, Part, Plot
 
@@ -39,6 +40,15 @@ def single_steps_part(
     def error(predicted: Floats, true: Floats) -> float:
         return float(np.sqrt(np.sum((predicted - true) ** 2) / np.sum(true**2)))
 
+    def spread(predicted: Floats, true: Floats) -> Error:
+        # Sums of squares of each pair of states.
+        squares = np.stack([((predicted - true) ** 2).sum((1, 2)), (true**2).sum((1, 2))], axis=1)
+
+        def ratio(_: Floats, means: Floats) -> float:
+            return float(np.sqrt(means[0] / means[1]))
+
+        return jackknife(ratio, squares, squares)
+
     checks = []
     groups = {"": slice(None)} | {
         f" of {element}": np.flatnonzero(steps.species == index)
@@ -62,17 +72,20 @@ def single_steps_part(
                 of_velocity,
             ),
         ):
+            uncertainty = spread(predicted[:, atoms], true[:, atoms])
             checks.append(
                 Check(
                     f"{what}{name}, one step",
                     value=error(predicted[:, atoms], true[:, atoms]),
                     unit="%",
+                    error=uncertainty.size,
+                    freedom=uncertainty.freedom,
                     limit=limit if not name else None,
                     model="at constant velocity "
                     f"{100.0 * error(trivial[:, atoms], true[:, atoms]):.3g} %",
                 )
             )
-    figure, (left, right) = plots.panels(2, width=4.2, height=3.6)
+    figure, (left, right) = plots.panels(2, height=5.6)
     for axes, predicted, true, label in (
         (left, steps.predicted_displacement, steps.displacement, "displacement / Å"),
         (right, steps.predicted_velocity, steps.velocity, "velocity / (Å/fs)"),

@@ -14,6 +14,7 @@ from lammps_trajcast.analysis.structure import (
     find_bonds,
     radial_distributions,
 )
+from lammps_trajcast.analysis.uncertainty import jackknife
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import Check, Part, Plot, compare_curves, own_halves
 from lammps_trajcast.validation.comparison import Comparison, curve_blocks, curve_data, visible
@@ -38,38 +39,22 @@ def radial(both: Comparison) -> Part:
         )
 
     x, reference, model = curve_blocks(*[[of(block) for block in side] for side in both.blocks()])
-    checks = []
-    for pair in reference:
-        scale = float(np.abs(reference[pair].mean - 1.0).sum())
-        checks.append(
-            compare_curves(
-                f"g(r) {pair}",
-                reference[pair],
-                model[pair],
-                scale,
-                both.tolerances.rdf,
-                both.tolerances.spreads,
-                both.splits,
-            )
+    checks = [
+        compare_curves(
+            f"g(r) {pair}",
+            reference[pair],
+            model[pair],
+            lambda g: float(np.abs(g - 1.0).sum()),
+            both.tolerances.rdf,
+            both.splits,
         )
-    for pair in reference:
-        if reference[pair].mean.max() <= 0.0:
-            continue
-        known = first_peak(x[pair], reference[pair].mean)
-        found = first_peak(x[pair], model[pair].mean)
-        each = Blocks(np.array([first_peak(x[pair], g) for g in reference[pair].values]))
-        checks.append(
-            Check(
-                f"g(r) {pair}, first peak",
-                value=abs(found - known),
-                unit="Å",
-                limit=both.tolerances.rdf_peak,
-                reference=f"{known:.4f} Å",
-                model=f"{found:.4f} Å",
-                noise=float(each.error),
-                own=own_halves(each, both.splits, 1.0),
-            )
-        )
+        for pair in reference
+    ]
+    checks += [
+        _peak(pair, x[pair], reference[pair], model[pair], both)
+        for pair in reference
+        if reference[pair].mean.max() > 0.0
+    ]
     figure = plots.curves(
         {pair: visible(x[pair], reference[pair], model[pair]) for pair in reference},
         "r / Å",
@@ -81,6 +66,31 @@ def radial(both: Comparison) -> Part:
         checks,
         [Plot("rdf", figure, "g(r); grey band: spread from block to block")],
         curve_data(x, reference, model),
+        limits=both.independent([run.energy for run in both.model]),
+    )
+
+
+def _peak(
+    pair: str, x: NDArray[np.float64], reference: Blocks, model: Blocks, both: Comparison
+) -> Check:
+    """The position of the first peak."""
+
+    def shift(known: NDArray[np.float64], found: NDArray[np.float64]) -> float:
+        return first_peak(x, found) - first_peak(x, known)
+
+    known, found = first_peak(x, reference.mean), first_peak(x, model.mean)
+    error = jackknife(shift, reference.values, model.values)
+    each = Blocks(np.array([first_peak(x, g) for g in reference.values]))
+    return Check(
+        f"g(r) {pair}, first peak",
+        value=abs(found - known),
+        unit="Å",
+        limit=both.tolerances.rdf_peak,
+        reference=f"{known:.4f} Å",
+        model=f"{found:.4f} Å",
+        error=error.size,
+        freedom=error.freedom,
+        own=own_halves(each, both.splits, 1.0),
     )
 
 
@@ -90,8 +100,8 @@ def bonds(both: Comparison) -> list[Part]:
     start = _degrees(both, both.first.positions[0])
     lengths: list[list[dict[str, Histogram]]] = [[], []]
     angles: list[list[dict[str, Histogram]]] = [[], []]
-    faults = [0, 0]
-    frames = [0, 0]
+    faults: list[list[int]] = [[], []]
+    frames: list[list[int]] = [[], []]
     for side, blocks in enumerate(both.blocks()):
         for block in blocks:
             found = [
@@ -99,8 +109,8 @@ def bonds(both: Comparison) -> list[Part]:
                 for x in block.positions
             ]
             atoms = len(block.species)
-            faults[side] += sum(not np.array_equal(b.degrees(atoms), start) for b in found)
-            frames[side] += len(found)
+            faults[side].append(sum(not np.array_equal(b.degrees(atoms), start) for b in found))
+            frames[side].append(len(found))
             of_block = bond_distributions(found, block.species, block.elements, cutoffs)
             lengths[side].append(of_block[0])
             angles[side].append(of_block[1])
@@ -109,19 +119,32 @@ def bonds(both: Comparison) -> list[Part]:
         _densities(both, "Angles between bonds", "angles", "angle / degrees", *angles),
     ]
     if both.config.permanent_bonds:
-        shares = [fault / max(count, 1) for fault, count in zip(faults, frames, strict=True)]
-        limit = both.tolerances.faulty_frames
-        parts[0].checks.append(
-            Check(
-                "frames in which an atom has another number of bonds",
-                value=shares[1],
-                unit="%",
-                limit=None if limit is None else limit + shares[0],
-                reference=f"{faults[0]} of {frames[0]}",
-                model=f"{faults[1]} of {frames[1]}",
-            )
-        )
+        parts[0].checks.append(_faults(faults, frames, both.tolerances.faulty_frames))
     return parts
+
+
+def _faults(faults: list[list[int]], frames: list[list[int]], limit: float | None) -> Check:
+    """Frames with changed bonds; faults, frames: numbers in each block, of reference and model.
+
+    Where the bonds of the reference never change, a single change is a fault, not chance.
+    """
+    shares = [np.divide(*side) for side in zip(faults, frames, strict=True)]
+    known, found = (
+        sum(fault) / max(sum(count), 1) for fault, count in zip(faults, frames, strict=True)
+    )
+    error = None
+    if known > 0.0:
+        error = jackknife(lambda of_reference, of_model: float(of_model - of_reference), *shares)
+    return Check(
+        "frames in which an atom has another number of bonds",
+        value=found,
+        unit="%",
+        limit=None if limit is None else limit + known,
+        reference=f"{sum(faults[0])} of {sum(frames[0])}",
+        model=f"{sum(faults[1])} of {sum(frames[1])}",
+        error=error.size if error else None,
+        freedom=error.freedom if error else float("inf"),
+    )
 
 
 def _degrees(both: Comparison, positions: Floats) -> NDArray[np.int64]:
@@ -163,9 +186,8 @@ def _densities(
             reference[name],
             model[name],
             # Half of the integral: the share of the density that lies elsewhere.
-            2.0 / (x[name][1] - x[name][0]),
+            lambda _, width=float(x[name][1] - x[name][0]): 2.0 / width,  # type: ignore[misc]
             both.tolerances.distribution,
-            both.tolerances.spreads,
             both.splits,
         )
         for name in reference
@@ -178,4 +200,5 @@ def _densities(
         checks,
         [Plot(slug, figure, f"{title}; grey band: spread from block to block")],
         curve_data(x, reference, model),
+        limits=both.independent([run.energy for run in both.model]),
     )

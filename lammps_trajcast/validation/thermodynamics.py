@@ -13,17 +13,17 @@ from lammps_trajcast.analysis.thermal import (
     fluctuation_error,
     kinetic_temperatures,
 )
+from lammps_trajcast.analysis.uncertainty import combined, mean_error
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
+    CHANCE,
     Check,
     Own,
     Part,
     Plot,
     own_halves,
-    with_error,
 )
-from lammps_trajcast.validation.comparison import BOLTZMANN, Comparison, Production, pooled
-from lammps_trajcast.validation.trajectory import Trajectory
+from lammps_trajcast.validation.comparison import BOLTZMANN, Comparison, Production
 
 Floats = NDArray[np.float64]
 
@@ -31,40 +31,27 @@ Floats = NDArray[np.float64]
 def temperatures(both: Comparison) -> Part:
     """Mean temperature and its fluctuation, of all atoms and of each element."""
     target = both.temperature
-    known, found = (
-        pooled([run.temperature for run in side], both.plan.blocks)
-        for side in (both.reference, both.model)
-    )
     of_reference, samples = (
         np.concatenate([run.temperature for run in side]) for side in (both.reference, both.model)
     )
     expected = canonical_fluctuation(target, both.shares)
-    itself = _own_fluctuation(both)
-    thermostat = "beside the thermostat's"
+    ratio = float(samples.std()) / expected
     checks = [
-        Check(
+        _temperature_check(
             "temperature",
-            value=abs(float(found.mean) / target - 1.0),
-            unit="%",
-            limit=both.tolerances.temperature,
-            reference=with_error(known, "K"),
-            model=with_error(found, "K"),
-            noise=float(found.error) / target,
-            own=Own(
-                abs(float(known.mean) / target - 1.0),
-                thermostat,
-                noise=float(known.error) / target,
-            ),
+            [[run.temperature for run in side] for side in (both.reference, both.model)],
+            both,
+            both.tolerances.temperature,
         ),
         Check(
             "temperature, fluctuation against the canonical",
-            value=abs(float(samples.std()) / expected - 1.0),
+            value=abs(ratio - 1.0),
             unit="%",
             limit=both.tolerances.fluctuation,
             reference=f"{of_reference.std():.3g} K, canonical {expected:.3g} K",
             model=f"{samples.std():.3g} K",
-            noise=fluctuation_noise(both.model),
-            own=itself,
+            error=ratio * _fluctuation_error([run.temperature for run in both.model]),
+            own=_own_fluctuation(both),
         ),
     ]
     lines = {"all": (of_reference, samples)}
@@ -72,27 +59,19 @@ def temperatures(both: Comparison) -> Part:
         if element == "all":
             continue
 
-        def of(block: Trajectory, atoms: NDArray[np.int64] = atoms) -> Floats:
-            return kinetic_temperatures(
-                block.velocities[:, atoms], block.masses[atoms], both.shares[atoms]
-            )
+        def of(run: Production, atoms: NDArray[np.int64] = atoms) -> Floats:
+            blocks = [
+                kinetic_temperatures(
+                    block.velocities[:, atoms], block.masses[atoms], both.shares[atoms]
+                )
+                for block in run.frames
+            ]
+            return np.concatenate(blocks)
 
-        sides = [[of(block) for block in side] for side in both.blocks()]
-        means = [Blocks(np.array([each.mean() for each in side])) for side in sides]
+        sides = [[of(run) for run in side] for side in (both.reference, both.model)]
         checks.append(
-            Check(
-                f"temperature of {element}",
-                value=abs(float(means[1].mean) / target - 1.0),
-                unit="%",
-                limit=both.tolerances.element_temperature,
-                reference=with_error(means[0], "K"),
-                model=with_error(means[1], "K"),
-                noise=float(means[1].error) / target,
-                own=Own(
-                    abs(float(means[0].mean) / target - 1.0),
-                    thermostat,
-                    noise=float(means[0].error) / target,
-                ),
+            _temperature_check(
+                f"temperature of {element}", sides, both, both.tolerances.element_temperature
             )
         )
         lines[element] = (np.concatenate(sides[0]), np.concatenate(sides[1]))
@@ -103,6 +82,32 @@ def temperatures(both: Comparison) -> Part:
         "the degrees of freedom that the fixed momentum leaves.",
         checks,
         [Plot("temperature", figure, "distribution of the kinetic temperature")],
+        limits=both.independent([run.temperature for run in both.model]),
+    )
+
+
+def _temperature_check(
+    name: str, sides: Sequence[Sequence[Floats]], both: Comparison, limit: float | None
+) -> Check:
+    """Mean of series (L,) of runs of reference and model, K, beside the thermostat's."""
+    target = both.temperature
+    known, found = (
+        (float(np.concatenate(side).mean()), mean_error(side, both.plan.blocks)) for side in sides
+    )
+    return Check(
+        name,
+        value=abs(found[0] / target - 1.0),
+        unit="%",
+        limit=limit,
+        reference=f"{known[0]:.4g} ± {known[1].size:.2g} K",
+        model=f"{found[0]:.4g} ± {found[1].size:.2g} K",
+        error=found[1].size / target,
+        freedom=found[1].freedom,
+        own=Own(
+            abs(known[0] / target - 1.0),
+            "beside the thermostat's",
+            error=known[1].half_width / CHANCE / target,
+        ),
     )
 
 
@@ -113,7 +118,7 @@ def _own_fluctuation(both: Comparison) -> Own:
     return Own(
         abs(float(samples.std()) / expected - 1.0),
         "temperature beside the canonical",
-        noise=fluctuation_noise(both.reference),
+        error=_fluctuation_error([run.temperature for run in both.reference]),
     )
 
 
@@ -125,7 +130,7 @@ def _own_energy_fluctuation(both: Comparison) -> Own:
         [
             part.var()
             for run in both.reference
-            for part in np.array_split(run.energy, both.plan.blocks)
+            for part in np.array_split(run.energy, len(run.frames))
         ]
     )
     halves = own_halves(Blocks(np.sqrt(parts)), both.splits, float(np.sqrt(parts.mean())))
@@ -139,34 +144,36 @@ def energy(both: Comparison) -> Part:
     """Potential energy of the frames, evaluated with the reference."""
     atoms = len(both.first.species)
     thermal = BOLTZMANN[both.units] * both.temperature
-    of_reference, runs = (
-        [run.energy / atoms for run in side] for side in (both.reference, both.model)
-    )
-    known, found = (pooled(side, both.plan.blocks) for side in (of_reference, runs))
+    energies = [[run.energy for run in side] for side in (both.reference, both.model)]
+    of_reference, runs = ([series / atoms for series in side] for side in energies)
+    known, found = (float(np.concatenate(side).mean()) for side in (of_reference, runs))
+    error = combined([mean_error(side, both.plan.blocks) for side in (of_reference, runs)])
+    number = len(both.reference[0].frames)
+    parts = [part.mean() for run in of_reference for part in np.array_split(run, number)]
     known_fluctuation, found_fluctuation = (
-        float(np.sqrt(np.mean([run.energy.var() for run in side])))
-        for side in (both.reference, both.model)
+        float(np.sqrt(np.mean([series.var() for series in side]))) for side in energies
     )
+    ratio = found_fluctuation / known_fluctuation if known_fluctuation > 0.0 else float("inf")
     checks = [
         Check(
             "mean potential energy per atom",
-            value=abs(float(found.mean - known.mean)) / thermal,
+            value=abs(found - known) / thermal,
             unit="kT",
             limit=both.tolerances.energy,
-            reference=f"{float(known.mean):.6g}",
-            model=f"{float(found.mean):.6g} ({float(found.mean - known.mean) / thermal:+.3g} kT)",
-            noise=float(np.hypot(known.error, found.error)) / thermal,
-            own=own_halves(known, both.splits, thermal),
+            reference=f"{known:.6g}",
+            model=f"{found:.6g} ({(found - known) / thermal:+.3g} kT)",
+            error=error.size / thermal,
+            freedom=error.freedom,
+            own=own_halves(Blocks(np.array(parts)), both.splits, thermal),
         ),
         Check(
             "fluctuation of the potential energy",
-            value=abs(found_fluctuation / known_fluctuation - 1.0)
-            if known_fluctuation > 0.0
-            else float("inf"),
+            value=abs(ratio - 1.0),
             unit="%",
             limit=both.tolerances.fluctuation,
             reference=f"{known_fluctuation / thermal:.4g} kT",
             model=f"{found_fluctuation / thermal:.4g} kT",
+            error=ratio * float(np.sqrt(sum(_fluctuation_error(side) ** 2 for side in energies))),
             own=_own_energy_fluctuation(both),
         ),
     ]
@@ -174,7 +181,7 @@ def energy(both: Comparison) -> Part:
 
     def curve(values: Floats) -> tuple[Floats, Floats]:
         times: Floats = spacing * np.arange(1.0, len(values) + 1.0)
-        return times, (values - float(known.mean)) / thermal
+        return times, (values - known) / thermal
 
     over_time = plots.series(
         {
@@ -196,10 +203,11 @@ def energy(both: Comparison) -> Part:
             Plot("energy_time", over_time, "potential energy over time"),
             Plot("energy_distribution", histogram, "its distribution"),
         ],
+        limits=both.independent(runs),
     )
 
 
-def fluctuation_noise(runs: Sequence[Production]) -> float:
-    """Of the standard deviation of the temperature of several runs, relative to it."""
-    errors = [fluctuation_error(run.temperature) for run in runs]
+def _fluctuation_error(runs: Sequence[Floats]) -> float:
+    """Of the standard deviation of a series (L,) of several runs, relative to it."""
+    errors = [fluctuation_error(series) for series in runs]
     return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
