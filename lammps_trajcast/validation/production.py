@@ -12,7 +12,7 @@ from lammps_trajcast.validation.equilibration import reference_part
 from lammps_trajcast.validation.equilibrium import equilibrium_parts
 from lammps_trajcast.validation.reading import joined
 from lammps_trajcast.validation.runner import Finished, Loop
-from lammps_trajcast.validation.speed import Speeds, lengths_of, measure, speed_part
+from lammps_trajcast.validation.speed import Speeds, measure, speed_part, steps_of
 
 if TYPE_CHECKING:
     from lammps_trajcast.validation.validate import Validation
@@ -215,18 +215,18 @@ class EquilibriumRuns:
         # Only a guess of how many steps take long enough.
         of_step = [sum(e.seconds for e in each) / sum(e.steps for e in each) for each in sides]
 
-        def cpu(of_model: bool, number: int, pair: int) -> float:
+        def piece(of_model: bool, number: int, pair: int) -> tuple[float, ...]:
             text = self.inputs.speed(number, of_model, pair + 1)
-            name = f"speed-{'model' if of_model else 'reference'}-{pair + 1}-{number}"
+            name = f"speed-{'model' if of_model else 'reference'}-{pair + 1}"
+            files, after = {"start": start}, [*validation.content, self.first.key]
             if of_model:
-                return validation.model_run(name, text, start, self.first).cpu
-            return validation.runner.run(
-                name, text, {"start": start}, [*validation.content, self.first.key]
-            ).cpu
+                files["model"] = validation.model.path
+                after.append(validation.model.fingerprint)
+            return validation.runner.run(name, text, files, after, clock=True).cpu
 
         return measure(
-            cpu,
-            (lengths_of(of_step[0] * steps, steps), lengths_of(of_step[1])),
+            piece,
+            (steps_of(of_step[0] * steps, steps), steps_of(of_step[1])),
             (validation.config.reference.timestep, self.plan.horizon),
             pairs,
         )

@@ -49,14 +49,14 @@ class Finished:
     """A finished run.
 
     key: of its content; whoever builds on this run takes it into his own. error: LAMMPS's message
-    if the run failed, else empty. cpu: seconds of CPU time, user and system, that LAMMPS and all
-    that it started took, 0 if not known.
+    if the run failed, else empty. cpu: what CPU time LAMMPS and all that it
+    started had taken at each line of thermodynamic output, s; empty if that was not asked for.
     """
 
     directory: Path
     key: str
     error: str = ""
-    cpu: float = 0.0
+    cpu: tuple[float, ...] = ()
 
     def loops(self) -> list[Loop]:
         """The runs in its log that came to their end."""
@@ -107,6 +107,7 @@ class Runner:
         variables: Mapping[str, Path] | None = None,
         after: Sequence[str] = (),
         may_fail: bool = False,
+        clock: bool = False,
     ) -> Finished:
         """Run an input unless it has been run before; a failed run is run again.
 
@@ -116,6 +117,7 @@ class Runner:
             variables: files given to LAMMPS as variables, besides `out`.
             after: keys of what it depends on: files, earlier runs.
             may_fail: an error of LAMMPS is a result like others, and not run again.
+            clock: whether CPU times are taken.
 
         Returns the run, with `error` if LAMMPS failed.
         """
@@ -126,7 +128,7 @@ class Runner:
             with waiting_for(place) as lock:
                 # Another process may have run it meanwhile.
                 finished = self._finished(name, place, key) or self._run(
-                    name, text, variables or {}, place, key, lock, may_fail
+                    name, text, variables or {}, place, key, lock, may_fail, clock
                 )
         return finished
 
@@ -139,7 +141,7 @@ class Runner:
         if done.get("key") != key:
             return None
         tqdm.write(f"{name}: {place.name} is there already", file=sys.stderr)
-        return Finished(place, key, done.get("error", ""), done.get("cpu", 0.0))
+        return Finished(place, key, done.get("error", ""), tuple(done.get("cpu", ())))
 
     def _run(
         self,
@@ -150,19 +152,20 @@ class Runner:
         key: str,
         lock: int,
         may_fail: bool,
+        clock: bool,
     ) -> Finished:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         (place / "in.lmp").write_text(text)
         common = {key: path for key, path in self.common.items() if f"${{{key}}}" in text}
         files = {"out": place, **common, **variables}
-        error, cpu = "", 0.0
+        error, cpu = "", list[float]()
         try:
             with launch.PlainPaths() as paths, launch.interruptible():
                 words = [
                     word for key, path in files.items() for word in ("-var", key, paths.of(path))
                 ]
-                cpu = self._execute(name, place, words, _steps_of(text), lock) or 0.0
+                self._execute(name, place, words, _steps_of(text), lock, *([cpu] if clock else []))
         except launch.LaunchError as failure:
             raise SetupError(str(failure)) from None
         except FailedRunError as failure:
@@ -170,12 +173,17 @@ class Runner:
         # A process that was killed says nothing of the input.
         if not error or (may_fail and error.startswith("ERROR")):
             (place / DONE).write_text(json.dumps({"key": key, "error": error, "cpu": cpu}))
-        return Finished(place, key, error, cpu)
+        return Finished(place, key, error, tuple(cpu))
 
     def _execute(
-        self, name: str, place: Path, words: list[str], steps: int, lock: int
-    ) -> float | None:
-        """Returns the CPU time, s."""
+        self,
+        name: str,
+        place: Path,
+        words: list[str],
+        steps: int,
+        lock: int,
+        cpu: list[float] | None = None,
+    ) -> None:
         begin = time.monotonic()
         process = launch.start(
             [
@@ -200,6 +208,8 @@ class Runner:
                 for line in process.stdout:
                     first = line.split(maxsplit=1)[:1]
                     if first and first[0].isdigit():
+                        if cpu is not None:
+                            cpu.append(cpu_time(process.pid))
                         bar.update(max(int(first[0]) - step, 0))
                         step = int(first[0])
                         if self.observe is not None and 0 < bar.n <= steps:
@@ -211,21 +221,35 @@ class Runner:
             except BaseException:
                 launch.end(process)
                 raise
-        status, cpu = _wait(process)
+        status = process.wait()
         if status != 0 or messages:
             message = messages[0] if messages else f"status {status}: {last_line}"
             raise FailedRunError(message)
-        return cpu
 
 
-def _wait(process: subprocess.Popen[str]) -> tuple[int, float]:
-    """Exit status, and the CPU time of a process and of all whose end it has waited for, s."""
-    try:
-        _, status, usage = os.wait4(process.pid, 0)
-    except ChildProcessError:
-        return process.wait(), 0.0
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_utime + usage.ru_stime
+def cpu_time(process: int) -> float:
+    """CPU time, user and system, of a process and of all its descendants, s.
+
+    NaN where the system has no /proc.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in parentheses, may hold anything.
+            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue  # it ended meanwhile
+        # Of itself and of those whose end it has waited for: proc_pid_stat(5).
+        found[int(stat.parent.name)] = (int(fields[1]), sum(map(int, fields[11:15])))
+    if process not in found:
+        return float("nan")
+    family = {process}
+    while True:
+        more = {pid for pid, (parent, _) in found.items() if parent in family} - family
+        if not more:
+            break
+        family |= more
+    return sum(found[pid][1] for pid in family) / os.sysconf("SC_CLK_TCK")
 
 
 def file_key(path: Path) -> str:

@@ -27,6 +27,8 @@ NOT_CANONICAL = ("temp/berendsen", "temp/rescale")
 DAMPING, DAMPING_PART = 0.2, 1.0 / 8.0
 # Between the seeds of rounds of equilibration.
 ROUND_SEEDS = 104_729
+# Before the speed is measured.
+WARM_STEPS = 10
 # Between the seeds of parts of a production.
 PART_SEEDS = 15_485_863
 # In the tested part of an equilibration.
@@ -325,7 +327,9 @@ class Inputs:
         )
 
     def speed(self, steps: int, of_model: bool, piece: int) -> str:
-        """So many steps with the thermostat and without output, from a state of the reference.
+        """Some steps with the thermostat to become warm, then so many to be measured.
+
+        A line of output comes at the beginning and at the end of both.
 
         piece: its number: each is run.
         """
@@ -339,7 +343,9 @@ class Inputs:
             f"read_dump       ${{start}} 0 {READ} {self._box}",
             self._model_integrator() if of_model else self._degrees_of_freedom(),
             self._bath(self.temperature, self.temperature, 0),
-            self._thermo(steps),
+            self._thermo(10 * steps),
+            # What compiles itself does so in its first steps.
+            f"run             {min(WARM_STEPS, steps)}",
             f"run             {steps}",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,11 +10,12 @@ import numpy as np
 
 from lammps_trajcast.validation.compare import Check, Part
 
-# About so long the longer of two lengths of a run takes, s; the shorter is a quarter of it.
-SECONDS = 4.0
-SHORTER = 4
-# Least number of horizons of the shorter one.
-LEAST = 2
+# About so long a piece takes, s, without the start.
+SECONDS = 5.0
+# Least number of horizons in it.
+LEAST = 5
+# Lines of output of a piece: beginning and end of what makes it warm, and of what is measured.
+LINES = 4
 
 
 class Speed(NamedTuple):
@@ -41,45 +42,44 @@ class Speeds:
     ratios: tuple[float, ...]
 
 
-def lengths_of(seconds: float, steps: int = 1) -> tuple[int, int]:
-    """Steps of the shorter and of the longer run; seconds: of a horizon, roughly. steps: in one."""
-    shorter = max(int(SECONDS / SHORTER / seconds) if seconds > 0.0 else LEAST, LEAST) * steps
-    return shorter, SHORTER * shorter
+def steps_of(seconds: float, steps: int = 1) -> int:
+    """Steps of a piece. seconds: of a horizon, roughly. steps: in a horizon."""
+    return max(int(SECONDS / seconds) if seconds > 0.0 else LEAST, LEAST) * steps
 
 
 def measure(
-    cpu: Callable[[bool, int, int], float],
-    lengths: tuple[tuple[int, int], tuple[int, int]],
+    run: Callable[[bool, int, int], Sequence[float]],
+    steps: tuple[int, int],
     timesteps: tuple[float, float],
     pairs: int,
 ) -> Speeds | None:
-    """Measure reference and model in turn; the difference of two lengths is without the start.
+    """Measure reference and model in turn, without their starts.
 
     Args:
-        cpu: CPU time (s) of a run, by whether it is the model's, its steps, and the number of the
-            pair.
-        lengths: steps of the shorter and of the longer run, of reference and model.
+        run: CPU times (s) at the lines of output of a piece, by whether it is the model's, its
+            steps, and the number of the pair.
+        steps: of a piece, of reference and model.
         timesteps: fs, of both.
-        pairs: of measurements.
+        pairs: of pieces.
 
-    Returns None if no pair took a time that can be told from zero.
+    Returns None if there is no pair in which both took a time that can be told from zero.
     """
     found = []
     for pair in range(pairs):
-        times = np.zeros((2, 2))
-        # What the machine does meanwhile changes slowly: short and long runs of both alternate.
-        for which in (0, 1):
-            for side in (0, 1) if pair % 2 == 0 else (1, 0):
-                times[side, which] = cpu(side == 1, lengths[side][which], pair)
-        steps = [longer - shorter for shorter, longer in lengths]
-        found.append((times[:, 1] - times[:, 0]) / steps)
-    of_step = np.array([pair for pair in found if (pair > 0.0).all()])
-    if not len(of_step):
+        of_step = [0.0, 0.0]
+        # Who is first changes: a machine may become slower meanwhile.
+        for side in (0, 1) if pair % 2 == 0 else (1, 0):
+            times = run(side == 1, steps[side], pair)
+            if len(times) >= LINES:
+                of_step[side] = (times[-1] - times[-2]) / steps[side]
+        if min(of_step) > 0.0 and np.isfinite(of_step).all():
+            found.append(of_step)
+    if not found:
         return None
-    speeds = np.array(timesteps) * 1e-6 / of_step * 86400.0
+    speeds = np.array(timesteps) * 1e-6 / np.array(found) * 86400.0
     ratios = speeds[:, 1] / speeds[:, 0]
-    middle, steps_middle = np.median(speeds, axis=0), np.median(of_step, axis=0)
-    reference, model = (Speed(float(middle[k]), 1e3 * float(steps_middle[k])) for k in (0, 1))
+    middle, of_steps = np.median(speeds, axis=0), np.median(found, axis=0)
+    reference, model = (Speed(float(middle[k]), 1e3 * float(of_steps[k])) for k in (0, 1))
     return Speeds(reference, model, float(np.median(ratios)), tuple(ratios.tolist()))
 
 
@@ -102,7 +102,7 @@ def speed_part(speeds: Speeds | None) -> Part:
     return Part(
         "Speed",
         "In the same CPU time, user and system, of all processes of LAMMPS: medians of pairs of "
-        "runs of both, one after the other, without output. The time of the start is subtracted. "
+        "runs of both, one after the other, without output and without their starts. "
         "What a GPU computes meanwhile is not CPU time.",
         checks,
     )

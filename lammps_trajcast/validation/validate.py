@@ -98,8 +98,7 @@ class Validation:
             if name != EQUILIBRIUM and name not in self.config.protocols:
                 known = ", ".join([EQUILIBRIUM, *self.config.protocols])
                 raise SetupError(f"no protocol '{name}'; there are {known}")
-        for name in dict.fromkeys(protocols):
-            yield self._report(name)
+        return (self._report(name) for name in dict.fromkeys(protocols))
 
     def tell(self, stage: str, words: str) -> None:
         """Say how far it is: a line, and to the observer."""
