@@ -173,12 +173,17 @@ def test_report(home: Path, outcome: tuple[int, str, str]) -> None:
     assert body.index("checks pass") < body.index("<h1>") and names in body[: body.index("<h1>")]
     assert body.index(data["model"]["fingerprint"]) > body.index("data:image/png")
     assert "is not seen" in html and "What these runs cannot see" in html and out.count("seen") > 5
-    # Without the start: a step of the reference takes some tenths of a millisecond, the network
-    # hundred times as much.
-    ratio = checks["simulated time, times that of the reference"]
-    found = [float(ratio[side].split(", ")[1].split()[0]) for side in ("reference", "model")]
-    assert 0.02 < found[0] < 20.0 and found[0] < found[1] < 500.0
-    assert ratio["value"] == pytest.approx(30.0 * found[0] / found[1], rel=0.02)
+    # CPU time of the pieces: the start, four lines of output, a warm-up before what is measured.
+    for side in ("reference", "model"):
+        (piece,) = (home / "validation" / "runs").glob(f"speed-{side}-1-*")
+        times = json.loads((piece / "done.json").read_text())["cpu"][-4:]
+        assert len(times) == 4 and times == sorted(times) and times[0] > 0.05
+    # A machine so busy that both ends of a piece are seen at once measures nothing.
+    ratio = checks.get("simulated time, times that of the reference")
+    if ratio is not None:
+        found = [float(ratio[side].split(", ")[1].split()[0]) for side in ("reference", "model")]
+        assert ratio["value"] == pytest.approx(30.0 * found[0] / found[1], rel=0.02)
+        assert ratio["verdict"] == "not judged"
     assert (home / "images" / "rdf.png").read_bytes().startswith(b"\x89PNG")
 
 

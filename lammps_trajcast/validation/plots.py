@@ -33,8 +33,8 @@ def draw_curve(axes: Axes, x: Floats, reference: Blocks, model: Blocks) -> None:
     """Both curves, the reference with the standard deviation from block to block."""
     mean, spread = reference.mean, reference.spread
     axes.fill_between(x, mean - spread, mean + spread, color=BAND, linewidth=0)
-    axes.plot(x, mean, color=REFERENCE, linewidth=2.0, label="reference")
-    axes.plot(x, model.mean, color=MODEL, linewidth=1.1, label="model")
+    axes.plot(x, mean, color=REFERENCE, linewidth=1.6, label="reference")
+    axes.plot(x, model.mean, color=MODEL, linewidth=1.0, label="model")
 
 
 def curves(data: Mapping[str, tuple[Floats, Blocks, Blocks]], x_label: str, y_label: str) -> Figure:
