@@ -18,7 +18,7 @@ from lammps_trajcast.validation import production
 from lammps_trajcast.validation.compare import Check, Part
 from lammps_trajcast.validation.config import Lengths, Protocol, SetupError, ValidationConfig
 from lammps_trajcast.validation.outcome import validate_model
-from lammps_trajcast.validation.runner import cpu_time
+from lammps_trajcast.validation.runner import Runner, cpu_time
 from lammps_trajcast.validation.speed import measure, steps_of
 from lammps_trajcast.validation.trajectory import Reader
 from lammps_trajcast.validation.validate import Validation
@@ -238,6 +238,27 @@ def test_cpu_time_of_all_processes() -> None:
     finally:
         process.communicate("\n")
     assert np.isnan(cpu_time(process.pid))
+
+
+def test_observers_are_told_of_steps(tmp_path: Path) -> None:
+    """Also where there is no terminal for a bar; only lines of output count as steps."""
+    program = tmp_path / "program"
+    program.write_text(
+        f"#!{sys.executable}\nprint('72 atoms\\n1 by 1 by 1 MPI processor grid')\n"
+        "for step in (0, 10, 10, 25, 40): print('  ', step, 0.5, -1e-3)\n"
+        "print('Loop time of 1 on 1 procs for 30 steps')\n"
+    )
+    program.chmod(0o755)
+    seen: list[tuple[str, str, float | None]] = []
+    runner = Runner(
+        tmp_path / "runs", tmp_path, [str(program)], observe=lambda *what: seen.append(what)
+    )
+    run = runner.run("name", "run 10\nrun 30\n", clock=True)
+    assert [what[:2] for what in seen] == [("name", f"step {k} of 40") for k in (10, 25, 40)]
+    left = [what[2] for what in seen]
+    assert left[-1] == 0.0 and left[0] is not None and left[0] > 0.0
+    assert len(run.cpu) == 5
+    assert runner.run("name", "run 10\nrun 30\n").cpu == pytest.approx(run.cpu, nan_ok=True)
 
 
 def test_a_figure_beyond_by_chance_is_no_failure() -> None:

@@ -203,18 +203,20 @@ class Runner:
         messages: list[str] = []
         last_line = ""
         with tqdm(total=steps, desc=name, unit="step", disable=None) as bar:
-            step = 0
+            step = done = 0
             try:
                 for line in process.stdout:
-                    first = line.split(maxsplit=1)[:1]
-                    if first and first[0].isdigit():
+                    now = _step_of(line)
+                    if now is not None:
                         if cpu is not None:
                             cpu.append(cpu_time(process.pid))
-                        bar.update(max(int(first[0]) - step, 0))
-                        step = int(first[0])
-                        if self.observe is not None and 0 < bar.n <= steps:
-                            left = (steps - bar.n) * (time.monotonic() - begin) / bar.n
-                            self.observe(name, f"step {bar.n} of {steps}", left)
+                        # A command may set the step back.
+                        more, step = max(now - step, 0), now
+                        bar.update(more)
+                        done += more
+                        if self.observe is not None and more and steps:
+                            left = max(steps - done, 0) * (time.monotonic() - begin) / done
+                            self.observe(name, f"step {done} of {steps}", left)
                     elif "ERROR" in line:
                         messages.append(line.strip())
                     last_line = line.strip() or last_line
@@ -225,6 +227,16 @@ class Runner:
         if status != 0 or messages:
             message = messages[0] if messages else f"status {status}: {last_line}"
             raise FailedRunError(message)
+
+
+def _step_of(line: str) -> int | None:
+    """The step of a line of thermodynamic output, which has numbers only; None of another line."""
+    words = line.split()
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        return None
+    return int(numbers[0]) if len(numbers) > 1 and words[0].isdigit() else None
 
 
 def cpu_time(process: int) -> float:
