@@ -16,6 +16,7 @@ from lammps_trajcast.analysis.dynamics import cosine_similarity
 from lammps_trajcast.analysis.uncertainty import (
     Error,
     combined,
+    deviation_error,
     jackknife,
     mean_error,
     slope_error,
@@ -80,6 +81,26 @@ def test_errors_of_several_runs_count_as_one() -> None:
     sum_ = combined([Error(3.0, 4.0), Error(4.0, 9.0)])
     assert sum_.size == pytest.approx(5.0)
     assert sum_.freedom == pytest.approx(25.0**2 / (9.0**2 / 4.0 + 16.0**2 / 9.0))
+
+
+def test_errors_of_standard_deviations() -> None:
+    """Of a Gaussian series the variance of x^2 is known, and what correlations make of it; of a
+    series that swings regularly nothing is uncertain."""
+    random = np.random.default_rng(8)
+    memory, number = 0.7, 3000
+    found = [
+        (series.std(), deviation_error([series], 8))
+        for series in autoregressive(random, memory, (REPEATS, number))
+    ]
+    # (1 + a^2) / (1 - a^2) samples count as one for x^2, whose variance is 2.
+    expected = np.sqrt((1.0 + memory**2) / (1.0 - memory**2) / (2.0 * number))
+    deviations = np.array([std - 1.0 for std, _ in found])
+    assert deviations.std() == pytest.approx(expected, rel=0.1)
+    assert np.mean([error.size for _, error in found]) == pytest.approx(expected, rel=0.1)
+    far = np.mean([abs(std - 1.0) > error.half_width for std, error in found])
+    assert far < 2.0 * ONE_SIDE + 4.0 * np.sqrt(2.0 * ONE_SIDE / REPEATS)
+    swing = np.sin(0.7 * np.arange(number)) + 0.1 * random.normal(size=number)
+    assert deviation_error([swing], 4).half_width < 0.03
 
 
 def test_jackknife_of_a_nonlinear_figure() -> None:

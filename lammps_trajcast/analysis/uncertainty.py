@@ -103,6 +103,23 @@ def mean_error(runs: Sequence[Floats], blocks: int) -> Error:
     return max(of_blocks, of_samples, key=lambda error: error.half_width)
 
 
+def deviation_error(runs: Sequence[Floats], blocks: int) -> Error:
+    """Standard error of the standard deviation of several series (L,), relative to it.
+
+    From the mean squares of 2 x `blocks` parts of each run. A series need not be Gaussian: one that
+    swings regularly has a well known deviation, for which the autocorrelation would say little.
+    """
+    squares = []
+    for run in runs:
+        parts = np.array_split((run - run.mean()) ** 2, max(min(2 * blocks, len(run) // 4), 1))
+        squares += [part.mean() for part in parts]
+    mean, number = float(np.mean(squares)), len(squares)
+    if number < 2 or mean <= 0.0:
+        return Error(float("inf"))
+    spread = float(np.std(squares, ddof=1) / np.sqrt(number))
+    return Error(0.5 * spread / mean, number - 1.0)
+
+
 def slope_error(times: Floats, values: Floats) -> Error:
     """Standard error of the slope of the straight line through correlated values (L,)."""
     number = len(times)

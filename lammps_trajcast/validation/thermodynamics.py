@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.analysis.thermal import (
     canonical_fluctuation,
-    fluctuation_error,
     kinetic_temperatures,
 )
-from lammps_trajcast.analysis.uncertainty import combined, mean_error
+from lammps_trajcast.analysis.uncertainty import combined, deviation_error, mean_error
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
     CHANCE,
@@ -36,6 +35,7 @@ def temperatures(both: Comparison) -> Part:
     )
     expected = canonical_fluctuation(target, both.shares)
     ratio = float(samples.std()) / expected
+    error = deviation_error([run.temperature for run in both.model], both.plan.blocks)
     checks = [
         _temperature_check(
             "temperature",
@@ -50,7 +50,8 @@ def temperatures(both: Comparison) -> Part:
             limit=both.tolerances.fluctuation,
             reference=f"{of_reference.std():.3g} K, canonical {expected:.3g} K",
             model=f"{samples.std():.3g} K",
-            error=ratio * _fluctuation_error([run.temperature for run in both.model]),
+            error=ratio * error.size,
+            freedom=error.freedom,
             own=_own_fluctuation(both),
         ),
     ]
@@ -115,10 +116,11 @@ def _own_fluctuation(both: Comparison) -> Own:
     """The fluctuation of the reference's temperature beside the canonical one."""
     samples = np.concatenate([run.temperature for run in both.reference])
     expected = canonical_fluctuation(both.temperature, both.shares)
+    error = deviation_error([run.temperature for run in both.reference], both.plan.blocks)
     return Own(
         abs(float(samples.std()) / expected - 1.0),
         "temperature beside the canonical",
-        error=_fluctuation_error([run.temperature for run in both.reference]),
+        error=error.half_width / CHANCE,
     )
 
 
@@ -148,6 +150,7 @@ def energy(both: Comparison) -> Part:
     of_reference, runs = ([series / atoms for series in side] for side in energies)
     known, found = (float(np.concatenate(side).mean()) for side in (of_reference, runs))
     error = combined([mean_error(side, both.plan.blocks) for side in (of_reference, runs)])
+    fluctuation = combined([deviation_error(side, both.plan.blocks) for side in energies])
     number = len(both.reference[0].frames)
     parts = [part.mean() for run in of_reference for part in np.array_split(run, number)]
     known_fluctuation, found_fluctuation = (
@@ -173,7 +176,8 @@ def energy(both: Comparison) -> Part:
             limit=both.tolerances.fluctuation,
             reference=f"{known_fluctuation / thermal:.4g} kT",
             model=f"{found_fluctuation / thermal:.4g} kT",
-            error=ratio * float(np.sqrt(sum(_fluctuation_error(side) ** 2 for side in energies))),
+            error=ratio * fluctuation.size,
+            freedom=fluctuation.freedom,
             own=_own_energy_fluctuation(both),
         ),
     ]
@@ -205,9 +209,3 @@ def energy(both: Comparison) -> Part:
         ],
         limits=both.independent(runs),
     )
-
-
-def _fluctuation_error(runs: Sequence[Floats]) -> float:
-    """Of the standard deviation of a series (L,) of several runs, relative to it."""
-    errors = [fluctuation_error(series) for series in runs]
-    return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
