@@ -61,14 +61,14 @@ class Runs:
     ("change", "scatter", "parts", "words"),
     [
         # 0.4 / sqrt(16) is half of what is missing.
-        ({}, 0.4, 16, "All checks are decided after 32 ps."),
-        ({}, 0.2, 4, "All checks are decided after 8 ps."),
+        ({}, 0.4, 16, "are decided after 32 ps."),
+        ({}, 0.2, 4, "are decided after 8 ps."),
         ({"longest": 11}, 0.4, 5, "1 check undecided after 10 ps, the bound: x."),
         ({"longest": 3.9}, 0.4, 1, "1 check undecided after 2 ps, the bound: x."),
         ({}, 0.5, 16, "1 check undecided after 32 ps, the bound: x."),
         # 15 minutes a part: 4 more in an hour.
         ({"max_hours": 0.9}, 0.4, 4, "more would take longer than 0.9 hours"),
-        ({"max_hours": 100}, 0.5, 32, "All checks are decided after 64 ps."),
+        ({"max_hours": 100}, 0.5, 32, "are decided after 64 ps."),
         ({"until_decided": False}, 0.4, 1, ""),
     ],
 )
@@ -84,7 +84,7 @@ def test_runs_go_on_until_all_is_decided(
     found, note = production.until_decided(runs, 900.0)  # type: ignore[arg-type]
     assert runs.parts == parts and words in note
     assert len(runs.said) == int(np.ceil(np.log2(parts)))
-    assert (found[1].checks[0].verdict == "undecided") == ("All checks" not in note)
+    assert (found[1].checks[0].verdict == "undecided") == ("are decided" not in note)
 
 
 def test_a_model_that_fails_to_run_is_not_continued() -> None:
@@ -268,3 +268,7 @@ def test_a_figure_beyond_by_chance_is_no_failure() -> None:
     assert replace(check, error=float("nan")).verdict == "undecided"
     assert replace(check, value=float("inf")).passed is False
     assert replace(check, error=None).passed is False
+    # Runs that do not see all of it can show that it fails, not that it passes.
+    blind = replace(check, value=0.5, blind="too coarse")
+    assert blind.verdict == "undecided" and blind.remark == "too coarse"
+    assert replace(blind, value=2.0).passed is False and replace(blind, blind="").passed is True

@@ -28,7 +28,7 @@ from lammps_trajcast.cli import app
 from lammps_trajcast.validation import speed
 from lammps_trajcast.validation.compare import Check, Part, relative
 from lammps_trajcast.validation.comparison import Comparison, Production
-from lammps_trajcast.validation.config import SetupError, ValidationConfig
+from lammps_trajcast.validation.config import SetupError, SpectrumSettings, ValidationConfig
 from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
 from lammps_trajcast.validation.dynamics import displacement, spectrum
 from lammps_trajcast.validation.equilibrium import equilibrium_parts
@@ -69,6 +69,8 @@ CONFIG = {
             "speed": 1,
         }
     },
+    # What 0.15 ps of frames of 30 fs resolve.
+    "spectrum": {"resolution": 5.6},
     "bonds": {"Si-O": 2.2},
     "dihedrals": {"first": [1, 4, 2, 5]},
 }
@@ -411,6 +413,13 @@ def test_verdicts_can_go_either_way(
     for name in ("temperature", "temperature of O", "mean potential energy per atom"):
         assert warm[name] is False, name
     assert warm["fluctuation of the potential energy"] is not False
+    # A spectrum of four points may look right, whatever is between them.
+    both = Comparison(validation.config, "metal", False, validation.plan, 300.0, [known], [known])
+    assert spectrum(both).checks[0].verdict == "passed"
+    finer = validation.config.model_copy(update={"spectrum": SpectrumSettings(resolution=0.5)})
+    both.config = finer
+    coarse = spectrum(both).checks[0]
+    assert coarse.verdict == "undecided" and "needs a spectrum of 2 ps" in coarse.remark
     # Atoms that fly straight on do not vibrate.
     straight = [
         replace(w, velocities=np.broadcast_to(w.velocities[:1], w.velocities.shape))

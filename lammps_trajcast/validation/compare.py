@@ -65,6 +65,7 @@ class Check:
     freedom:    from how many degrees of freedom the error is known; infinity: exactly.
     floor:      how far chance alone takes the value towards the limit if the model is right: the
                 distance of two curves is never zero.
+    blind:      why it cannot pass, as runs of this kind do not see all of it; empty if they do.
     own:        the same of the reference itself, None if there is no telling.
     of_reference: for a figure of the reference alone, whether it passes; says nothing of the model.
     """
@@ -79,6 +80,7 @@ class Check:
     error: float | None = None
     freedom: float = float("inf")
     floor: float = 0.0
+    blind: str = ""
     own: Own | None = None
     of_reference: bool | None = None
 
@@ -108,7 +110,7 @@ class Check:
             return FAILED
         low, high = self.interval
         if low >= self.limit if self.at_least else high <= self.limit:
-            return PASSED
+            return UNDECIDED if self.blind else PASSED
         if high < self.limit if self.at_least else low > self.limit:
             return FAILED
         return UNDECIDED
@@ -143,6 +145,8 @@ class Check:
     def remark(self) -> str:
         """Why it is undecided; empty if it is not."""
         if self.verdict == UNDECIDED:
+            if self.blind:
+                return self.blind
             low, high = self.interval
             if self.floor > 0.0 and self.at_least and 1.0 - self.floor < (self.limit or 0.0):
                 return f"chance alone takes {self.text(self.floor)} off: too short"

@@ -245,9 +245,12 @@ def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[Part], str]
         return compared, ""
     while True:
         checks = [check for part in compared for check in part.checks]
-        undecided = [check.name for check in checks if check.undecided]
+        undecided = [check.name for check in checks if check.undecided and not check.blind]
         if not undecided:
-            return compared, f"All checks are decided after {runs.length:.4g} ps."
+            return (
+                compared,
+                f"All checks that longer runs can decide are decided after {runs.length:.4g} ps.",
+            )
         number = len(undecided)
         words = f"{number} check{'s' * (number > 1)} undecided after {runs.length:.4g} ps"
         if checks[0].passed is False:
