@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.analysis.blocks import inefficiency
 from lammps_trajcast.data.trajectory import BOLTZMANN
 
 Floats = NDArray[np.float64]
@@ -48,8 +47,3 @@ def kinetic_temperatures(velocities: Floats, masses: Floats, shares: Floats) -> 
 def canonical_fluctuation(temperature: float, shares: Floats) -> float:
     """Standard deviation of the kinetic temperature in the canonical ensemble, K."""
     return temperature * float(np.sqrt(2.0 / shares.sum()))
-
-
-def fluctuation_error(samples: Floats) -> float:
-    """Standard error of the standard deviation of correlated samples (L,), relative to it."""
-    return float(np.sqrt(inefficiency(samples)[1] / (2.0 * len(samples))))
