@@ -28,17 +28,12 @@ from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.consistency import Fault, MotionCheck
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.trajectory import (
-    Species,
-    TrajectoryError,
-    Units,
-    checked,
-    read_frames,
-)
+from lammps_trajcast.data.trajectory import Species, TrajectoryError, checked, read_frames
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.predictor import Predictor, PredictorError
 from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.training.train import train
+from lammps_trajcast.units import Units
 
 SI_O = Species.from_types(["Si", "O"])
 ASE_UNIT = 0.0982269478  # Angstrom/fs, sqrt(eV/u): 1.602177e-19 J / 1.660539e-27 kg, in m/s

@@ -16,12 +16,13 @@ from test_validate import SYSTEM, invoke, write_system
 from lammps_trajcast.data.dataset import Pair
 from lammps_trajcast.equipartition.equalize import SETTLING, Course, Equalizer, Request, gains
 from lammps_trajcast.equipartition.last_layer import LastLayer
-from lammps_trajcast.equipartition.motions import BOLTZMANN, gradients, motions
+from lammps_trajcast.equipartition.motions import gradients, motions
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import Batch, Sample, collate, without_drift
+from lammps_trajcast.units import BOLTZMANN_PER_MASS
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
 from lammps_trajcast.validation.trajectory import Reader, Trajectory
 
@@ -58,7 +59,10 @@ def test_velocities_in_equilibrium(angular: bool) -> None:
     x = batch.positions - (mass * batch.positions).sum(0) / mass.sum()
     total, squares = 0.0, 0.0
     for _ in range(draws):
-        v = torch.from_numpy(random.normal(size=(6, 3))) * (BOLTZMANN * temperature / mass).sqrt()
+        v = (
+            torch.from_numpy(random.normal(size=(6, 3)))
+            * (BOLTZMANN_PER_MASS * temperature / mass).sqrt()
+        )
         v = without_drift(v, batch)
         if angular:
             inertia = (mass * x**2).sum() * torch.eye(3) - x.T @ (mass * x)

@@ -17,7 +17,7 @@ from test_validate import CONFIG, invoke, write_system
 
 from lammps_trajcast.analysis.blocks import Blocks, inefficiency
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
-from lammps_trajcast.data.trajectory import BOLTZMANN
+from lammps_trajcast.units import BOLTZMANN_PER_MASS
 from lammps_trajcast.validation import validate
 from lammps_trajcast.validation.compare import Check, Own, Part, compare_curves
 from lammps_trajcast.validation.comparison import Comparison, Production, splits_of
@@ -245,7 +245,7 @@ def production(seed: int, spoil: Callable[[Trajectory], NDArray[np.float64]] | N
     random = np.random.default_rng(seed)
     shares = degrees_of_freedom(MASSES)
     velocities = random.normal(size=(FRAMES, ATOMS, 3))
-    velocities *= np.sqrt(BOLTZMANN * TARGET / MASSES[:, None])
+    velocities *= np.sqrt(BOLTZMANN_PER_MASS * TARGET / MASSES[:, None])
     velocities -= np.einsum("n,fnc->fc", MASSES, velocities)[:, None] / MASSES.sum()
     positions = random.uniform(0.0, 12.0, (1, ATOMS, 3)) + 0.05 * random.normal(
         size=(FRAMES, ATOMS, 3)
@@ -268,7 +268,7 @@ def production(seed: int, spoil: Callable[[Trajectory], NDArray[np.float64]] | N
     energy = BOLTZMANN_METAL * TARGET * np.sqrt(ATOMS * 1.5) * random.normal(size=FRAMES)
     size = FRAMES // BLOCKS
     parts = [whole.part(k * size, (k + 1) * size) for k in range(BLOCKS)]
-    return Production(parts, parts, twice / (BOLTZMANN * shares.sum()), energy, [])
+    return Production(parts, parts, twice / (BOLTZMANN_PER_MASS * shares.sum()), energy, [])
 
 
 BOLTZMANN_METAL = 8.617333262e-5

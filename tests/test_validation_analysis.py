@@ -29,7 +29,7 @@ from lammps_trajcast.analysis.thermal import (
     degrees_of_freedom,
     kinetic_temperatures,
 )
-from lammps_trajcast.data.trajectory import BOLTZMANN
+from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
 TRICLINIC = np.array([[9.0, 0.0, 0.0], [-3.0, 8.0, 0.0], [1.0, 2.0, 7.0]])
 
@@ -168,7 +168,7 @@ def test_canonical_temperatures(angular: bool) -> None:
     masses = np.array([1.0, 1.0, 1.0, 12.0, 12.0, 16.0, 14.0, 1.0, 200.0])
     temperature, frames = 300.0, 20000
     velocities = random.normal(size=(frames, 9, 3)) * np.sqrt(
-        BOLTZMANN * temperature / masses[:, None]
+        BOLTZMANN_PER_MASS * temperature / masses[:, None]
     )
     velocities -= np.einsum("n,fnc->fc", masses, velocities)[:, None] / masses.sum()
     if angular:

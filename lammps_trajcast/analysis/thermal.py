@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.trajectory import BOLTZMANN
+from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def kinetic_temperatures(velocities: Floats, masses: Floats, shares: Floats) -> 
     Returns (F,).
     """
     twice_kinetic = np.einsum("n,fnc,fnc->f", masses, velocities, velocities)
-    return twice_kinetic / (BOLTZMANN * float(shares.sum()))
+    return twice_kinetic / (BOLTZMANN_PER_MASS * float(shares.sum()))
 
 
 def canonical_fluctuation(temperature: float, shares: Floats) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,16 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.data.layout import FORMAT, FORMAT_VERSION, SPLITS, UNITS, DatasetError, Split
-from lammps_trajcast.data.trajectory import (
-    Frame,
-    Frames,
-    Species,
-    Units,
-    checked,
-    read_frames,
-)
+from lammps_trajcast.data.trajectory import Frame, Frames, Species, checked, read_frames
 from lammps_trajcast.lock import InUseError, alone_with
+from lammps_trajcast.units import Units
 
 
 @dataclass(frozen=True)
@@ -289,16 +283,14 @@ def new_file(path: Path) -> Iterator[h5py.File]:
 
     Raises DatasetError if it cannot be written.
     """
-    partial = path.with_name(path.name + ".part")
     try:
-        with alone_with(path, "write another file"):
-            try:
-                # This version of the format has checksums of all that is not an array.
-                with h5py.File(partial, "w", libver=("v110", "v110")) as target:
-                    yield target
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
+        with (
+            alone_with(path, "write another file"),
+            replacing(path) as partial,
+            # This version of the format has checksums of all that is not an array.
+            h5py.File(partial, "w", libver=("v110", "v110")) as target,
+        ):
+            yield target
     except InUseError as error:
         raise DatasetError(str(error)) from None
     except (OSError, RuntimeError) as error:  # HDF5 fails with the latter when it closes a file

@@ -17,8 +17,8 @@ from lammps_trajcast.data.layout import (
     open_dataset,
     segments_of,
 )
-from lammps_trajcast.data.trajectory import BOLTZMANN
 from lammps_trajcast.model.limits import Limits
+from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
 # Frames of a segment in which the smallest distance is looked for: it hardly changes with more.
 DISTANCE_FRAMES = 50
@@ -235,4 +235,4 @@ def _temperatures(
     drift = np.einsum("n,fnc->fc", masses, velocities) / masses.sum()
     relative = velocities - drift[:, None, :]
     twice_kinetic = np.einsum("n,fnc,fnc->f", masses, relative, relative)
-    return twice_kinetic / (max(3 * len(masses) - 3, 1) * BOLTZMANN)
+    return twice_kinetic / (max(3 * len(masses) - 3, 1) * BOLTZMANN_PER_MASS)

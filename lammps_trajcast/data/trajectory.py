@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import ase.geometry
 import numpy as np
@@ -22,21 +22,17 @@ from lammps_trajcast.data import extended_xyz
 from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_text, suffix
 from lammps_trajcast.data.consistency import Fault, Jump, MotionCheck
 from lammps_trajcast.data.wrong_units import Clock, explain, explain_temperature
-
-Units = Literal["metal", "real"]
-
-# One unit of velocity (metal: Angstrom/ps, real: Angstrom/fs) in Angstrom/fs.
-VELOCITY_IN_ANGSTROM_PER_FS = {"metal": 1e-3, "real": 1.0}
-# One unit of time (metal: ps, real: fs) in fs.
-TIME_IN_FS = {"metal": 1e3, "real": 1.0}
-# k_B / (1 g/mol) in (Angstrom/fs)^2 / K.
-BOLTZMANN = 8.31446261815324e-7
+from lammps_trajcast.units import (
+    ASE_VELOCITY,
+    BOLTZMANN_PER_MASS,
+    TIME_IN_FS,
+    VELOCITY_IN_ANGSTROM_PER_FS,
+    Units,
+)
 
 ASE_SUFFIX = ".traj"
 EXTENDED_XYZ_SUFFIXES = {".xyz", ".extxyz"}
 VELOCITY_COLUMNS = ("velocities", "velocity", "vel", "velo")
-# ASE's unit of velocity, Angstrom sqrt(eV/u), in Angstrom/fs.
-ASE_VELOCITY = 0.09822694788464063
 DUMP_COMMAND = "dump 1 all custom 10 nve.dump id type xu yu zu vx vy vz"
 
 
@@ -134,7 +130,7 @@ class Frame:
         """
         mean = masses @ self.velocities / masses.sum()
         twice_kinetic = float(np.sum(masses[:, None] * (self.velocities - mean) ** 2))
-        return twice_kinetic / (max(3 * len(masses) - 3, 1) * BOLTZMANN)
+        return twice_kinetic / (max(3 * len(masses) - 3, 1) * BOLTZMANN_PER_MASS)
 
 
 def read_frames(path: Path, species: Species, units: Units, timestep: float | None) -> Frames:

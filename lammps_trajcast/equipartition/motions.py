@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.training.batches import Batch
+from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
-# Boltzmann's constant in g/mol (Angstrom/fs)^2 / K.
-BOLTZMANN = 8.31446261815324e-7
 # Distances fall into so many bins from 0 to the cutoff.
 BINS = 12
 
@@ -64,7 +63,7 @@ def motions(
         numbers.append(kinds.sums(torch.ones_like(share)))
     return Motions(
         torch.cat(energies),
-        BOLTZMANN * temperature * torch.cat(expected),
+        BOLTZMANN_PER_MASS * temperature * torch.cat(expected),
         torch.cat(numbers),
     )
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.shapes import weight_shapes
@@ -218,23 +218,14 @@ class ModelFile:
         Raises:
             ModelFileError: the file cannot be written.
         """
-        import tempfile  # only writing needs it, and it takes many modules more
-
         path = Path(path)
         text = self.metadata.model_dump_json()
         weights = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
         header = {HEADER_KEY: text, CHECKSUM_KEY: _checksum(text, weights)}
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-            os.close(handle)
-            try:
-                save_file(weights, temporary, metadata=header)
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            with replacing(path) as partial:
+                save_file(weights, partial, metadata=header)
+                partial.chmod(0o644)
         except (OSError, SafetensorError) as error:
             raise ModelFileError(f"{path}: cannot be written ({error})") from None
 

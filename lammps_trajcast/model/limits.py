@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Units = Literal["real", "metal"]
-
-TIME_IN_FS: dict[Units, float] = {"real": 1.0, "metal": 1000.0}
+from lammps_trajcast.units import TIME_IN_FS, Units
 
 _Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 _Temperature = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.data.build import (
     Masses,
     check_shares,
@@ -24,11 +24,12 @@ from lammps_trajcast.data.build import (
     write_segment,
 )
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.trajectory import TIME_IN_FS, Frame, LammpsDump, Species, checked
+from lammps_trajcast.data.trajectory import Frame, LammpsDump, Species, checked
 from lammps_trajcast.launch import LaunchError, PlainPaths, interruptible
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes
 from lammps_trajcast.recording.session import LammpsSession, State, lammps_command, read_state
+from lammps_trajcast.units import TIME_IN_FS
 
 # A pair for every phase of fast vibrations without storing frames that are nearly the same.
 FRAMES_PER_HORIZON = 3
@@ -440,15 +441,13 @@ class _Worker:
 
         Raises DatasetError if LAMMPS stops, OSError if the file is not whole.
         """
-        partial = path.with_name(path.name + ".part")
-        self.lammps.run(
-            [
-                f"write_dump all custom {self.paths.of(partial)} id type x y z ix iy iz vx vy vz "
-                "modify sort id format float %.17g"
-            ]
-        )
-        lines = partial.read_text().splitlines()
-        if len(lines) != 9 + int(lines[3]) or len(lines[-1].split()) != 11:
-            partial.unlink()
-            raise OSError(f"{path} is not whole; is the disk full?")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            self.lammps.run(
+                [
+                    f"write_dump all custom {self.paths.of(partial)} id type x y z ix iy iz "
+                    "vx vy vz modify sort id format float %.17g"
+                ]
+            )
+            lines = partial.read_text().splitlines()
+            if len(lines) != 9 + int(lines[3]) or len(lines[-1].split()) != 11:
+                raise OSError(f"{path} is not whole; is the disk full?")

@@ -19,12 +19,10 @@ from lammps_trajcast.model.torchscript import unoptimized
 from lammps_trajcast.runtime.backend import DTYPES, make_backend
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
 from lammps_trajcast.runtime.torch_settings import own_torch_settings
+from lammps_trajcast.units import TIME_IN_FS
 
 if TYPE_CHECKING:
     from mpi4py import MPI
-
-FEMTOSECONDS = {"real": 1.0, "metal": 1000.0}
-"""Time unit of LAMMPS's unit styles, in fs; both measure length in Angstrom."""
 
 
 class PredictorError(ValueError):
@@ -196,7 +194,7 @@ class Predictor:
             )
         if kernels not in ("fused", "plain"):
             raise PredictorError(f"unknown kernels {kernels}: write fused or plain")
-        if units not in FEMTOSECONDS:
+        if units not in TIME_IN_FS:
             raise PredictorError(f"unknown units {units}: write real or metal")
 
         index = [data.species.index(element) for element in elements]
@@ -219,7 +217,7 @@ class Predictor:
         precision = data.precision if precision == "model" else precision
         self.dtype = _find_dtype(precision)
         # Time units per model's time unit: one over the factor for velocities.
-        self._time_ratio = FEMTOSECONDS[units] / FEMTOSECONDS[data.units]
+        self._time_ratio = TIME_IN_FS[units] / TIME_IN_FS[data.units]
         self.limits = _limits_of_types(data.limits, index, self._time_ratio)
 
         self._num_threads = num_threads

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
+
+from lammps_trajcast.atomic_file import replacing
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -26,16 +27,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         Raises OSError, with the file of that name as it was.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".part")
         content = io.BytesIO()  # torch hides what the operating system says about its own files
         torch.save(checkpoint, content)
-        try:
-            with partial.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+        with replacing(path) as partial:
+            partial.write_bytes(content.getbuffer())

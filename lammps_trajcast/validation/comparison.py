@@ -19,8 +19,6 @@ from lammps_trajcast.validation.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 
-# Boltzmann's constant in LAMMPS's unit of energy: eV (metal), kcal/mol (real).
-BOLTZMANN = {"metal": 8.617333262e-5, "real": 1.987204259e-3}
 # Frames from which the shares of a rotating molecule in the degrees of freedom are averaged.
 SHARE_FRAMES = 50
 

@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.dynamics import linear_drift
 from lammps_trajcast.analysis.uncertainty import slope_error
+from lammps_trajcast.units import MILLI_EV
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import CHANCE, Check, Own, Part, Plot
 
 Floats = NDArray[np.float64]
-
-# 1 meV in LAMMPS's unit of energy: eV (metal), kcal/mol (real).
-MILLI_EV = {"metal": 1e-3, "real": 0.0230605478}
 
 
 @dataclass(frozen=True)

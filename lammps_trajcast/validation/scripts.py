@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lammps_trajcast.data.trajectory import TIME_IN_FS
 from lammps_trajcast.launch import is_plain
+from lammps_trajcast.units import TIME_IN_FS
 from lammps_trajcast.validation.config import Lengths, SetupError, ValidationConfig
 
 DUMP = "id type xu yu zu vx vy vz"

@@ -13,6 +13,7 @@ from lammps_trajcast.analysis.thermal import (
     kinetic_temperatures,
 )
 from lammps_trajcast.analysis.uncertainty import combined, deviation_error, mean_error
+from lammps_trajcast.units import BOLTZMANN
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
     CHANCE,
@@ -22,7 +23,7 @@ from lammps_trajcast.validation.compare import (
     Plot,
     own_halves,
 )
-from lammps_trajcast.validation.comparison import BOLTZMANN, Comparison, Production
+from lammps_trajcast.validation.comparison import Comparison, Production
 
 Floats = NDArray[np.float64]
 

@@ -9,14 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.trajectory import (
-    Frame,
-    LammpsDump,
-    Species,
-    TrajectoryError,
-    Units,
-    checked,
-)
+from lammps_trajcast.data.trajectory import Frame, LammpsDump, Species, TrajectoryError, checked
+from lammps_trajcast.units import Units
 
 
 @dataclass(frozen=True)

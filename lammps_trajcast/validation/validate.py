@@ -14,8 +14,8 @@ from tqdm import tqdm
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.data.trajectory import Species, TrajectoryError
 from lammps_trajcast.model.file import ModelFile, ModelFileError
+from lammps_trajcast.units import BOLTZMANN
 from lammps_trajcast.validation.compare import Part
-from lammps_trajcast.validation.comparison import BOLTZMANN
 from lammps_trajcast.validation.config import EQUILIBRIUM, Length, SetupError, ValidationConfig
 from lammps_trajcast.validation.equilibration import (
     Equilibrated,

@@ -1,0 +1,28 @@
+"""Units and constants, of LAMMPS's unit styles metal and real and of this package.
+
+Inside the package lengths are in Angstrom, times in fs, masses in g/mol.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Units = Literal["metal", "real"]
+
+TIME_IN_FS: dict[str, float] = {"metal": 1000.0, "real": 1.0}
+"""One unit of time (metal: ps) in fs."""
+
+VELOCITY_IN_ANGSTROM_PER_FS: dict[str, float] = {"metal": 1e-3, "real": 1.0}
+"""One unit of velocity (metal: Angstrom/ps) in Angstrom/fs."""
+
+ASE_VELOCITY = 0.09822694788464063
+"""ASE's unit of velocity, Angstrom sqrt(eV/u), in Angstrom/fs."""
+
+BOLTZMANN: dict[str, float] = {"metal": 8.617333262e-5, "real": 1.987204259e-3}
+"""Boltzmann's constant in one unit of energy (metal: eV, real: kcal/mol) per K."""
+
+BOLTZMANN_PER_MASS = 8.31446261815324e-7
+"""Boltzmann's constant over 1 g/mol, in (Angstrom/fs)^2 per K."""
+
+MILLI_EV: dict[str, float] = {"metal": 1e-3, "real": 0.0230605478}
+"""One meV in one unit of energy."""
