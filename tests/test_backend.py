@@ -9,8 +9,9 @@ from reference import assert_close
 
 from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.runtime.backend import Backend, make_backend
+from lammps_trajcast.runtime.backend import Backend
 from lammps_trajcast.runtime.graph import build_graph
+from lammps_trajcast.runtime.make_backend import make_backend
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 

@@ -41,7 +41,7 @@ def sabotaged(lmp, quartz, model_file, tmp_path):
 ON_RANK_1 = """
 import os, pathlib, time
 if os.environ["PMI_RANK"] == "1":
-    from lammps_trajcast.runtime import backend, halo
+    from lammps_trajcast.runtime import halo, kernel_backend
     calls = 0
     def replace(cls, name, act):
         plain = getattr(cls, name)
@@ -61,11 +61,11 @@ LONG = pytest.mark.long
 
 FAILURES = {
     "out of memory": (
-        "replace(backend.KernelBackend, 'layer', lambda _: fail(MemoryError()))",
+        "replace(kernel_backend.KernelBackend, 'layer', lambda _: fail(MemoryError()))",
         "out of memory with",
     ),
     "in the network": (
-        "replace(backend.KernelBackend, 'layer', lambda _: fail(RuntimeError('sabotage')))",
+        "replace(kernel_backend.KernelBackend, 'layer', lambda _: fail(RuntimeError('sabotage')))",
         "unexpected RuntimeError: sabotage",
     ),
     "in the exchange": (
@@ -73,7 +73,7 @@ FAILURES = {
         "unexpected RuntimeError: sabotage",
     ),
     "not a number": (
-        "replace(backend.KernelBackend, 'read_out', lambda target: target * float('nan'))",
+        "replace(kernel_backend.KernelBackend, 'read_out', lambda target: target * float('nan'))",
         "at step 3 is not a number",
     ),
 }
@@ -99,7 +99,7 @@ def test_failure_of_one_rank_in_a_step(case, sabotaged, tmp_path, record_propert
 
 
 def test_killed_rank(sabotaged, tmp_path, record_property) -> None:
-    kill = "replace(backend.KernelBackend, 'layer', lambda _: os.kill(os.getpid(), 9))"
+    kill = "replace(kernel_backend.KernelBackend, 'layer', lambda _: os.kill(os.getpid(), 9))"
     run = sabotaged(f"{ON_RANK_1}    {kill}\n")
     assert run.returncode != 0
     seconds = time.time() - float((tmp_path / "failed").read_text())

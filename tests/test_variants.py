@@ -18,7 +18,7 @@ from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
 from lammps_trajcast.model.torchscript import compile_network
-from lammps_trajcast.runtime.backend import make_backend
+from lammps_trajcast.runtime.make_backend import make_backend
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 

@@ -9,19 +9,12 @@ for all its nodes, and need no exchange.
 
 from __future__ import annotations
 
-import weakref
 from abc import ABC, abstractmethod
-from contextlib import nullcontext
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lammps_trajcast.kernels.network import MAX_ORDER, NetworkKernels
-from lammps_trajcast.kernels.operators import PredictionNetwork
 from lammps_trajcast.kernels.step_graph import StepGraph
-from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.model.torchscript import compile_network
 
 DTYPES = {"single": torch.float32, "double": torch.float64}
 
@@ -69,95 +62,3 @@ class Backend(ABC):
     @abstractmethod
     def read_out(self, features: Tensor) -> Tensor:
         """Return targets (N_own, 6) from the features (N_all, widths[-1]) after the last layer."""
-
-
-class KernelBackend(Backend):
-    """The network on the CPU kernels for prediction, path weights from tables."""
-
-    def __init__(self, kernels: NetworkKernels) -> None:
-        self._kernels = kernels  # the compiled module knows it by number only
-        self._network = compile_network(PredictionNetwork(kernels))
-        self.widths = tuple(kernels.widths)
-        self.dtype = torch.float64 if kernels.dtype == np.float64 else torch.float32
-        self.device = torch.device("cpu")
-
-    def prepare(self, graph: StepGraph) -> None:
-        self._graph = graph._replace(velocities=graph.velocities.to(self.dtype))
-        self._edges = self._network.edges(graph.edge_vectors)
-
-    def initial_features(self) -> Tensor:
-        features: Tensor = self._network.first(self._graph.species, self._graph.velocities)
-        return features
-
-    def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
-        self._network.layer(k, features, self._graph, self._edges, receivers, out)
-
-    def read_out(self, features: Tensor) -> Tensor:
-        targets: Tensor = self._network.read_out(features, self._graph.first_edge.size(0) - 1)
-        return targets
-
-
-def make_backend(
-    model: ModelFile,
-    precision: str,
-    device: torch.device,
-    kernels: str,
-    tolerance: float | None = None,
-) -> Backend:
-    """Return what runs the network of a model.
-
-    Args:
-        model: it is not changed.
-        precision: of the backend, "single" or "double".
-        device: where it runs.
-        kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a CUDA device,
-            "plain" for e3nn's operations throughout.
-        tolerance: largest error of the tabulated path weights of "fused", relative to the largest
-            weight, on a CPU; None: what suits the precision.
-
-    Raises:
-        TableError: the path weights vary too fast for "fused".
-        MemoryError: there is no room for the tables of "fused".
-        ImportError: the Triton kernels are wanted and Triton is not installed.
-    """
-    on_cpu = kernels == "fused" and device.type == "cpu"
-    if on_cpu and model.metadata.architecture.max_rotation_order <= MAX_ORDER:
-        return KernelBackend(_kernels_of(model, precision, tolerance))
-    # They import e3nn, which takes seconds and which the prediction kernels do without.
-    from lammps_trajcast.model.codegen import without_optimized_einsums
-    from lammps_trajcast.runtime.module_backend import FusedBackend, FusedTrajCast, PlainBackend
-
-    with without_optimized_einsums() if on_cpu else nullcontext():
-        network = model.build()
-    network = network.to(device=device, dtype=DTYPES[precision])
-    if kernels == "plain":
-        return PlainBackend(network)
-    if on_cpu:
-        return FusedBackend(FusedTrajCast(network), network)
-    # Triton comes with CUDA builds of torch; it need not be there on a machine without a GPU.
-    from lammps_trajcast.kernels.triton.network import TabulatedTrajCast
-
-    return FusedBackend(TabulatedTrajCast(network), network)
-
-
-# Of a model and a precision; nothing of them changes, so all predictors of a process can use them.
-_kernels: weakref.WeakValueDictionary[tuple[str, str, float | None], NetworkKernels] = (
-    weakref.WeakValueDictionary()
-)
-_last: NetworkKernels | None = None
-
-
-def _kernels_of(model: ModelFile, precision: str, tolerance: float | None) -> NetworkKernels:
-    """Return those of an open predictor, or those made last, in case it is closed; or make them.
-
-    So `clear` and the same fix again, or a loop in Python, find what the run before left.
-    """
-    global _last
-    key = model.fingerprint(), precision, tolerance
-    found = _kernels.get(key)
-    if found is None:
-        _last = None  # may free its memory before there is more
-        found = NetworkKernels(model.metadata.architecture, model.weights, precision, tolerance)
-        _kernels[key] = found
-    _last = found
-    return found

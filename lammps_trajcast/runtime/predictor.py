@@ -16,8 +16,9 @@ from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.torchscript import unoptimized
-from lammps_trajcast.runtime.backend import DTYPES, make_backend
+from lammps_trajcast.runtime.backend import DTYPES
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
+from lammps_trajcast.runtime.make_backend import make_backend
 from lammps_trajcast.runtime.torch_settings import own_torch_settings
 from lammps_trajcast.units import TIME_IN_FS
 
