@@ -75,7 +75,7 @@ def test_errors_are_in_units_of_the_rms(tmp_path: Path) -> None:
     """Going straight on, worked out from the file; the map cannot be better than the noise."""
     path = tmp_path / "modes.h5"
     harmonic_crystal(path, noise=0.3, segments=25)
-    found = linear_baseline(path, progress=False)
+    found = linear_baseline(path)
     squares = np.zeros(4)
     with h5py.File(path) as file:
         for segment in file["segments"].values():
@@ -96,18 +96,18 @@ def test_errors_are_in_units_of_the_rms(tmp_path: Path) -> None:
 def test_few_pairs_need_the_ridge(tmp_path: Path) -> None:
     path = tmp_path / "modes.h5"
     harmonic_crystal(path, noise=0.1, segments=25)
-    few = linear_baseline(path, training_pairs=30, progress=False)
-    some = linear_baseline(path, training_pairs=200, progress=False)
+    few = linear_baseline(path, training_pairs=30)
+    some = linear_baseline(path, training_pairs=200)
     assert few.training_pairs == 30 and few.ridge > 0.0
     assert some.velocity < few.velocity < 1.0
     with pytest.raises(DatasetError, match="--pairs 601: the data set has 600 pairs"):
-        linear_baseline(path, training_pairs=601, progress=False)
+        linear_baseline(path, training_pairs=601)
 
 
 def test_liquid_is_refused(tmp_path: Path) -> None:
     harmonic_crystal(tmp_path / "melt.h5", amplitude=2.0)
     with pytest.raises(DatasetError, match="this is no crystal"):
-        linear_baseline(tmp_path / "melt.h5", progress=False)
+        linear_baseline(tmp_path / "melt.h5")
 
 
 def test_other_atoms_are_refused(tmp_path: Path) -> None:
@@ -116,4 +116,4 @@ def test_other_atoms_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.h5", "a") as file:
         file["segments/000001/species"][0] = 1
     with pytest.raises(DatasetError, match="b.h5, /segments/000001: holds other atoms"):
-        linear_baseline([tmp_path / "a.h5", tmp_path / "b.h5"], progress=False)
+        linear_baseline([tmp_path / "a.h5", tmp_path / "b.h5"])
