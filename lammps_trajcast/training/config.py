@@ -231,7 +231,7 @@ class TrainingConfig(_Section):
     tensorboard: bool = False
     network: NetworkConfig
     optimization: OptimizationConfig
-    experimental: ExperimentalConfig = ExperimentalConfig()
+    experimental: ExperimentalConfig = ExperimentalConfig.model_validate({})
 
     @classmethod
     def load(cls, path: Path | str) -> TrainingConfig:

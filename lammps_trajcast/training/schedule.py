@@ -166,10 +166,16 @@ class Schedule:
 
     # ---- what to tell --------------------------------------------------------------------------
 
-    def outcome(self) -> str:
-        """Say whether the error had stopped falling, in a few words."""
+    def outcome(self, step: int) -> str:
+        """Say whether the error had stopped falling, in a few words.
+
+        step: number of steps done.
+        """
         if self.options.schedule == "cosine":
-            return f"ended after {self.options.steps} steps, as asked"
+            if self.options.steps is not None and step < self.options.steps:
+                number = self.options.early_stopping
+                return f"ended after {step} steps: {number} validations without a better one"
+            return f"ended after {step} steps, as asked"
         if self.reason == "converged":
             return "converged: the validation error had stopped falling"
         fall = self.fall() or fall_of(self._before_decay(), 2)
@@ -203,6 +209,8 @@ class Schedule:
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run has to know."""
         return {
+            "schedule": self.options.schedule,
+            "bounds": {"steps": self.options.steps, "max_hours": self.options.max_hours},
             "errors": list(self._errors),
             "decay": None if self._decay is None else tuple(self._decay),
             "reason": self.reason,
@@ -211,13 +219,23 @@ class Schedule:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        A training that was ended by a bound which is wider now goes on at the highest rate.
+        """
         self._errors = [(int(step), float(error)) for step, error in state["errors"]]
         self.seconds = state["seconds"]
         self.seconds_per_step = state["seconds_per_step"]
-        if self.options.schedule == "plateau":  # a cosine is as the file says it now
-            self.reason = state["reason"]
-            self._decay = None if state["decay"] is None else _Decay(*state["decay"])
+        if not state["schedule"] == self.options.schedule == "plateau" or state["decay"] is None:
+            return
+        reason, decay = state["reason"], _Decay(*state["decay"])
+        if reason != "converged":
+            before, now = state["bounds"][reason], getattr(self.options, reason)
+            if now is None or now > before:
+                # Errors at a low rate would make those that follow look like a rise.
+                self._errors = [entry for entry in self._errors if entry[0] <= decay.step]
+                return
+        self.reason, self._decay = reason, decay
 
 
 def fall_of(errors: list[tuple[int, float]], least: int) -> Fall | None:

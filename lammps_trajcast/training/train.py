@@ -444,9 +444,12 @@ def _check_devices(config: TrainingConfig, validation_pairs: int) -> None:
 
 def _ended(checkpoint: dict[str, Any], options: OptimizationConfig) -> bool:
     """Whether the run that wrote this checkpoint came to its end before its last step."""
-    schedule = checkpoint["callbacks"].get("Schedule")
-    if options.schedule == "plateau" and schedule is not None and schedule["decay"] is not None:
-        return bool(checkpoint["global_step"] >= schedule["decay"][2])
+    state = checkpoint["callbacks"].get("Schedule")
+    if options.schedule == "plateau":
+        schedule = Schedule(options)
+        if state is not None:
+            schedule.load_state_dict(state)
+        return schedule.end is not None and int(checkpoint["global_step"]) >= schedule.end
     return any(
         name.startswith("EarlyStopping") and state["wait_count"] >= state["patience"]
         for name, state in checkpoint["callbacks"].items()
@@ -609,9 +612,10 @@ def _train(
     test = GraphPairs(splits["test"], cutoff, spread(len(splits["test"]), TEST_PAIRS))
     errors = measure_errors(module, test, options.batch_size, teller)
     teller.stage("writing the model file")
-    outcome = module.schedule.outcome()
+    steps = int(module.trainer.global_step)
+    outcome = module.schedule.outcome(steps)
     export_model(config, metadata, module.network, splits["train"], errors, checkpoint, outcome)
-    _write_summary(config, module.schedule, errors, baseline, weights)
+    _write_summary(config, module.schedule, steps, errors, baseline, weights)
     teller.tell(outcome=outcome)
     teller.line(outcome)
     return errors
@@ -620,15 +624,16 @@ def _train(
 def _write_summary(
     config: TrainingConfig,
     schedule: Schedule,
+    steps: int,
     errors: dict[str, float],
     baseline: Comparison | None,
     weights: int,
 ) -> None:
     """Write summary.json: how the training ended, and what came of it."""
     summary: dict[str, Any] = {
-        "outcome": schedule.outcome(),
+        "outcome": schedule.outcome(steps),
         "converged": schedule.reason == "converged",
-        "steps": schedule.end,
+        "steps": steps,
         "hours": round(schedule.seconds / 3600.0, 4),
         "weights": weights,
         "test_errors": errors,
