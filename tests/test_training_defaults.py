@@ -12,8 +12,14 @@ from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import dataset_statistics
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.training.config import NetworkConfig, TrainingConfig, TrainingError
+from lammps_trajcast.training.config import (
+    PUBLISHED,
+    NetworkConfig,
+    TrainingConfig,
+    TrainingError,
+)
 from lammps_trajcast.training.train import make_architecture, train
+from lammps_trajcast.yaml_file import read_checked
 
 # What won where it was measured (docs/training.md).
 BEST = {
@@ -113,3 +119,17 @@ def test_presets_make_architectures(
             limit * 3**0.5 * statistics.rms_velocity, rel=1e-3
         )
     assert built.velocity_scale is None if preset == "published" else built.velocity_scale
+
+
+EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*/train*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_examples_do_not_depend_on_defaults(path: Path) -> None:
+    """They say how models in the gallery were made: later defaults must not change what they mean."""
+    config, _ = read_checked(path, TrainingConfig, TrainingError)
+    assert config.optimization.schedule == "cosine"
+    assert {"learning_rate", "steps"} <= config.optimization.model_fields_set
+    if config.start_from is None:
+        # Hidden layers of the embedding of speeds have been the same ever since.
+        assert set(PUBLISHED) - {"vel_mlp_kwargs"} <= config.network.model_fields_set
