@@ -126,7 +126,7 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*/train*.yaml")
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_examples_do_not_depend_on_defaults(path: Path) -> None:
-    """They say how models in the gallery were made: later defaults must not change what they mean."""
+    """They say how models of the gallery were made, whatever defaults become."""
     config, _ = read_checked(path, TrainingConfig, TrainingError)
     assert config.optimization.schedule == "cosine"
     assert {"learning_rate", "steps"} <= config.optimization.model_fields_set
