@@ -146,6 +146,23 @@ def test_fall_of_a_straight_line() -> None:
     assert fall.uncertainty == pytest.approx(math.sqrt(covariance[0, 0]))
 
 
+def test_mean_weights_forget_on_the_way_down() -> None:
+    """They look back on a tenth of it, so that they end where the weights end."""
+    schedule = Schedule(plateau())
+    assert schedule.longest_memory() == 1.0
+    end = run(schedule, lambda step: 1.0)
+    assert end == 1000 and schedule.longest_memory() == pytest.approx(1.0 - 10.0 / 200.0)
+    weight, mean = 1.0, 1.0
+    for step in range(800, 1000):
+        weight = schedule.factor(step)
+        mean += (1.0 - min(0.999, schedule.longest_memory())) * (weight - mean)
+    assert abs(mean - weight) < 0.05
+    # With the memory of a thousand steps the beginning would still weigh most.
+    assert 0.999**200 > 0.8
+    cosine = Schedule(OptimizationConfig(schedule="cosine", steps=10))
+    assert cosine.longest_memory() == 1.0
+
+
 # ---- time --------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,9 @@ Reason = Literal["converged", "steps", "max_hours"]
 UNTYPICAL_STEPS = 5
 # Room in the plan for what takes longer than it did before.
 SLACK = 1.02
+# Steps of the way down over those that mean weights look back on: with more, the end is mixed with
+# weights of a higher rate.
+MEMORIES = 10
 
 
 class Fall(NamedTuple):
@@ -97,6 +100,12 @@ class Schedule:
         assert self._decay is not None
         begin, before, end = self._decay
         return before + (1.0 - before) * (step - begin) / max(1, end - begin)
+
+    def longest_memory(self) -> float:
+        """Return an upper bound of the decay rate of mean weights, for the step at hand."""
+        if self._decay is None or self.options.schedule == "cosine":
+            return 1.0
+        return max(0.0, 1.0 - MEMORIES / max(1, self._decay.end - self._decay.step))
 
     def next_stop(self, step: int) -> int:
         """Return where the epoch that begins at a step ends: there the network is validated."""

@@ -678,7 +678,7 @@ def _fit(
         enable_version_counter=False, save_on_train_epoch_end=False,
     )  # fmt: skip
     callbacks: list[pl.Callback] = [
-        ParameterAveraging(options.ema_decay),
+        ParameterAveraging(options.ema_decay, module.schedule.longest_memory),
         newest,
         best,
         _LearningCurve(config.directory, baseline),
