@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,11 +20,16 @@ class ParameterAveraging(pl.Callback):
     reaches back further than a tenth of the way, so that the random weights of the start do not
     weigh on it.
 
+    Args:
+        decay: rate that is kept from one step to the next.
+        limit: returns an upper bound of it for the step at hand.
+
     The average is part of every checkpoint, under ``callbacks``; see :meth:`from_checkpoint`.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float, limit: Callable[[], float] = lambda: 1.0) -> None:
         self._decay = decay
+        self._limit = limit
         self._mean: dict[str, Tensor] = {}
 
     @property
@@ -48,7 +54,8 @@ class ParameterAveraging(pl.Callback):
     ) -> None:
         """Add the weights of this step."""
         current = [p.detach() for p in pl_module.parameters()]
-        decay = min(self._decay, (1.0 + trainer.global_step) / (10.0 + trainer.global_step))
+        rise = (1.0 + trainer.global_step) / (10.0 + trainer.global_step)
+        decay = min(self._decay, rise, self._limit())
         torch._foreach_lerp_(list(self._mean.values()), current, 1.0 - decay)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
