@@ -1,0 +1,101 @@
+"""The checks of a model: how each came out, and which of two models is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lammps_trajcast.fit.config import Verdict
+from lammps_trajcast.validation.compare import Check
+from lammps_trajcast.validation.report import Report
+
+# Standard errors beyond which a figure is not beyond its tolerance by chance.
+BY_CHANCE = 2.0
+# Worst excess over a tolerance that still counts: one failed check must not outweigh all others.
+WORST = 20.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the checks of a validation came out.
+
+    passed: number. fails, undecided: names with values. noisy: names of those whose noise is the
+    reason. score: sum of excesses over tolerances, 0 for a model that passes all.
+    """
+
+    passed: int
+    fails: list[str]
+    undecided: list[str]
+    noisy: list[str]
+    score: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """Fails if a check does, undecided if one is."""
+        if self.fails:
+            return "fails"
+        return "undecided" if self.undecided or not self.passed else "proven"
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Smaller is better."""
+        return len(self.fails), self.score
+
+    @classmethod
+    def of(cls, report: Report) -> Outcome:
+        """Of the checks of a report."""
+        return cls.of_checks(report.checks)
+
+    @classmethod
+    def of_checks(cls, checks: Sequence[Check]) -> Outcome:
+        """Judge: within the tolerance, beyond it, or too noisy to tell."""
+        passed, score = 0, 0.0
+        fails: list[str] = []
+        undecided: list[str] = []
+        noisy: list[str] = []
+        for check in checks:
+            if check.reference_fails:
+                undecided.append(f"{check.name} (the reference itself fails)")
+                continue
+            if check.passed is None or check.limit is None:
+                continue
+            words = f"{check.name} {check.text(check.value)}"
+            words += f" ({'at least' if check.at_least else 'at most'} {check.text(check.limit)})"
+            noise = check.noise or 0.0
+            if check.passed:
+                # A value within the tolerance says nothing if chance alone is as large.
+                if check.name.startswith("temperature") and noise > check.limit:
+                    undecided.append(f"{words}, noise {check.text(noise)}")
+                    noisy.append(check.name)
+                else:
+                    passed += 1
+                continue
+            beyond = check.limit - check.value if check.at_least else check.value - check.limit
+            if math.isfinite(check.value) and beyond <= BY_CHANCE * noise:
+                undecided.append(f"{words}, noise {check.text(noise)}")
+                noisy.append(check.name)
+                continue
+            fails.append(words)
+            scale = 1.0 - check.limit if check.at_least else check.limit
+            excess = beyond / scale if scale > 0.0 and math.isfinite(beyond) else WORST
+            score += min(excess, WORST)
+        return cls(passed, fails, undecided, noisy, score)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "passed": self.passed,
+            "fails": self.fails,
+            "undecided": self.undecided,
+            "noisy": self.noisy,
+            "score": round(self.score, 4),
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Outcome:
+        return cls(**content)
+
+    def __str__(self) -> str:
+        words = f"{self.passed} checks pass, {len(self.fails)} fail"
+        return words + (f", {len(self.undecided)} undecided" if self.undecided else "")
