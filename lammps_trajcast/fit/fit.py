@@ -27,7 +27,7 @@ from lammps_trajcast.fit.progress import Progress, in_words
 from lammps_trajcast.fit.proof import Outcome
 from lammps_trajcast.fit.reference import Inspected, ReferenceAlone, SurveyRuns, inspect
 from lammps_trajcast.fit.script import write_script
-from lammps_trajcast.fit.state import State
+from lammps_trajcast.fit.state import State, digest
 from lammps_trajcast.fit.training import (
     LEAST,
     falling,
@@ -466,7 +466,10 @@ class _Fit:
         )
         if plan is None:
             self._need("the data set is recorded", expected)
-        directory = self.output / f"data_{horizon:g}fs"
+        # A recording of another kind lies elsewhere; one of more segments goes on.
+        kind = [config.elements, config.masses, config.recorded, config.seed, runs.content]
+        key = digest([*kind, horizon, times, survey.timestep])[:6]
+        directory = self.output / f"data_{horizon:g}fs_{key}"
         shards = temperatures * -(-segments // SEGMENTS_OF_A_SHARD)
         depends = [*self.base, horizon, segments, times, survey.timestep]
 
@@ -584,7 +587,7 @@ class _Fit:
         order = self._variants(survey, number, horizon, model, plan)
         best: Candidate | None = None
         for reversible in order:
-            if best is not None and self.left < 0.1 * self.config.seconds:
+            if best is not None and self.left < 0.25 * self.config.seconds:
                 break
             found = self._validate(survey, number, horizon, model, reversible, fell)
             if best is None or found.outcome.rank < best.outcome.rank:
@@ -655,8 +658,8 @@ class _Fit:
                 break
         if True not in outcomes:
             return [False, True]
-        better = outcomes[True].rank < outcomes[False].rank
-        return [True, False] if better else [False, True]
+        # Where both fail, the worse one need not be validated at length.
+        return [outcomes[True].rank < outcomes[False].rank]
 
     def _probe_length(self, survey: Survey, horizon: float) -> float:
         """ps; a fiftieth of the budget for its reference."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from lammps_trajcast.training.config import TrainingConfig
 
 # Steps that are timed, after one that is not; and the least and the most that a round takes.
 TIMED, LEAST, MOST = 3, 200, 20_000
+# What may differ between two calls that go on with one training.
+LENGTH_KEYS = {"steps", "epoch_steps", "ema_decay", "warmup_steps"}
 # Validations in a training.
 VALIDATIONS = 25
 # Learning rates, from random weights and from those of a model.
@@ -65,10 +68,25 @@ def training_config(
     if start_from is not None:
         content["start_from"] = str(start_from)
     path = directory.with_name(f"{directory.name}.yaml")
+    _forget_other(path, directory, content)
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
     if not path.is_file() or path.read_text() != text:
         write_whole(path, text)
     return TrainingConfig.load(path)
+
+
+def _forget_other(path: Path, directory: Path, content: dict[str, Any]) -> None:
+    """Delete checkpoints of a training that differs in more than its length."""
+    if not path.is_file():
+        return
+    before = yaml.safe_load(path.read_text())
+
+    def compared(of: dict[str, Any]) -> dict[str, Any]:
+        kept = {k: v for k, v in of["optimization"].items() if k not in LENGTH_KEYS}
+        return {**of, "optimization": kept}
+
+    if compared(before) != compared(content):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def seconds_a_step(config: TrainingConfig) -> float:
