@@ -127,6 +127,7 @@ class FitConfig(_Section):
     temperature:  K, at which the model is validated.
     temperatures: K, at which the data are recorded; None: 25 % less, the same, 25 % more.
     budget:       wall time of everything together, as "2h".
+    thermostat:   as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps.
     timestep:     fs, of the reference; None: that of the system, or by the shortest period.
     horizon:      fs, time step of the model; None: the longest that comes out proven.
     reversible:   whether the fix takes reversible steps; None: measured.
@@ -143,7 +144,7 @@ class FitConfig(_Section):
     temperatures: list[Positive] | None = Field(None, min_length=1)
     budget: str = "2h"
     seed: int = Field(1, ge=1, lt=2**20)
-    thermostat: str = "temp/csvr {start} {stop} 0.1 {seed}"
+    thermostat: str | None = None
     timestep: Positive | None = None
     masses: list[Positive] | None = None
     horizon: Positive | None = None
@@ -198,6 +199,12 @@ class FitConfig(_Section):
     def seconds(self) -> float:
         """The budget in seconds."""
         return seconds_of(self.budget)
+
+    def thermostat_in(self, time_unit: float) -> str:
+        """The thermostat, for a time unit of so many fs."""
+        if self.thermostat is not None:
+            return self.thermostat
+        return f"temp/csvr {{start}} {{stop}} {100.0 / time_unit:g} {{seed}}"
 
     @property
     def recorded(self) -> list[float]:

@@ -608,6 +608,7 @@ class _Fit:
         return validation_config(
             self.config,
             survey.inspected,
+            self.survey_runs.time_unit,
             model=model,
             horizon=horizon,
             timestep=survey.timestep,

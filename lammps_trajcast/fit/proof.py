@@ -13,6 +13,8 @@ from lammps_trajcast.validation.report import Report
 
 # Standard errors beyond which a figure is not beyond its tolerance by chance.
 BY_CHANCE = 2.0
+# How the check that no run ended early is called.
+STABILITY = "failures"
 # Worst excess over a tolerance that still counts: one failed check must not outweigh all others.
 WORST = 20.0
 
@@ -22,7 +24,8 @@ class Outcome:
     """How the checks of a validation came out.
 
     passed: number. fails, undecided: names with values. noisy: names of those whose noise is the
-    reason. score: sum of excesses over tolerances, 0 for a model that passes all.
+    reason. score: sum of excesses over tolerances, 0 for a model that passes all. unstable: whether
+    a run ended early, so that other checks are absent.
     """
 
     passed: int
@@ -30,6 +33,7 @@ class Outcome:
     undecided: list[str]
     noisy: list[str]
     score: float
+    unstable: bool = False
 
     @property
     def verdict(self) -> Verdict:
@@ -39,9 +43,9 @@ class Outcome:
         return "undecided" if self.undecided or not self.passed else "proven"
 
     @property
-    def rank(self) -> tuple[int, float]:
+    def rank(self) -> tuple[bool, float, int]:
         """Smaller is better."""
-        return len(self.fails), self.score
+        return self.unstable, self.score, -self.passed
 
     @classmethod
     def of(cls, report: Report) -> Outcome:
@@ -51,7 +55,7 @@ class Outcome:
     @classmethod
     def of_checks(cls, checks: Sequence[Check]) -> Outcome:
         """Judge: within the tolerance, beyond it, or too noisy to tell."""
-        passed, score = 0, 0.0
+        passed, score, unstable = 0, 0.0, False
         fails: list[str] = []
         undecided: list[str] = []
         noisy: list[str] = []
@@ -78,10 +82,11 @@ class Outcome:
                 noisy.append(check.name)
                 continue
             fails.append(words)
+            unstable |= check.name.startswith(STABILITY)
             scale = 1.0 - check.limit if check.at_least else check.limit
             excess = beyond / scale if scale > 0.0 and math.isfinite(beyond) else WORST
             score += min(excess, WORST)
-        return cls(passed, fails, undecided, noisy, score)
+        return cls(passed, fails, undecided, noisy, score, unstable)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -90,6 +95,7 @@ class Outcome:
             "undecided": self.undecided,
             "noisy": self.noisy,
             "score": round(self.score, 4),
+            "unstable": self.unstable,
         }
 
     @classmethod

@@ -235,7 +235,7 @@ class ReferenceAlone(Validation):
             system=config.system,
             elements=config.elements,
             temperature=config.temperature,
-            thermostat=config.thermostat,
+            thermostat=config.thermostat_in(runs.time_unit),
             seed=4928 + config.seed,
             reference=Reference(
                 timestep=timestep, initial_temperature=initial_temperature, rounds=rounds

@@ -25,7 +25,9 @@ def write_script(
     name = _quoted(os.path.relpath(model.path, home))
     script = os.path.relpath(path, home)
     rotation = "yes" if model.angular else "no"
-    bath = config.thermostat.format(start=temperature, stop=temperature, seed=4928 + config.seed)
+    bath = validation.thermostat.format(
+        start=temperature, stop=temperature, seed=4928 + config.seed
+    )
     modify = "fix_modify      bath temp thermo_temp\n" if model.angular else ""
     body = inputs._model_system() + "\n"
     fix = inputs._model_integrator().replace("${model}", name)

@@ -44,6 +44,7 @@ class Judged:
 def validation_config(
     config: FitConfig,
     inspected: Inspected,
+    time_unit: float,
     *,
     model: Path,
     horizon: float,
@@ -57,7 +58,7 @@ def validation_config(
 ) -> ValidationConfig:
     """What `validate` compares.
 
-    timestep, horizon: fs. lengths: production of "probe" and "full", ps; equilibration: ps.
+    time_unit: fs. timestep, horizon: fs. lengths: production of "probe" and "full", ps; equilibration: ps.
     """
     periodic = all(inspected.periodic)
     options = f"{config.fix_options} {'reversible yes' if reversible else ''}".strip()
@@ -94,7 +95,7 @@ def validation_config(
         system=config.system,
         elements=config.elements,
         temperature=config.temperature,
-        thermostat=config.thermostat,
+        thermostat=config.thermostat_in(time_unit),
         fix_options=options,
         seed=4928 + config.seed,
         reference=Reference(
@@ -119,7 +120,7 @@ def judge(config: ValidationConfig, length: str, runs: Path, command: Sequence[s
     except SetupError as error:
         if str(error).startswith("the reference failed"):
             raise
-        return Judged(Outcome(0, [str(error)], [], [], WORST), None, None)
+        return Judged(Outcome(0, [str(error)], [], [], WORST, unstable=True), None, None)
     speeds = [
         check.value
         for check in report.checks
