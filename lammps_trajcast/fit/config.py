@@ -134,6 +134,7 @@ class FitConfig(_Section):
     trajectories: data sets (.h5), dumps or .traj files to begin with instead of a recording.
     interval:     fs between frames of the trajectories, where they do not say.
     start_from:   model file whose weights the training begins with.
+    rounds:       of training and validation, at most.
     network, optimization: keys of the YAML file of `train` that replace the defaults.
     """
 
@@ -153,6 +154,7 @@ class FitConfig(_Section):
     interval: Positive | None = None
     start_from: Path | None = None
     fix_options: str = ""
+    rounds: int = Field(4, ge=1, le=20)
     lmp: str | None = None
     network: dict[str, Any] = {}
     optimization: dict[str, Any] = {}

@@ -55,8 +55,8 @@ from lammps_trajcast.validation.runner import Finished
 from lammps_trajcast.validation.scripts import Model, System
 from lammps_trajcast.validation.trajectory import Reader
 
-# Rounds of training and validation, and the share of the budget that another one needs.
-ROUNDS, ANOTHER = 4, 0.2
+# The share of the budget that another round of training and validation needs.
+ANOTHER = 0.2
 # How often the production of a validation is doubled to decide what is too noisy.
 LONGER = 2
 ERRORS = (
@@ -360,7 +360,7 @@ class _Fit:
     def _rounds(self, survey: Survey) -> Iterator[Candidate]:
         """Train and validate until a model is proven or the budget ends."""
         before: list[Candidate] = []
-        for number in range(1, ROUNDS + 1):
+        for number in range(1, self.config.rounds + 1):
             planned = self.config.chosen.rounds
             if number <= len(planned):
                 plan: Round | None = planned[number - 1]

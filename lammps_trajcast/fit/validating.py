@@ -58,7 +58,8 @@ def validation_config(
 ) -> ValidationConfig:
     """What `validate` compares.
 
-    time_unit: fs. timestep, horizon: fs. lengths: production of "probe" and "full", ps; equilibration: ps.
+    time_unit, timestep, horizon: fs. lengths: production of "probe" and "full", ps.
+    equilibration: ps, of the first of so many rounds.
     """
     periodic = all(inspected.periodic)
     options = f"{config.fix_options} {'reversible yes' if reversible else ''}".strip()
