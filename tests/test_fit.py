@@ -159,7 +159,7 @@ def test_time_steps_follow_from_the_shortest_period(
 
 def test_a_horizon_has_to_be_a_multiple() -> None:
     choose.check_horizon(24.0, 2.0)
-    with pytest.raises(FitError, match="write 26"):
+    with pytest.raises(FitError, match="write 24"):
         choose.check_horizon(25.0, 2.0)
 
 
@@ -169,8 +169,8 @@ def test_lengths_keep_to_the_time() -> None:
     assert production_in(100.0, 2.0, 20.0, 5) == 50.0
     assert production_in(1.0, 2.0, 20.0, 5) == 1.0
     config = FitConfig(**{**TINY, "recording": {}})
-    segments, times = choose.recording_plan(config, 40.0, 5.0, 1e-3, 60.0)
-    took = choose.recording_seconds(segments, times, 1, 5.0, 1e-3)
+    segments, times = choose.recording_plan(config, 40.0, 5.0, 4e-3, 60.0)
+    took = choose.recording_seconds(segments, times, 1, 5.0, 4e-3)
     assert 0.5 * 60.0 < took <= 60.0
 
 
@@ -470,12 +470,9 @@ def test_interrupted_after_each_stage(
 
 def test_killed_in_the_training(whole: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "killed", optimization={**TINY["optimization"], "epoch_steps": 2})
-    # The same training in smaller epochs would not end with the same weights: compare with itself.
     reference = write(tmp_path / "whole", optimization={**TINY["optimization"], "epoch_steps": 2})
     process = subprocess.Popen(
-        [sys.executable, "-m", "lammps_trajcast.cli", "fit", path]
-        if False
-        else [Path(sys.executable).parent / "lammps-trajcast", "fit", path],
+        [Path(sys.executable).parent / "lammps-trajcast", "fit", path],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -133,6 +133,7 @@ class _Fit:
         self.output = output
         self.file = output / "fit.yaml"
         self.config = config
+        _check_files(config)
         self.state = State(output / "state.json")
         self.progress = progress or Progress(config.seconds, lambda: self.state.elapsed)
         self.command = lammps_words(config.lmp)
@@ -797,6 +798,15 @@ class _Fit:
 PAYS_BELOW = choose.PAYS
 # Share of the error that a training still took off in its last part if it had not converged.
 STILL = 0.03
+
+
+def _check_files(config: FitConfig) -> None:
+    """Raises FitError if a file that is needed late is not there."""
+    named = {"trajectories": config.trajectories, "start_from": (config.start_from,)}
+    for key, paths in named.items():
+        for path in paths:
+            if path is not None and not path.is_file():
+                raise FitError(f"{key}: {path}: no such file")
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -108,7 +108,7 @@ include         {system.include}
 {"" if own else f"timestep        {first / runs.time_unit:.12g}"}
 thermo_style    custom step temp pe
 run             0
-info            system
+info            system out log
 print           "time step of fit: $(dt:%.12g)"
 write_dump      all custom ${{out}}/start.dump id type mass x y z vx vy vz fx fy fz &
                 modify sort id format float %.17g
