@@ -409,9 +409,7 @@ def record(
 
 @app.command()
 def baseline(
-    dataset: Annotated[
-        list[Path], typer.Argument(help="Data set of a crystal: files, or their directory.")
-    ],
+    dataset: Annotated[list[Path], typer.Argument(help="Data set: files, or their directory.")],
     pairs: Annotated[
         int | None, typer.Option(help="Fit to that many pairs, drawn at random; default: all.")
     ] = None,
@@ -419,19 +417,42 @@ def baseline(
         Path | None, typer.Option("--json", help="File for the same figures as JSON.")
     ] = None,
 ) -> None:
-    """Fit a plain linear map to a crystal: the error that a network has to beat."""
+    """Tell the error that a network has to beat: a linear map's on a crystal, straight flight's."""
     import json
 
-    from lammps_trajcast.data.baseline import linear_baseline
+    from lammps_trajcast.data.baseline import (
+        Baseline,
+        NoCrystalError,
+        StraightFlight,
+        linear_baseline,
+        straight_flight,
+    )
     from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.training.progress import Console, Teller
 
     with _one_line_for(DatasetError):
-        found = linear_baseline(dataset, pairs)
+        console = Console()
+        teller = Teller([console])
+        found: Baseline | StraightFlight
+        with console.alive():
+            teller.stage("fitting a linear map, segments")
+            try:
+                found, why_not = linear_baseline(dataset, pairs, teller.part), ""
+            except NoCrystalError as error:
+                found, why_not = straight_flight(dataset), str(error)
         if json_file is not None:
             try:
                 json_file.write_text(json.dumps(found.as_dict(), indent=2) + "\n")
             except OSError as error:
                 raise DatasetError(f"{json_file}: cannot be written ({error.strerror})") from None
+    if isinstance(found, StraightFlight):
+        typer.echo(
+            f"no linear map: {why_not}\n"
+            f"{found.horizon:g} fs, RMSE over rms on {found.pairs} pairs of unseen segments:\n"
+            f"  straight on, x + v t   displacement {found.displacement:.4f}, "
+            f"velocity {found.velocity:.4f}"
+        )
+        return
     typer.echo(
         f"{found.atoms} atoms, {found.horizon:g} fs: linear map from (x - x0, v), fitted to "
         f"{found.training_pairs} pairs ({found.unknowns} unknowns for each component),\n"

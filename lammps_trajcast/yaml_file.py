@@ -106,8 +106,11 @@ def _describe_problem(
     place: Location = problem["loc"]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(place[-1]), _names_beside(place, schema), n=1)
+        section = _section_of(place, schema)
+        near = difflib.get_close_matches(str(place[-1]), getattr(section, "model_fields", ()), n=1)
         message = "no such key" + (f"; did you mean {near[0]}?" if near else "")
+        # Keys of earlier versions, and what to write instead.
+        message = getattr(section, "moved", {}).get(place[-1], message)
     known = place
     while known and known not in lines:  # a key that is missing has no line, its section does
         known = known[:-1]
@@ -116,11 +119,11 @@ def _describe_problem(
     return f"{where}{name}: {message}" if name else f"{where}{message}"
 
 
-def _names_beside(place: Location, schema: type[BaseModel]) -> list[str]:
-    """The keys that the section of an unknown key has."""
+def _section_of(place: Location, schema: type[BaseModel]) -> Any:
+    """The section that an unknown key stands in, None if that is no section."""
     section: Any = schema
     for key in place[:-1]:
         section = section.model_fields[key].annotation
         if not hasattr(section, "model_fields"):
-            return []
-    return list(section.model_fields)
+            return None
+    return section

@@ -11,7 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app
-from lammps_trajcast.data.baseline import linear_baseline
+from lammps_trajcast.data.baseline import (
+    NoCrystalError,
+    cheap_comparison,
+    linear_baseline,
+    straight_flight,
+)
 from lammps_trajcast.data.layout import DatasetError
 
 HORIZON = 12.0  # fs
@@ -75,7 +80,7 @@ def test_errors_are_in_units_of_the_rms(tmp_path: Path) -> None:
     """Going straight on, worked out from the file; the map cannot be better than the noise."""
     path = tmp_path / "modes.h5"
     harmonic_crystal(path, noise=0.3, segments=25)
-    found = linear_baseline(path, progress=False)
+    found = linear_baseline(path)
     squares = np.zeros(4)
     with h5py.File(path) as file:
         for segment in file["segments"].values():
@@ -96,18 +101,51 @@ def test_errors_are_in_units_of_the_rms(tmp_path: Path) -> None:
 def test_few_pairs_need_the_ridge(tmp_path: Path) -> None:
     path = tmp_path / "modes.h5"
     harmonic_crystal(path, noise=0.1, segments=25)
-    few = linear_baseline(path, training_pairs=30, progress=False)
-    some = linear_baseline(path, training_pairs=200, progress=False)
+    few = linear_baseline(path, training_pairs=30)
+    some = linear_baseline(path, training_pairs=200)
     assert few.training_pairs == 30 and few.ridge > 0.0
     assert some.velocity < few.velocity < 1.0
     with pytest.raises(DatasetError, match="--pairs 601: the data set has 600 pairs"):
-        linear_baseline(path, training_pairs=601, progress=False)
+        linear_baseline(path, training_pairs=601)
 
 
-def test_liquid_is_refused(tmp_path: Path) -> None:
-    harmonic_crystal(tmp_path / "melt.h5", amplitude=2.0)
-    with pytest.raises(DatasetError, match="this is no crystal"):
-        linear_baseline(tmp_path / "melt.h5", progress=False)
+def test_a_liquid_has_straight_flight(tmp_path: Path) -> None:
+    """No linear map, and why; the errors of x + v t, v, worked out from the file."""
+    path = tmp_path / "melt.h5"
+    harmonic_crystal(path, amplitude=2.0)
+    with pytest.raises(NoCrystalError, match="this is no crystal"):
+        linear_baseline(path)
+    words = ["baseline", str(path), "--json", str(tmp_path / "baseline.json")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("no linear map: atoms stray ")
+    assert "\r" not in result.stderr
+    found = json.loads((tmp_path / "baseline.json").read_text())
+    with h5py.File(path) as file:
+        (test,) = [s for s in file["segments"].values() if s.attrs["split"] == "test"]
+        x, v = test["positions"][:], test["velocities"][:]
+    moved = np.diff(x, axis=0)
+    expected = np.linalg.norm(moved - HORIZON * v[:-1]) / np.linalg.norm(moved)
+    assert found["ballistic_displacement"] == pytest.approx(expected)
+    expected = np.linalg.norm(np.diff(v, axis=0)) / np.linalg.norm(v[1:])
+    assert found["ballistic_velocity"] == pytest.approx(expected)
+    assert found["test_pairs"] == 40 and found["horizon"] == HORIZON
+    assert f"velocity {expected:.4f}" in result.stdout
+    assert straight_flight(path).as_dict() == found
+
+
+def test_what_training_compares_with(tmp_path: Path) -> None:
+    """The linear map where it is better and cheap, else straight flight."""
+    crystal, melt = tmp_path / "crystal.h5", tmp_path / "melt.h5"
+    harmonic_crystal(crystal)
+    harmonic_crystal(melt, amplitude=2.0)
+    found = cheap_comparison(crystal, ATOMS, 120)
+    assert found.kind == "linear map" and found.velocity < 1e-3
+    for path, atoms in ((melt, ATOMS), (crystal, 10_000)):
+        flight = straight_flight(path)
+        assert cheap_comparison(path, atoms, 120) == (
+            *("straight flight", flight.displacement, flight.velocity),
+        )
 
 
 def test_other_atoms_are_refused(tmp_path: Path) -> None:
@@ -116,4 +154,4 @@ def test_other_atoms_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.h5", "a") as file:
         file["segments/000001/species"][0] = 1
     with pytest.raises(DatasetError, match="b.h5, /segments/000001: holds other atoms"):
-        linear_baseline([tmp_path / "a.h5", tmp_path / "b.h5"], progress=False)
+        linear_baseline([tmp_path / "a.h5", tmp_path / "b.h5"])

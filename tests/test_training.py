@@ -37,8 +37,9 @@ from lammps_trajcast.training.captured import CapturedNetwork, filled_up
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.dense_graph import dense_edges
-from lammps_trajcast.training.module import TrainingModule, learning_rate_factor
+from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.polish import fit_read_out
+from lammps_trajcast.training.schedule import Schedule
 from lammps_trajcast.training.train import (
     _training_indices,
     make_architecture,
@@ -85,12 +86,14 @@ def write_config(directory: Path, dataset: Path, **optimization) -> Path:
         "seed": 3,
         "precision": "double",
         "network": {
+            "preset": "published",
             "edge_cutoff": 3.0,
             "max_rotation_order": 1,
             "num_hidden_channels": 8,
             "num_mp_layers": 2,
         },
         "optimization": {
+            "schedule": "cosine",
             "steps": 40,
             "epoch_steps": 10,
             "batch_size": 3,
@@ -426,12 +429,13 @@ def test_sampler_passes_over_everything() -> None:
 
 def test_learning_rate() -> None:
     options = OptimizationConfig(
-        steps=1000, warmup_steps=100, learning_rate=1.0, final_learning_rate=0.01
+        schedule="cosine", steps=1000, warmup_steps=100, learning_rate=1.0, final_learning_rate=0.01
     )
-    assert learning_rate_factor(0, options) == pytest.approx(0.01)
-    assert learning_rate_factor(100, options) == pytest.approx(1.0)
-    assert learning_rate_factor(550, options) == pytest.approx(0.505)
-    assert learning_rate_factor(1000, options) == pytest.approx(0.01)
+    schedule = Schedule(options)
+    assert schedule.factor(0) == pytest.approx(0.01)
+    assert schedule.factor(100) == pytest.approx(1.0)
+    assert schedule.factor(550) == pytest.approx(0.505)
+    assert schedule.factor(1000) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
@@ -608,11 +612,11 @@ def test_options_resume_to_the_same_weights(tmp_path: Path, dataset: Path) -> No
     """Reversal, noise, few pairs, a short last epoch: a resumed run repeats what was drawn."""
     path = write_config(
         *(tmp_path, dataset),
-        **{"steps": 7, "epoch_steps": 5, "time_reversal": True, "input_noise": 0.1},
+        **{"steps": 7, "epoch_steps": 5, "time_reversal": True},
         **{"training_pairs": 9, "pushforward_steps": 1, "early_stopping": 5},
         **{"reversibility_weight": 0.5},
     )
-    path.write_text(path.read_text() + "tensorboard: true\n")
+    path.write_text(path.read_text() + "tensorboard: true\nexperimental: {input_noise: 0.1}\n")
     config = TrainingConfig.load(path)
     train(config, progress=False)
     names = [f.name for f in sorted(config.directory.glob("step*.ckpt"))]
@@ -791,9 +795,11 @@ def test_two_processes_train_what_one_does(tmp_path: Path, dataset: Path) -> Non
 @pytest.mark.parametrize(
     "old,new,message",
     [
-        ("steps: 40", "steps: -5", "line 13: optimization.steps: Input should be greater than 0"),
-        ("batch_size:", "batchsize:", "line 9: optimization.batchsize: no such key; did you mean "
+        ("steps: 40", "steps: -5", "line 15: optimization.steps: Input should be greater than 0"),
+        ("batch_size:", "batchsize:", "line 10: optimization.batchsize: no such key; did you mean "
                                       "batch_size"),
+        ("  steps: 40", "  input_noise: 0.1", "optimization.input_noise: helped nowhere and is "
+         "experimental.input_noise now"),
         ("edge_cutoff: 3.0", "", "line 3: network.edge_cutoff: Field required"),
         ("output: model", "output: absent/model", "there is no directory"),
         ("seed: 3", "seed: 3\nseed: 4", "seed was given on line"),

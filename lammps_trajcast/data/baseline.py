@@ -1,19 +1,20 @@
-"""What a plain linear map achieves on a crystal: the error that a network has to beat."""
+"""The error that a network has to beat: of a plain linear map on a crystal, of straight flight."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import vesin
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lammps_trajcast.data.layout import (
     SPLITS,
     DatasetError,
     DatasetSource,
+    Split,
     open_dataset,
     segments_of,
 )
@@ -27,6 +28,48 @@ RIDGES = np.logspace(-12, 0, 37)
 # Atoms that stray further from their mean positions, over the smallest distance between these, do
 # not vibrate about a lattice.
 LINDEMANN = 0.25
+# Multiplications that a map for comparison may take, half a minute; and its unknowns.
+CHEAP, CHEAP_FEATURES = 2e11, 1300
+
+Progress = Callable[[int, int], None]
+
+
+class NoCrystalError(DatasetError):
+    """The atoms have no mean positions, or not the same in all segments: there is no linear map."""
+
+
+@dataclass(frozen=True)
+class StraightFlight:
+    """Errors of x + v t, v, the map of atoms that feel nothing.
+
+    Errors are RMSE over rms, as in :class:`Baseline`, over all atoms of the split's pairs.
+
+    horizon:                 fs.
+    pairs:                   it was judged on.
+    displacement, velocity:  errors.
+    """
+
+    horizon: float
+    pairs: int
+    displacement: float
+    velocity: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as a plain mapping, for JSON, under the names of :class:`Baseline`."""
+        return {
+            "horizon": self.horizon,
+            "test_pairs": self.pairs,
+            "ballistic_displacement": self.displacement,
+            "ballistic_velocity": self.velocity,
+        }
+
+
+class Comparison(NamedTuple):
+    """Errors of a map without a network, RMSE over rms on the test split."""
+
+    kind: Literal["linear map", "straight flight"]
+    displacement: float
+    velocity: float
 
 
 @dataclass(frozen=True)
@@ -66,17 +109,69 @@ class Baseline:
         return asdict(self)
 
 
+def straight_flight(source: DatasetSource, split: Split = "test") -> StraightFlight:
+    """Return the errors of x + v t, v on a split of any data set.
+
+    Raises DatasetError if the data set cannot be read or the split is empty.
+    """
+    errors, squares, number = np.zeros(2), np.zeros(2), 0
+    with open_dataset(source) as file:
+        horizon = float(file.attrs["horizon"])
+        for name in segments_of(file, split):
+            segment = file[name]
+            positions, velocities = segment["positions"][:], segment["velocities"][:]
+            before, after = segment["pairs"][:].T
+            number += len(before)
+            for first in range(0, len(before), BLOCK):
+                now, then = before[first : first + BLOCK], after[first : first + BLOCK]
+                moved = positions[then] - positions[now]
+                errors[0] += np.sum((moved - horizon * velocities[now]) ** 2)
+                errors[1] += np.sum((velocities[then] - velocities[now]) ** 2)
+                squares += [np.sum(moved**2), np.sum(velocities[then] ** 2)]
+    if number == 0:
+        raise DatasetError(f"the split '{split}' is empty; make the data set of more segments")
+    if not (squares > 0.0).all():
+        raise DatasetError("its atoms do not move: there is nothing to predict")
+    relative = np.sqrt(errors / squares)
+    return StraightFlight(horizon, number, float(relative[0]), float(relative[1]))
+
+
+def cheap_comparison(source: DatasetSource, atoms: int, pairs: int) -> Comparison:
+    """Return the better of a linear map, where that is found in less than a minute, and flight.
+
+    Args:
+        source: data set of any kind.
+        atoms: in its segments, or in one of them.
+        pairs: in its training split.
+
+    Raises DatasetError if the data set cannot be read or its test split is empty.
+    """
+    flight = straight_flight(source)
+    found = Comparison("straight flight", flight.displacement, flight.velocity)
+    features = 6 * atoms + 1
+    affordable = min(pairs, int(CHEAP / features**2))
+    if features > CHEAP_FEATURES or affordable < min(pairs, features):
+        return found
+    try:
+        crystal = linear_baseline(source, affordable)
+    except DatasetError:  # no crystal, or one that does not vibrate
+        return found
+    linear = Comparison("linear map", crystal.displacement, crystal.velocity)
+    return min(found, linear, key=lambda comparison: comparison.velocity)
+
+
 def linear_baseline(
-    source: DatasetSource, training_pairs: int | None = None, progress: bool = True
+    source: DatasetSource, training_pairs: int | None = None, progress: Progress | None = None
 ) -> Baseline:
     """Fit the map to the training split and judge it on the test split.
 
     Args:
         source: data set of a crystal.
         training_pairs: fit to that many pairs, drawn at random; None: to all.
-        progress: show a progress bar.
+        progress: called with the number of segments that are done, and of all.
 
-    Raises DatasetError if the data set cannot be read, is not of a single crystal, or is too large.
+    Raises DatasetError if the data set cannot be read or is too large, NoCrystalError if it is not
+    of a single crystal.
     """
     with open_dataset(source) as file:
         crystal = _Crystal(file, source)
@@ -84,7 +179,9 @@ def linear_baseline(
         names = [(split, name) for split in SPLITS for name in segments_of(file, split)]
         counts = [len(file[name]["pairs"]) for split, name in names if split == "train"]
         wanted = iter(_draw_pairs(counts, training_pairs))
-        for split, name in tqdm(names, unit="segment", disable=not progress):
+        for number, (split, name) in enumerate(names):
+            if progress is not None:
+                progress(number, len(names))
             pairs = file[name]["pairs"][:]
             if split == "train":
                 pairs = pairs[next(wanted)]
@@ -137,7 +234,7 @@ class _Crystal:
         self.species: NDArray[np.int64] = first["species"][:]
         self.masses: NDArray[np.float64] = np.asarray(file.attrs["masses"])[self.species]
         if not first["pbc"][:].all():
-            raise DatasetError("the linear map is for crystals, which are periodic; this is none")
+            raise NoCrystalError("the linear map is for crystals, which are periodic; this is none")
         self.components = 3 * len(self.species)
         self.features = 2 * self.components + 1  # and a constant, as x0 is known from few frames
         if self.features > MAX_FEATURES:
@@ -172,7 +269,7 @@ class _Crystal:
         )
         nearest = float(distances.min()) if len(distances) else 4.0
         if np.sqrt(3.0) * self.scale_x > LINDEMANN * nearest:
-            raise DatasetError(
+            raise NoCrystalError(
                 f"atoms stray {np.sqrt(3.0) * self.scale_x:.2f} Angstrom from their mean "
                 f"positions, which are {nearest:.2f} Angstrom apart: this is no crystal, and a "
                 "linear map about mean positions means nothing"
@@ -186,7 +283,7 @@ class _Crystal:
     def _inside(self, segment: Any) -> NDArray[np.float64]:
         """Fractional coordinates (F, N, 3) about the centre of mass."""
         if not np.array_equal(segment["species"][:], self.species):
-            raise DatasetError(
+            raise NoCrystalError(
                 f"{segment.file.filename}, {segment.name}: holds other atoms than the first "
                 "segment; a linear map is for one crystal"
             )

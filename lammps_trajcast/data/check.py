@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import h5py
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +22,23 @@ from lammps_trajcast.data.layout import (
 BLOCK = 1 << 26
 
 
-def check_dataset(source: DatasetSource) -> None:
+def check_dataset(
+    source: DatasetSource, progress: Callable[[int, int], None] | None = None
+) -> None:
     """Check that every frame is whole, every pair is one horizon apart, and atoms move as fast as
     their velocities say.
+
+    progress: called with the number of segments that are done, and of all.
 
     Raises DatasetError naming the file, the segment and the MD step.
     """
     with one_line_for_damage(source), open_dataset(source) as file:
         elements = [str(element) for element in file.attrs["elements"]]
         masses, horizon = np.asarray(file.attrs["masses"]), float(file.attrs["horizon"])
-        for name in sorted(file["segments"]):
+        names = sorted(file["segments"])
+        for number, name in enumerate(names):
+            if progress is not None:
+                progress(number, len(names))
             segment = file["segments"][name]
             _check_shapes(segment)
             _check_arrays(segment)

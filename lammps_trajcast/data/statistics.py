@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import h5py
@@ -96,8 +96,14 @@ class _LengthsOfSpecies:
         return _positive(np.sqrt(self._sums / np.maximum(self._counts, 1.0)))
 
 
-def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistics:
+def dataset_statistics(
+    path: DatasetSource,
+    split: Split = "train",
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
     """Statistics of a split of a data set, which is read one segment at a time.
+
+    progress: called with the number of segments that are done, and of all.
 
     Raises DatasetError if the file is no data set, ValueError if the split is empty.
     """
@@ -111,7 +117,10 @@ def dataset_statistics(path: DatasetSource, split: Split = "train") -> Statistic
         displacements, speeds = _LengthsOfSpecies(num_species), _LengthsOfSpecies(num_species)
         distances = np.full((num_species, num_species), np.inf)
         isolation = np.zeros(num_species)
-        for name in segments_of(file, split):
+        names = segments_of(file, split)
+        for number, name in enumerate(names):
+            if progress is not None:
+                progress(number, len(names))
             segment: h5py.Group = file[name]
             species, cell, pbc = segment["species"][:], segment["cell"][:], segment["pbc"][:]
             positions, velocities = segment["positions"][:], segment["velocities"][:]

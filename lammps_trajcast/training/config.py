@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lammps_trajcast.data.layout import DatasetError, dataset_files
-from lammps_trajcast.model.architecture import MLP, GateActivations
+from lammps_trajcast.model.architecture import (
+    MLP,
+    ActivationName,
+    GateActivations,
+    ParityActivations,
+)
 from lammps_trajcast.yaml_file import read_checked
 
 
@@ -20,39 +25,95 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class _EdgeMLP(MLP):
+    n_neurons: tuple[int, ...] = (32, 32, 32)
+
+
+class _BoundedGates(ParityActivations):
+    e: ActivationName = "sigmoid"
+
+
+class _Gates(GateActivations):
+    activation_gates: _BoundedGates = _BoundedGates()
+
+
+# What `preset: published` says instead of the defaults.
+PUBLISHED: dict[str, Any] = {
+    "edge_mlp_kwargs": MLP().model_dump(),
+    "vel_mlp_kwargs": MLP().model_dump(),
+    "nl_gate_kwargs": GateActivations().model_dump(),
+    "velocity_harmonics": "unit",
+    "message_features": "sender",
+    "feature_parity": "both",
+    "speed_limit_rms": None,
+}
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Return a mapping with the entries of another in place of its own, section by section."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    both = {name: _merged(below[name], above[name]) for name in below.keys() & above.keys()}
+    return below | above | both
+
+
 class NetworkConfig(_Section):
     """Hyperparameters of the network; what the data set says (species, averages) is not repeated.
 
     Names as in :class:`lammps_trajcast.model.architecture.Architecture`; ``edge_cutoff`` in
     Angstrom. ``speed_limit_rms`` is the architecture's speed_limit in units of the rms speed of the
-    data set.
+    data set. The defaults are what was best where it was measured; with the ``preset``
+    ``published`` they are those of the published network, and keys that are written come first.
     """
 
+    preset: Literal["best", "published"] = "best"
     edge_cutoff: float = Field(gt=0.0, le=100.0)
-    max_rotation_order: int = Field(ge=1, le=4)
-    num_hidden_channels: int = Field(ge=4, le=1024)
-    num_mp_layers: int = Field(ge=1, le=32)
+    max_rotation_order: int = Field(2, ge=1, le=4)
+    num_hidden_channels: int = Field(32, ge=4, le=1024)
+    num_mp_layers: int = Field(4, ge=1, le=32)
     num_edge_rbf: int = Field(8, ge=1, le=256)
     num_edge_poly_cutoff: int = Field(6, ge=2, le=64)
     num_vel_rbf: int = Field(8, ge=2, le=256)
-    edge_mlp_kwargs: MLP = MLP()
+    edge_mlp_kwargs: _EdgeMLP = _EdgeMLP()
     vel_mlp_kwargs: MLP = MLP()
-    nl_gate_kwargs: GateActivations = GateActivations()
+    nl_gate_kwargs: _Gates = _Gates()
     conserve_ang_mom: bool = False
     net_lin_mom: tuple[float, float, float] | None = (0.0, 0.0, 0.0)
     net_ang_mom: tuple[float, float, float] | None = None
-    velocity_harmonics: Literal["unit", "solid"] = "unit"
-    message_features: Literal["sender", "both"] = "sender"
-    feature_parity: Literal["both", "natural"] = "both"
-    speed_limit_rms: float | None = Field(None, ge=0.1, le=100.0)
+    velocity_harmonics: Literal["unit", "solid"] = "solid"
+    message_features: Literal["sender", "both"] = "both"
+    feature_parity: Literal["both", "natural"] = "natural"
+    speed_limit_rms: float | None = Field(2.0, ge=0.1, le=100.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_preset(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("preset") == "published":
+            return _merged(PUBLISHED, value)
+        return value
+
+    def architecture_fields(self, asked_for: bool = False) -> dict[str, Any]:
+        """Return what goes into an :class:`Architecture` as it is.
+
+        asked_for: only what the file says, by a key or by a preset, in whole sections.
+        """
+        names = set(type(self).model_fields) - {"preset", "speed_limit_rms"}
+        if asked_for:
+            names &= self.model_fields_set
+        return self.model_dump(include=names)
 
 
 class OptimizationConfig(_Section):
     """How long and how fast to train.
 
-    The learning rate rises linearly over ``warmup_steps`` and then follows a cosine down to
-    ``final_learning_rate`` at the last step. An epoch is ``epoch_steps`` steps, not a pass over the
-    data: after each the network is validated and a checkpoint is written.
+    The learning rate rises linearly over ``warmup_steps``. With the ``schedule`` ``cosine`` it then
+    follows a cosine down to ``final_learning_rate`` at ``steps``. With ``plateau`` it stays until
+    the validation error has stopped falling: until the line through the logarithms of the errors of
+    the last ``patience`` validations falls by less than ``min_fall``, its standard error added.
+    Then it goes down as a cosine over ``decay_share`` of the steps done so far, and training ends.
+    It ends by ``steps`` and by ``max_hours`` of wall time, all starts of a training together, where
+    these are given: the rate begins to go down early enough. An epoch is ``epoch_steps`` steps, not
+    a pass over the data: after each the network is validated and a checkpoint is written.
 
     With ``pushforward_steps`` K > 0 each mini-batch begins k steps into the network's own
     trajectory, k drawn evenly from 0 ... K, and the network learns to come back to the true state
@@ -66,11 +127,9 @@ class OptimizationConfig(_Section):
     "Time-Reversal Symmetric ODE Network", NeurIPS 2020; here without the gradient through the way
     there).
 
-    ``early_stopping`` ends the training after so many validations in a row without a better one.
+    ``early_stopping`` ends a cosine after so many validations in a row without a better one.
     With ``time_reversal`` every second pair, at random, is run backwards: from (x', -v') to
-    (x, -v), as true to the equations of motion as the pair itself. ``input_noise`` is the standard
-    deviation of Gaussian noise on the input, in units of the rms displacement for positions and of
-    the rms velocity for velocities; the target stays the true later state. ``training_pairs`` takes
+    (x, -v), as true to the equations of motion as the pair itself. ``training_pairs`` takes
     that many pairs, drawn with the seed, instead of all; fewer pairs are among the more.
 
     At the end the read-out, the last linear map, is solved for on ``read_out_pairs`` pairs of the
@@ -84,11 +143,21 @@ class OptimizationConfig(_Section):
     fewer steps.
     """
 
+    moved: ClassVar[dict[str, str]] = {
+        "input_noise": "helped nowhere and is experimental.input_noise now; write a section "
+        "experimental: with input_noise in it, or leave it out"
+    }
+
     optimizer: Literal["adam", "muon"] = "muon"
-    steps: int = Field(gt=0)
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    steps: int | None = Field(None, gt=0)
+    max_hours: float | None = Field(None, gt=0.0)
+    patience: int = Field(10, ge=4, le=1000)
+    min_fall: float = Field(0.05, gt=0.0, lt=1.0)
+    decay_share: float = Field(0.25, gt=0.0, le=10.0)
     epoch_steps: int = Field(500, gt=0)
     batch_size: int = Field(4, gt=0)
-    learning_rate: float = Field(5e-3, gt=0.0)
+    learning_rate: float = Field(1e-2, gt=0.0)
     final_learning_rate: float = Field(1e-5, ge=0.0)
     warmup_steps: int = Field(200, ge=0)
     gradient_clip: float = Field(1.0, gt=0.0, allow_inf_nan=True)
@@ -100,9 +169,36 @@ class OptimizationConfig(_Section):
     normalization: Literal["element", "all"] = "element"
     early_stopping: int | None = Field(None, ge=1)
     time_reversal: bool = False
-    input_noise: float = Field(0.0, ge=0.0, lt=1.0)
     training_pairs: int | None = Field(None, ge=1)
     read_out_pairs: int = Field(500, ge=0)
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> OptimizationConfig:
+        if self.schedule == "cosine":
+            if self.steps is None:
+                raise ValueError(
+                    "a cosine needs to know its last step; write steps: N, or schedule: plateau"
+                )
+            if self.max_hours is not None:
+                raise ValueError(
+                    "max_hours goes with schedule: plateau; a cosine ends at steps, leave it out"
+                )
+        elif self.early_stopping is not None:
+            raise ValueError(
+                "early_stopping goes with schedule: cosine; a plateau ends by itself, see patience"
+            )
+        return self
+
+
+class ExperimentalConfig(_Section):
+    """What has shown no use yet; it may change or go.
+
+    ``input_noise`` is the standard deviation of Gaussian noise on the input, in units of the rms
+    displacement for positions and of the rms velocity for velocities; the target stays the true
+    later state.
+    """
+
+    input_noise: float = Field(0.0, ge=0.0, lt=1.0)
 
 
 def _as_list(value: Any) -> Any:
@@ -135,6 +231,7 @@ class TrainingConfig(_Section):
     tensorboard: bool = False
     network: NetworkConfig
     optimization: OptimizationConfig
+    experimental: ExperimentalConfig = ExperimentalConfig.model_validate({})
 
     @classmethod
     def load(cls, path: Path | str) -> TrainingConfig:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from lammps_trajcast.data.baseline import Comparison
+
 
 def join_logs(logs: Path, table: Path) -> None:
     """Join the logs of all starts of a run into one CSV file.
@@ -28,10 +30,10 @@ def join_logs(logs: Path, table: Path) -> None:
         writer.writerows(rows)
 
 
-def draw_learning_curve(directory: Path) -> None:
+def draw_learning_curve(directory: Path, baseline: Comparison | None = None) -> None:
     """Write learning_curve.png from metrics.csv, both in ``directory``.
 
-    Does nothing while there is nothing to draw.
+    Errors of a baseline are horizontal lines. Does nothing while there is nothing to draw.
     """
     table = directory / "metrics.csv"
     if not table.is_file():
@@ -51,7 +53,13 @@ def draw_learning_curve(directory: Path) -> None:
     axes = figure.subplots()
     for name, points in sorted(errors.items()):
         label = name.removeprefix("validation_").removesuffix("_error")
-        axes.plot(*zip(*points, strict=True), label=label)
+        (line,) = axes.plot(*zip(*points, strict=True), label=label)
+        if baseline is not None and label in ("displacement", "velocity"):
+            level = {"displacement": baseline.displacement, "velocity": baseline.velocity}[label]
+            if level > 0.0:
+                axes.axhline(
+                    level, color=line.get_color(), ls="--", label=f"{label}, {baseline.kind}"
+                )
     axes.set(xlabel="step", ylabel="RMSE / rms on validation segments", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()

@@ -72,6 +72,7 @@ def export_model(
     pairs: TrajectoryPairs,
     errors: dict[str, float],
     checkpoint: dict[str, Any],
+    outcome: str,
 ) -> None:
     """Write ``config.output``.
 
@@ -82,6 +83,7 @@ def export_model(
         pairs: the training split.
         errors: RMSE over rms on the test split.
         checkpoint: the training checkpoint the weights are from.
+        outcome: whether the error had stopped falling, in words.
 
     Raises:
         ModelFileError: the file cannot be written.
@@ -94,6 +96,7 @@ def export_model(
         "dataset": " ".join(file.name for file in pairs.files),
         "dataset_sha256": " ".join(map(_digest, pairs.files)),
         "step": int(checkpoint["global_step"]),
+        "outcome": outcome,
         "test_error_displacement": errors["displacement"],
         "test_error_velocity": errors["velocity"],
         "test_pairs": errors["pairs"],

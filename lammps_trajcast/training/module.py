@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -17,6 +16,7 @@ from lammps_trajcast.training.batches import Batch
 from lammps_trajcast.training.captured import CapturedNetwork
 from lammps_trajcast.training.config import OptimizationConfig, TrainingError
 from lammps_trajcast.training.muon import Muon
+from lammps_trajcast.training.schedule import Schedule
 
 DTYPES = {"single": torch.float32, "double": torch.float64}
 
@@ -26,15 +26,6 @@ class Errors(NamedTuple):
 
     displacement: Tensor  # Angstrom
     velocity: Tensor  # Angstrom/fs
-
-
-def learning_rate_factor(step: int, options: OptimizationConfig) -> float:
-    """Return the learning rate of a step over the highest: linear rise, then a cosine down."""
-    if step < options.warmup_steps:
-        return (step + 1) / options.warmup_steps
-    last = options.final_learning_rate / options.learning_rate
-    progress = (step - options.warmup_steps) / max(1, options.steps - options.warmup_steps)
-    return last + (1.0 - last) * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
 class TrainingModule(pl.LightningModule):
@@ -64,6 +55,9 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.options = options
+        self.schedule = Schedule(options)
+        # Errors to be compared with, RMSE over rms of displacement and velocity.
+        self.baseline: tuple[float, float] | None = None
         self.real = DTYPES[precision]
         self.kernels = kernels
         self.rms_targets = rms_targets
@@ -247,14 +241,17 @@ class TrainingModule(pl.LightningModule):
             loss = loss + self.options.reversibility_weight * back_loss
         atoms = len(batch.species)
         self.log_dict(means, batch_size=atoms, sync_dist=True)
-        self.log("validation_loss", loss, batch_size=atoms, sync_dist=True, prog_bar=True)
+        self.log("validation_loss", loss, batch_size=atoms, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Turn mean squares into RMSE over rms."""
+        """Turn mean squares into RMSE over rms, and say how much of the baseline's that is."""
         metrics = self.trainer.callback_metrics
-        for name in ("displacement", "velocity"):
+        for k, name in enumerate(("displacement", "velocity")):
             if f"_{name}" in metrics:
-                self.log(f"validation_{name}_error", metrics[f"_{name}"].sqrt(), prog_bar=True)
+                error = metrics[f"_{name}"].sqrt()
+                self.log(f"validation_{name}_error", error)
+                if self.baseline is not None and self.baseline[k] > 0.0:
+                    self.log(f"{name}_over_baseline", error / self.baseline[k])
 
     def configure_optimizers(self) -> Any:
         """The optimiser asked for, with the learning rate set anew at every step."""
@@ -264,9 +261,7 @@ class TrainingModule(pl.LightningModule):
             optimizer = Muon(self.network, rate)
         else:
             optimizer = torch.optim.Adam(self.network.parameters(), lr=rate, amsgrad=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, self.options)
-        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

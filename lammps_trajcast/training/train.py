@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,11 +20,12 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from pydantic import ValidationError
 from torch.utils.data import DataLoader, Sampler
 
+from lammps_trajcast.data.baseline import Comparison, cheap_comparison
 from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import Statistics, dataset_statistics, unseen_elements
@@ -40,11 +43,20 @@ from lammps_trajcast.training.batches import (
     ShareSampler,
     collate,
 )
-from lammps_trajcast.training.config import TrainingConfig, TrainingError
+from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.polish import fit_read_out
 from lammps_trajcast.training.processes import Place, job_hidden, place_in_job
+from lammps_trajcast.training.progress import (
+    Console,
+    Counted,
+    Observer,
+    Teller,
+    describe_errors,
+    duration,
+)
 from lammps_trajcast.training.saving import WholeCheckpoints
+from lammps_trajcast.training.schedule import UNTYPICAL_STEPS, Schedule
 
 # Frames over which the mean number of neighbours is taken; it hardly varies.
 NEIGHBOUR_FRAMES = 20
@@ -52,6 +64,8 @@ NEIGHBOUR_FRAMES = 20
 LOGS = "logs"
 # Pairs of the test split on which the finished model is judged.
 TEST_PAIRS = 500
+# Seconds, for the time that a training takes.
+clock = time.monotonic
 
 
 def spread(size: int, wanted: int) -> list[int]:
@@ -99,7 +113,7 @@ def make_architecture(
             speed_limit=limit,
             avg_num_neighbors=neighbors,
             velocity_scale=round(rms_speed, 6) if solid else None,
-            **config.network.model_dump(exclude={"speed_limit_rms"}),
+            **config.network.architecture_fields(),
         )
     except ValidationError as error:
         raise TrainingError(
@@ -135,11 +149,14 @@ def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
             f"start_from: {config.start_from} is for {' '.join(data.species)}, the data set for "
             f"{' '.join(pairs.elements)}; take a model and a data set that fit"
         )
-    # The scales come from the data set that the model was first trained on.
-    wanted = config.network.model_dump(exclude={"speed_limit_rms"})
+    # The scales come from the data set that the model was first trained on. What the file does not
+    # say is as in the model.
+    wanted = config.network.architecture_fields(asked_for=True)
     found = data.architecture.model_dump(include=set(wanted))
     different = [name for name in wanted if wanted[name] != found[name]]
     factor, limit = config.network.speed_limit_rms, data.architecture.speed_limit
+    if "speed_limit_rms" not in config.network.model_fields_set:
+        factor = None
     has = (limit or 0.0) / (3**0.5 * data.rms_velocity)
     if factor is not None and abs(has - factor) > 0.01 * factor:
         what = f"a speed limit of {has:.3g} rms speeds" if limit else "no speed limit"
@@ -179,8 +196,9 @@ def _checkpoint_to_resume(directory: Path) -> _Checkpoint | None:
 class _LearningCurve(pl.Callback):
     """Bring metrics.csv and its picture up to date after every validation and at the end."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, baseline: Comparison | None) -> None:
         self.directory = directory
+        self.baseline = baseline
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
@@ -188,13 +206,131 @@ class _LearningCurve(pl.Callback):
         from lammps_trajcast.training.curve import draw_learning_curve, join_logs
 
         join_logs(self.directory / LOGS, self.directory / "metrics.csv")
-        draw_learning_curve(self.directory)
+        draw_learning_curve(self.directory, self.baseline)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # What was logged after the last validation.
         for logger in trainer.loggers:
             logger.save()
         self.on_validation_end(trainer, pl_module)
+
+
+class _Pace(pl.Callback):
+    """Let the schedule know what happens, end the training when it says so, and tell the world."""
+
+    def __init__(self, schedule: Schedule, teller: Teller) -> None:
+        self._schedule = schedule
+        self._teller = teller
+        self._before = 0.0
+        self._steps = 0  # in this start
+        self._validations = 0
+
+    @property
+    def state_key(self) -> str:
+        """The name under which checkpoints keep the schedule."""
+        return "Schedule"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run has to know."""
+        return self._schedule.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._schedule.load_state_dict(state_dict)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._before = clock()
+        self._tell(trainer, stage="compiling the network, for the first step")
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        schedule, step = self._schedule, trainer.global_step
+        now = clock()
+        passed, self._before = now - self._before, now
+        if trainer.world_size > 1 and schedule.options.max_hours is not None:
+            # All processes come to the same decision.
+            slowest = trainer.strategy.reduce(
+                torch.tensor(passed, device=pl_module.device), reduce_op="max"
+            )
+            passed = float(slowest)
+        fell = schedule.decaying
+        schedule.passed(step, passed)
+        self._tell(trainer, stage="training", done=0, total=0)
+        self._say_where_it_falls(fell, step)
+        self._steps += 1
+        if self._steps == UNTYPICAL_STEPS + 10:
+            self._say_how_long()
+        if schedule.end is not None and step >= schedule.end:
+            trainer.should_stop = True
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._validations = 0
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        self._validations += 1
+        (batches,) = trainer.num_val_batches
+        self._teller.tell(stage="validating", done=self._validations, total=int(batches))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics, step = trainer.callback_metrics, trainer.global_step
+        fell = self._schedule.decaying
+        self._schedule.validated(step, float(metrics["validation_loss"]) ** 0.5)
+        names = ("displacement", "velocity")
+        errors = {
+            name: float(metrics[f"validation_{name}_error"])
+            for name in names
+            if f"validation_{name}_error" in metrics
+        }
+        self._tell(trainer, stage="training", done=0, total=0, errors=errors)
+        baseline = self._teller.status.baseline
+        compared = ""
+        if baseline and all(baseline[name] > 0.0 for name in errors):
+            parts = " and ".join(f"{errors[name] / baseline[name]:.3g}" for name in errors)
+            compared = f" ({parts} of the baseline's)"
+        left = self._teller.status.seconds_left
+        about = self._teller.status.last_step_is
+        time_left = (
+            ""
+            if left is None
+            else f", {about + ' ' if about != 'exact' else ''}{duration(left)} left"
+        )
+        self._teller.line(f"step {step:,}: errors {describe_errors(errors)}{compared}{time_left}")
+        self._say_where_it_falls(fell, step)
+
+    def _say_where_it_falls(self, fell: bool, step: int) -> None:
+        if self._schedule.decaying and not fell:
+            why = {
+                "converged": "the error has stopped falling",
+                "steps": "to end by optimization.steps",
+                "max_hours": "to end by optimization.max_hours",
+            }[self._schedule.reason or "steps"]
+            self._teller.line(
+                f"step {step:,}: {why}; the learning rate goes down until step "
+                f"{self._schedule.end:,}"
+            )
+
+    def _say_how_long(self) -> None:
+        status = self._teller.status
+        if status.seconds_per_step is None or status.seconds_left is None:
+            return
+        about = "" if status.last_step_is == "exact" else f"{status.last_step_is} "
+        self._teller.line(
+            f"{status.seconds_per_step:.2g} s per step; {about}{status.last_step:,} steps, "
+            f"{about}{duration(status.seconds_left)} left"
+        )
+
+    def _tell(self, trainer: pl.Trainer, **changes: Any) -> None:
+        schedule, step = self._schedule, trainer.global_step
+        last_step, known = schedule.last_step(step)
+        self._teller.tell(
+            **{"step": step, "last_step": last_step, "last_step_is": known},
+            **{"learning_rate_falls": schedule.decaying and schedule.options.schedule == "plateau"},
+            **{"seconds": schedule.seconds, "seconds_per_step": schedule.seconds_per_step},
+            **changes,
+        )
 
 
 def make_loader(
@@ -228,11 +364,14 @@ def _begin_worker(_: int) -> None:
     end_with_parent()
 
 
-def measure_errors(module: TrainingModule, pairs: GraphPairs, batch_size: int) -> dict[str, float]:
+def measure_errors(
+    module: TrainingModule, pairs: GraphPairs, batch_size: int, teller: Teller | None = None
+) -> dict[str, float]:
     """Return RMSE over rms of displacement and velocity, the rms that of the same pairs."""
     error, square = np.zeros(2), np.zeros(2)
+    loader = make_loader(pairs, batch_size)
     with torch.no_grad():
-        for batch in make_loader(pairs, batch_size):
+        for batch in (teller or Teller(())).counted(loader, len(loader)):
             assert isinstance(batch, Batch)
             displacement, velocity = module.errors(batch)
             error += [float(x.double().square().sum()) for x in (displacement, velocity)]
@@ -303,8 +442,14 @@ def _check_devices(config: TrainingConfig, validation_pairs: int) -> None:
         )
 
 
-def _stopped_early(checkpoint: dict[str, Any]) -> bool:
-    """Whether the run that wrote this checkpoint ended because nothing got better."""
+def _ended(checkpoint: dict[str, Any], options: OptimizationConfig) -> bool:
+    """Whether the run that wrote this checkpoint came to its end before its last step."""
+    state = checkpoint["callbacks"].get("Schedule")
+    if options.schedule == "plateau":
+        schedule = Schedule(options)
+        if state is not None:
+            schedule.load_state_dict(state)
+        return schedule.end is not None and int(checkpoint["global_step"]) >= schedule.end
     return any(
         name.startswith("EarlyStopping") and state["wait_count"] >= state["patience"]
         for name, state in checkpoint["callbacks"].items()
@@ -329,14 +474,19 @@ def _loggers(config: TrainingConfig, first_step: int) -> list[Logger]:
 
 
 def train(
-    config: TrainingConfig, fresh: bool = False, progress: bool = True
+    config: TrainingConfig,
+    fresh: bool = False,
+    progress: bool = True,
+    observer: Observer | None = None,
 ) -> dict[str, float] | None:
     """Train a network and write its model file; resume if the directory holds a checkpoint.
 
     Args:
         config: see :class:`TrainingConfig`.
         fresh: start anew although there are checkpoints.
-        progress: show a progress bar.
+        progress: tell on standard error what is done.
+        observer: called with a :class:`lammps_trajcast.training.progress.Status` each time anything
+            changes, at least once a step; in the first process only.
 
     Returns:
         RMSE over rms of displacement and velocity on the test split; None in processes that only
@@ -347,8 +497,15 @@ def train(
         DatasetError: the data set cannot be read or holds a faulty frame.
     """
     place = place_in_job(config.devices)
-    with job_hidden(place) as environment, _alone(config, place):
-        return _train(config, place, environment, fresh, progress)
+    with ExitStack() as stack:
+        environment = stack.enter_context(job_hidden(place))
+        stack.enter_context(_alone(config, place))
+        observers = [] if observer is None or place.rank else [observer]
+        if progress and place.rank == 0:
+            console = Console()
+            stack.enter_context(console.alive())
+            observers.append(console)
+        return _train(config, place, environment, fresh, Teller(observers))
 
 
 def _train(
@@ -356,12 +513,14 @@ def _train(
     place: Place,
     environment: ClusterEnvironment,
     fresh: bool,
-    progress: bool,
+    teller: Teller,
 ) -> dict[str, float] | None:
     options = config.optimization
     pl.seed_everything(config.seed, verbose=False)
     if place.rank == 0:
-        check_dataset(config.dataset)
+        teller.stage("checking the data set, segments")
+        check_dataset(config.dataset, teller.part)
+    teller.stage("averaging over the data set, segments")
     splits = {
         name: TrajectoryPairs(config.dataset, name) for name in ("train", "validation", "test")
     }  # type: ignore[arg-type]
@@ -370,12 +529,13 @@ def _train(
             raise TrainingError(
                 f"{split.files[0]}: the split '{name}' is empty; make the data set of more segments"
             )
-    statistics = dataset_statistics(config.dataset, "train")
+    statistics = dataset_statistics(config.dataset, "train", teller.part)
     for element in unseen_elements(statistics, splits["train"].elements):
         logging.getLogger(__name__).warning(
             "%s: the split 'train' holds no atom of %s: the model will refuse this element",
             *(splits["train"].files[0], element),
         )
+    teller.stage("counting neighbors and making the network")
     architecture = make_architecture(config, splits["train"], statistics)
     rms = (statistics.rms_displacement, statistics.rms_velocity)
     start = None if config.start_from is None else _load_start(config, splits["train"])
@@ -404,8 +564,8 @@ def _train(
         augmentation=Augmentation(
             config.seed,
             options.time_reversal,
-            options.input_noise * rms[0],
-            options.input_noise * rms[1],
+            config.experimental.input_noise * rms[0],
+            config.experimental.input_noise * rms[1],
         ),
     )
     validation = GraphPairs(
@@ -415,9 +575,25 @@ def _train(
         num_later=options.pushforward_steps,
     )
     _check_devices(config, len(validation))
+    weights = sum(parameter.numel() for parameter in module.network.parameters())
+    atoms = len(splits["train"][0].species)
+    teller.line(
+        f"{weights:,} weights; {len(training):,} pairs to train on, {len(validation):,} to "
+        f"validate; {atoms:,} atoms in the first, with {architecture.avg_num_neighbors:.3g} "
+        f"neighbors within {cutoff:g} Angstrom on average"
+    )
+    baseline = None
+    if place.rank == 0:
+        teller.stage("looking for what to beat: a linear map, straight flight")
+        baseline = cheap_comparison(config.dataset, atoms, len(splits["train"]))
+        to_beat = {"displacement": baseline.displacement, "velocity": baseline.velocity}
+        teller.tell(baseline=to_beat)
+        teller.line(f"what to beat, {baseline.kind}: errors {describe_errors(to_beat)}")
+    if config.devices == 1 and baseline is not None:  # all processes log the same
+        module.baseline = (baseline.displacement, baseline.velocity)
     try:
         checkpoint = _fit(
-            *(config, place, environment, module, training, validation, fresh, progress)
+            *(config, place, environment, module, training, validation, fresh, teller, baseline)
         )
     except OSError as error:
         raise TrainingError(
@@ -429,13 +605,47 @@ def _train(
     module.load_state_dict(ParameterAveraging.from_checkpoint(checkpoint), strict=False)
     if options.read_out_pairs:
         part = spread(len(splits["train"]), options.read_out_pairs)
-        fit_read_out(
-            module, make_loader(GraphPairs(splits["train"], cutoff, part), options.batch_size)
-        )
+        loader = make_loader(GraphPairs(splits["train"], cutoff, part), options.batch_size)
+        teller.stage("solving for the read-out, mini-batches")
+        fit_read_out(module, Counted(loader, teller))
+    teller.stage("measuring the errors on the test split, mini-batches")
     test = GraphPairs(splits["test"], cutoff, spread(len(splits["test"]), TEST_PAIRS))
-    errors = measure_errors(module, test, options.batch_size)
-    export_model(config, metadata, module.network, splits["train"], errors, checkpoint)
+    errors = measure_errors(module, test, options.batch_size, teller)
+    teller.stage("writing the model file")
+    steps = int(module.trainer.global_step)
+    outcome = module.schedule.outcome(steps)
+    export_model(config, metadata, module.network, splits["train"], errors, checkpoint, outcome)
+    _write_summary(config, module.schedule, steps, errors, baseline, weights)
+    teller.tell(outcome=outcome)
+    teller.line(outcome)
     return errors
+
+
+def _write_summary(
+    config: TrainingConfig,
+    schedule: Schedule,
+    steps: int,
+    errors: dict[str, float],
+    baseline: Comparison | None,
+    weights: int,
+) -> None:
+    """Write summary.json: how the training ended, and what came of it."""
+    summary: dict[str, Any] = {
+        "outcome": schedule.outcome(steps),
+        "converged": schedule.reason == "converged",
+        "steps": steps,
+        "hours": round(schedule.seconds / 3600.0, 4),
+        "weights": weights,
+        "test_errors": errors,
+    }
+    if baseline is not None:
+        summary["baseline"] = to_beat = baseline._asdict()
+        summary["errors_over_baseline"] = {
+            name: errors[name] / to_beat[name]
+            for name in ("displacement", "velocity")
+            if to_beat[name] > 0.0
+        }
+    (config.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
 
 def _fit(
@@ -446,15 +656,16 @@ def _fit(
     training: GraphPairs,
     validation: GraphPairs,
     fresh: bool,
-    progress: bool,
+    teller: Teller,
+    baseline: Comparison | None,
 ) -> dict[str, Any] | None:
     """Optimise the weights; returns the best checkpoint, or None in all processes but the first."""
     options = config.optimization
     resume = None if fresh else _checkpoint_to_resume(config.directory)
     resumed_at = 0 if resume is None else int(resume.content["global_step"])
     last_step = options.steps
-    if resume is not None and _stopped_early(resume.content):
-        last_step = min(last_step, resumed_at)
+    if resume is not None and _ended(resume.content, options):
+        last_step = resumed_at
     if resume is None and place.rank == 0:
         for name in (LOGS, "tensorboard"):
             shutil.rmtree(config.directory / name, ignore_errors=True)
@@ -470,12 +681,11 @@ def _fit(
         ParameterAveraging(options.ema_decay),
         newest,
         best,
-        _LearningCurve(config.directory),
+        _LearningCurve(config.directory, baseline),
+        _Pace(module.schedule, teller),
     ]
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=options.early_stopping))
-    if progress:
-        callbacks.append(TQDMProgressBar(refresh_rate=20))
     # What hardware there is and how to log elsewhere is no news to whoever started the training.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -486,12 +696,13 @@ def _fit(
             accelerator=config.accelerator,
             devices=config.devices,
             strategy="auto" if config.devices == 1 else "ddp",
-            max_steps=last_step,
+            max_steps=-1 if last_step is None else last_step,
+            max_epochs=-1,
             gradient_clip_val=options.gradient_clip,
             callbacks=callbacks,
             logger=_loggers(config, resumed_at),
             plugins=[WholeCheckpoints(), environment],
-            enable_progress_bar=progress,
+            enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             log_every_n_steps=options.epoch_steps,
@@ -501,9 +712,7 @@ def _fit(
         )
 
         def epoch() -> tuple[int, int]:
-            step = trainer.global_step
-            after = (step // options.epoch_steps + 1) * options.epoch_steps
-            return step, min(after, max(last_step, step + 1))
+            return trainer.global_step, module.schedule.next_stop(trainer.global_step)
 
         def share() -> Share:
             return Share(trainer.global_rank, trainer.world_size)
