@@ -518,12 +518,14 @@ def validate(
 ) -> None:
     """Run a model and its reference in LAMMPS and compare them: an HTML report, and JSON.
 
-    Runs that are finished are not repeated. The exit status is 2 if a figure does not pass, 3 if
-    all that are judged pass but some are undecided, as the reference itself does not pass them.
+    Each protocol has a report of its own. Runs that are finished are not repeated. The exit status
+    is 0 if all checks pass, 2 if some fail, 3 if none fails but some are undecided: by chance, or
+    as the reference itself does not pass them.
     """
     from lammps_trajcast.launch import LaunchError, lammps_words
     from lammps_trajcast.validation.config import SetupError, ValidationConfig
-    from lammps_trajcast.validation.validate import Validation, with_model
+    from lammps_trajcast.validation.outcome import validate_model
+    from lammps_trajcast.validation.validate import with_model
 
     with _one_line_for(SetupError, LaunchError, OSError):
         settings = with_model(ValidationConfig.load(config), model)
@@ -531,16 +533,19 @@ def validate(
         names = protocol or ["equilibrium"]
         if "all" in names:
             names = ["equilibrium", *settings.protocols]
-        command = lammps_words(lmp)
-        report = Validation(settings, length, directory.resolve() / "runs", command).run(names)
-        page = directory / f"{settings.model.stem}-{length}.html"
-        report.write(page, images)
-    typer.echo(report.table())
-    typer.echo(f"{page}")
-    if not report.passed:
-        raise typer.Exit(2)
-    if report.undecided:
-        raise typer.Exit(3)
+        outcome = validate_model(
+            settings,
+            directory,
+            length=length,
+            protocols=names,
+            command=lammps_words(lmp),
+            images=images,
+        )
+    typer.echo(outcome.table())
+    for page in outcome.pages:
+        typer.echo(f"{page}")
+    if outcome.status:
+        raise typer.Exit(outcome.status)
 
 
 @app.command()

@@ -15,7 +15,8 @@ from test_validate import CONFIG, invoke, write_system
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
 from lammps_trajcast.validation.compare import Check
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.protocols import Series, hot_half_parts, quench_parts
+from lammps_trajcast.validation.protocols import Series, quench_parts, two_temperature_parts
+from lammps_trajcast.validation.report import table_of_reports
 from lammps_trajcast.validation.scripts import Plan
 from lammps_trajcast.validation.trajectory import Trajectory
 
@@ -83,7 +84,7 @@ def test_a_quench_that_lags_behind(config: ValidationConfig, plan: Plan) -> None
     check = named(part.checks, "temperature")
     assert check.value == pytest.approx(20.0 / 190.0, rel=1e-6)
     assert check.passed is False
-    assert check.noise == pytest.approx(0.0, abs=1e-9)
+    assert check.floor == pytest.approx(0.0, abs=1e-9)
     for name in ("potential energy", "mean-square displacement", "g(r) O-O"):
         assert named(part.checks, name).value == pytest.approx(0.0, abs=1e-9)
 
@@ -97,11 +98,11 @@ def test_runs_are_averaged(config: ValidationConfig, plan: Plan) -> None:
     check = named(part.checks, "temperature")
     assert check.value == pytest.approx(0.0, abs=1e-9)
     # Standard deviation of +-0.1 with n - 1, over sqrt 2, times the mean |x| of a normal.
-    assert check.noise == pytest.approx(0.1 * np.sqrt(2.0 / np.pi), rel=1e-6)
+    assert check.floor == pytest.approx(0.1 * np.sqrt(2.0 / np.pi), rel=1e-6)
     (alone,) = quench_parts(config, plan, runs[:1], [series(1, COOLING + 19.0)])
     check = named(alone.checks, "temperature")
     assert check.value == pytest.approx(0.1, rel=1e-6)
-    assert check.noise is None and "beyond" not in check.model
+    assert check.floor == pytest.approx(0.0, abs=1e-9) and "beyond" not in check.model
 
 
 def test_runs_of_the_reference_that_disagree(config: ValidationConfig, plan: Plan) -> None:
@@ -112,7 +113,7 @@ def test_runs_of_the_reference_that_disagree(config: ValidationConfig, plan: Pla
     assert check.own is not None and check.own.value == pytest.approx(30.0 / 190.0, rel=1e-6)
     assert check.verdict == "reference fails"
     # All of another structure: what is judged by the reference's own spread is judged.
-    assert named(part.checks, "potential energy").verdict == "pass"
+    assert named(part.checks, "potential energy").verdict == "passed"
 
 
 def test_when_it_goes_wrong(config: ValidationConfig, plan: Plan) -> None:
@@ -146,7 +147,7 @@ def test_halves(config: ValidationConfig, plan: Plan) -> None:
     both, wrong = np.stack([down, up], axis=1), np.stack([down, up - 9.5], axis=1)
     halves = [np.arange(ATOMS) < number for number in (150, 250)]
     runs = [series(seed, both, half) for seed, half in enumerate(halves)]
-    (part,) = hot_half_parts(
+    (part,) = two_temperature_parts(
         config, plan, runs, [series(seed, wrong, half) for seed, half in enumerate(halves)]
     )
     assert named(part.checks, "temperature of the hot").value == pytest.approx(0.0, abs=1e-9)
@@ -166,7 +167,7 @@ def home(tmp_path: Path) -> Path:
         },
         "protocols": {
             "quench": {"quench": [300, 150, 250]},
-            "relax": {"hot_half": [200, 600], "duration": 0.6},
+            "relax": {"two_temperature": [200, 600], "duration": 0.6},
         },
     }
     (directory / "validate.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
@@ -202,13 +203,23 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert first_frames[name] == first_frames[f"{name}-reference"]
         assert first_frames[f"{name}-2"] == first_frames[f"{name}-reference-2"]
         assert first_frames[name] != first_frames[f"{name}-2"]
-    data = json.loads((home / "validation" / "quartz-short.html").with_suffix(".json").read_text())
-    checks = [
-        {check["name"]: check for part in chapter["parts"] for check in part["checks"]}
-        for chapter in data["chapters"]
-    ]
-    hot = checks[1]["temperature of the hot half, K, over time"]
+    files = {name: home / "validation" / f"quartz-short-{name}" for name in ("quench", "relax")}
+    checks = {}
+    for name, file in files.items():
+        data = json.loads(file.with_suffix(".json").read_text())
+        assert data["protocol"] == name and str(file.with_suffix(".html")) in out
+        assert file.with_suffix(".html").is_file()
+        (chapter,) = data["chapters"]
+        checks[name] = {
+            check["name"]: check for part in chapter["parts"] for check in part["checks"]
+        }
+    assert not (home / "validation" / "quartz-short.html").exists()
+    # Both protocols of a model are one column.
+    table = table_of_reports([file.with_suffix(".json") for file in files.values()])
+    assert table.splitlines()[0] == "| check | 30 fs (quartz.safetensors) |"
+    assert "quench: from" in table and "relax: a half" in table
+    hot = checks["relax"]["temperature of the hot half, K, over time"]
     first, last = (float(word) for word in hot["reference"].split(" to "))
     # Half of the heat is in the bonds, and the rest crosses to the other half.
     assert 350.0 < first < 650.0 and last < first
-    assert hot["noise"] is not None
+    assert hot["error"] > 0.0 and hot["chance"] > 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.blocks import Blocks
+from lammps_trajcast.analysis.uncertainty import Error, chance_distance, jackknife
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,6 +23,10 @@ Split = tuple[Sequence[int], Sequence[int]]
 HALF = "a half beside the whole"
 # Standard errors within which a figure of the reference itself is what it should be.
 CHANCE = 2.0
+# So many times the distance that chance makes, halves of a curve of the reference may differ by.
+CHANCE_DISTANCES = 2.0
+PASSED, FAILED, UNDECIDED, NOT_JUDGED = "passed", "failed", "undecided", "not judged"
+REFERENCE_PASSES, REFERENCE_FAILS = "reference passes", "reference fails"
 
 
 @dataclass(frozen=True)
@@ -29,30 +34,37 @@ class Own:
     """A figure of the reference itself: beside what is known exactly, or a half beside the whole.
 
     value: as that of the model. what: beside what. limit: None if it is the model's.
-    noise: as that of the model; a value within twice as much is due to chance.
+    error: as that of the model; a value within twice as much is due to chance.
     """
 
     value: float
     what: str
     limit: float | None = None
-    noise: float | None = None
+    error: float | None = None
 
     @property
     def by_chance(self) -> bool:
         """Whether statistics alone explain it."""
-        return self.noise is not None and self.value <= CHANCE * self.noise
+        return self.error is not None and self.value <= CHANCE * self.error
 
 
 @dataclass(frozen=True)
 class Check:
-    """One figure.
+    """One figure of the model, with its uncertainty, and what it may be.
+
+    The true figure, of runs without end, lies in `interval` with a probability of 95 %. It passes
+    if the whole interval is within the limit, and fails if all of it is beyond; in between it is
+    undecided.
 
     value:      what is judged.
     unit:       "%" shows shares as per cent.
     limit:      what it may be at most (or at least), None if it is only reported.
     at_least:   whether the limit is a lower one.
     reference, model: what the value comes from, in words.
-    noise:      how far the value goes for reasons of statistics alone, None if not known.
+    error:      standard error of the value, None if it is exact.
+    freedom:    from how many degrees of freedom the error is known; infinity: exactly.
+    floor:      how far chance alone takes the value towards the limit if the model is right: the
+                distance of two curves is never zero.
     own:        the same of the reference itself, None if there is no telling.
     of_reference: for a figure of the reference alone, whether it passes; says nothing of the model.
     """
@@ -64,16 +76,52 @@ class Check:
     at_least: bool = False
     reference: str = ""
     model: str = ""
-    noise: float | None = None
+    error: float | None = None
+    freedom: float = float("inf")
+    floor: float = 0.0
     own: Own | None = None
     of_reference: bool | None = None
 
     @property
+    def half_width(self) -> float:
+        """Half of the interval, without the floor: two standard errors, or as Student's t says."""
+        if self.error is None:
+            return 0.0
+        return Error(self.error, self.freedom).half_width if self.error >= 0.0 else float("inf")
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """In which the true figure lies: without what chance alone adds at one end."""
+        low, high = self.value - self.half_width, self.value + self.half_width
+        return (low, high + self.floor) if self.at_least else (low - self.floor, high)
+
+    @property
+    def verdict(self) -> str:
+        """In words; a value that is no number fails."""
+        if self.of_reference is not None:
+            return REFERENCE_PASSES if self.of_reference else REFERENCE_FAILS
+        if self.reference_fails:
+            return REFERENCE_FAILS
+        if self.limit is None:
+            return NOT_JUDGED
+        if not math.isfinite(self.value):
+            return FAILED
+        low, high = self.interval
+        if low >= self.limit if self.at_least else high <= self.limit:
+            return PASSED
+        if high < self.limit if self.at_least else low > self.limit:
+            return FAILED
+        return UNDECIDED
+
+    @property
     def passed(self) -> bool | None:
-        """None if the figure is not judged; a value that is no number fails."""
-        if self.of_reference is not None or self.reference_fails:
-            return None
-        return self._within(self.value, self.limit)
+        """None if the figure is not judged or undecided."""
+        return {PASSED: True, FAILED: False}.get(self.verdict)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it should be judged and is not: by chance, or as the reference itself fails."""
+        return self.verdict in (UNDECIDED, REFERENCE_FAILS)
 
     @property
     def reference_fails(self) -> bool:
@@ -86,35 +134,47 @@ class Check:
         if self.own.by_chance and not self.at_least:
             return False
         limit = self.limit if self.own.limit is None else self.own.limit
-        return self._within(self.own.value, limit) is False
-
-    def _within(self, value: float, limit: float | None) -> bool | None:
-        if limit is None:
-            return None
-        if not math.isfinite(value):
-            return False
-        return bool(value >= limit if self.at_least else value <= limit)
-
-    @property
-    def verdict(self) -> str:
-        if self.of_reference is not None:
-            return "reference passes" if self.of_reference else "reference fails"
-        if self.reference_fails:
-            return "reference fails"
-        return {True: "pass", False: "FAIL", None: "not judged"}[self.passed]
+        if not math.isfinite(self.own.value):
+            return True
+        error = CHANCE * (self.own.error or 0.0)
+        return bool(self.own.value + error < limit if self.at_least else self.own.value > limit)
 
     @property
     def remark(self) -> str:
-        """What the reference's own figure is; empty if it passes or there is none."""
+        """Why it is undecided; empty if it is not."""
+        if self.verdict == UNDECIDED:
+            low, high = self.interval
+            if self.floor > 0.0 and self.at_least and 1.0 - self.floor < (self.limit or 0.0):
+                return f"chance alone takes {self.text(self.floor)} off: too short"
+            if self.floor > (self.limit or 0.0) and not self.at_least:
+                return f"chance alone makes {self.text(self.floor)}: too short"
+            return f"between {self.text(low if self.at_least else max(low, 0.0))} and " + (
+                self.text(high)
+            )
         if not self.reference_fails or self.own is None:
             return ""
         limit = self.limit if self.own.limit is None else self.own.limit
-        noise = f" ± {self.text(self.own.noise)}" if self.own.noise is not None else ""
+        error = f" ± {self.text(self.own.error)}" if self.own.error is not None else ""
         sign = "≥" if self.at_least else "≤"
         return (
-            f"reference itself {self.text(self.own.value)}{noise} ({self.own.what}), not {sign} "
+            f"reference itself {self.text(self.own.value)}{error} ({self.own.what}), not {sign} "
             f"{self.text(limit)}"
         )
+
+    @property
+    def uncertainty(self) -> str:
+        """The standard error and the floor in words; empty if the value is exact."""
+        words = [] if self.error is None else [f"± {self.text(self.error)}"]
+        if self.floor > 0.0:
+            words.append(f"chance {self.text(self.floor)}")
+        return ", ".join(words)
+
+    @property
+    def tolerance(self) -> str:
+        """The limit in words; empty if there is none."""
+        if self.limit is None:
+            return ""
+        return f"{'≥' if self.at_least else '≤'} {self.text(self.limit)}"
 
     def text(self, value: float | None) -> str:
         """A value with its unit; a dash for None."""
@@ -136,7 +196,10 @@ class Check:
             "unit": "share" if self.unit == "%" else self.unit,
             "limit": number(self.limit),
             "limit_is": "least" if self.at_least else "most",
-            "noise": number(self.noise),
+            "error": number(self.error),
+            "freedom": number(self.freedom),
+            "chance": number(self.floor),
+            "interval": [number(end) for end in self.interval],
             "passed": self.passed,
             "verdict": self.verdict,
             "reference_itself": None
@@ -144,7 +207,7 @@ class Check:
             else {
                 "value": number(self.own.value),
                 "limit": number(self.limit if self.own.limit is None else self.own.limit),
-                "noise": number(self.own.noise),
+                "error": number(self.own.error),
                 "is": self.own.what,
             },
             "reference": self.reference,
@@ -163,13 +226,14 @@ class Plot:
 
 @dataclass(frozen=True)
 class Part:
-    """A chapter of the report."""
+    """A section of the report. limits: what runs of this length cannot see, one line."""
 
     title: str
     text: str
     checks: list[Check] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
     curves: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    limits: str = ""
 
 
 def own_halves(
@@ -183,10 +247,10 @@ def own_halves(
     for split in splits:
         distance, chance = reference.halves(*split, scale)
         if spreads is None:
-            found.append(Own(distance, HALF, noise=chance))
+            found.append(Own(distance, HALF, error=chance))
         elif chance is not None:
             # Zero is less than any tolerance.
-            found.append(Own(distance, HALF, limit=spreads * chance, noise=chance))
+            found.append(Own(distance, HALF, limit=spreads * chance, error=chance))
     return max(
         found, key=lambda own: (not own.by_chance, own.value - (own.limit or 0.0)), default=None
     )
@@ -196,32 +260,38 @@ def compare_curves(
     name: str,
     reference: Blocks,
     model: Blocks,
-    scale: float,
+    scale: Callable[[Floats], float],
     tolerance: float | None,
-    spreads: float,
     splits: Sequence[Split] = (),
 ) -> Check:
-    """Sum of |model - reference| over `scale`, against a tolerance or the reference's own spread.
+    """Sum over the curve of |model - reference|, over `scale` of the mean of the reference.
 
-    The spread is the mean distance of a block of the reference from the mean of its other blocks;
-    the curve passes within `spreads` times that, too. Where that would excuse anything, nothing is
-    judged. The reference itself fails if its halves, by `splits`, differ from the whole by more
-    than the tolerance and more than `spreads` times what the blocks within a half say of chance.
+    Two curves of the same system differ by chance. This distance, from what the blocks of both say,
+    is the floor of the figure: a distance D of curves that truly differ by d has a mean between d
+    and d plus the floor. The reference itself fails if its halves, by `splits`, differ from the
+    whole by more than the tolerance and more than what the blocks within a half say of chance.
     """
-    own = reference.own_distance(scale)
-    too_short = spreads * own >= 1.0
-    limit = None if tolerance is None or too_short else max(tolerance, spreads * own)
-    itself = own_halves(reference, splits, scale, spreads)
+
+    def distance(known: Floats, found: Floats) -> float:
+        size = scale(known)
+        return float(np.abs(found - known).sum()) / size if size > 0.0 else float("inf")
+
+    size = scale(reference.mean)
+    itself = own_halves(reference, splits, size, CHANCE_DISTANCES)
     if itself is not None and tolerance is not None:
         itself = replace(itself, limit=max(tolerance, itself.limit or 0.0))
+    error = jackknife(distance, reference.values, model.values)
+    by_chance = float(chance_distance(reference.values, model.values).sum())
     return Check(
         name,
-        value=reference.distance(model.mean, scale),
+        value=distance(reference.mean, model.mean),
         unit="%",
-        limit=limit,
-        reference=_scatter(reference, scale) + (": blocks too short" if too_short else ""),
-        model=_scatter(model, scale),
-        noise=own / math.sqrt(len(reference.values)) if own else None,
+        limit=tolerance,
+        reference=_scatter(reference, size),
+        model=_scatter(model, size),
+        error=error.size,
+        freedom=error.freedom,
+        floor=by_chance / size if size > 0.0 else 0.0,
         own=itself,
     )
 
@@ -242,7 +312,11 @@ def relative(
 ) -> Check:
     """|model / reference - 1| of a number. splits: halves of the reference's blocks."""
     known, found = float(reference.mean), float(model.mean)
-    noise = math.hypot(float(reference.error), float(model.error)) / abs(known) if known else None
+
+    def deviation(known: Floats, found: Floats) -> float:
+        return float(found / known) - 1.0 if known else float("inf")
+
+    error = jackknife(deviation, reference.values, model.values)
     return Check(
         name,
         value=abs(found / known - 1.0) if known else float("inf"),
@@ -250,7 +324,8 @@ def relative(
         limit=limit,
         reference=with_error(reference, unit),
         model=with_error(model, unit),
-        noise=noise,
+        error=error.size,
+        freedom=error.freedom,
         own=own_halves(reference, splits, abs(known)) if known else None,
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,8 +16,18 @@ Positive = Annotated[float, Field(gt=0.0)]
 Length = Literal["short", "full"]
 
 
+# The protocol at the temperature of the YAML file.
+EQUILIBRIUM = "equilibrium"
+# Where until_decided has no bound of its own, runs grow to so many times their length.
+DEFAULT_LONGEST = 16.0
+
+
 class SetupError(Exception):
     """A validation that cannot start or go on; the message says what to change."""
+
+
+def _deprecated(words: str) -> None:
+    print(f"WARNING: {words}", file=sys.stderr)
 
 
 class _Section(BaseModel):
@@ -57,6 +68,13 @@ class Lengths(_Section):
     runs:          independent runs of the model.
     reference_runs: independent runs of the reference with the thermostat; more than one where a
                    single one does not say well enough what the model is to be compared with.
+    until_decided: whether all runs of the production are continued, each time to twice their
+                   length, until no check is undecided.
+    longest:       ps that a run has at most then; 16 times `production` if neither this nor
+                   max_hours is given.
+    max_hours:     no run is continued if that would probably take longer than so many hours of
+                   wall time in all.
+    speed:         pairs of pieces in which the speed of both is measured; 0: not measured.
     """
 
     equilibration: Positive
@@ -68,6 +86,29 @@ class Lengths(_Section):
     one_step: int = Field(50, ge=1)
     runs: int = Field(1, ge=1)
     reference_runs: int = Field(1, ge=1, le=500)
+    until_decided: bool = False
+    longest: Positive | None = None
+    max_hours: Positive | None = None
+    speed: int = Field(3, ge=0)
+
+    @model_validator(mode="after")
+    def _bound(self) -> Lengths:
+        if not self.until_decided and (self.longest or self.max_hours):
+            raise ValueError("longest and max_hours bound until_decided: true; write that, too")
+        if self.longest is not None and self.longest < self.production:
+            raise ValueError(
+                f"longest ({self.longest:g} ps) is less than production ({self.production:g} ps)"
+            )
+        return self
+
+    @property
+    def most(self) -> float:
+        """The longest production of a run, ps."""
+        if not self.until_decided:
+            return self.production
+        if self.longest is None:
+            return float("inf") if self.max_hours else DEFAULT_LONGEST * self.production
+        return self.longest
 
 
 class RadialSettings(_Section):
@@ -102,8 +143,6 @@ class Tolerances(_Section):
     rdf:                  integrated |g - g_ref| over that of |g_ref - 1|.
     rdf_peak:             Angstrom, position of the first peak.
     distribution:         half the integrated |p - p_ref| of bond lengths and angles.
-    spreads:              a curve passes, too, within so many times the distance of a block of the
-                          reference from its other blocks.
     spectrum_similarity:  least cosine of the angle between the spectra.
     spectrum_peak:        THz.
     energy:               mean potential energy per atom, in kT.
@@ -122,7 +161,6 @@ class Tolerances(_Section):
     rdf: Positive | None = 0.03
     rdf_peak: Positive | None = 0.01
     distribution: Positive | None = 0.05
-    spreads: Annotated[float, Field(ge=0.0)] = 2.0
     spectrum_similarity: Positive | None = 0.97
     spectrum_peak: Positive | None = 1.0
     energy: Positive | None = 0.1
@@ -137,26 +175,46 @@ class Tolerances(_Section):
     nve_drift: Positive | None = None
     series: Positive | None = 0.10
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "spreads" in given:
+            _deprecated(
+                "spreads has no effect any more, as the uncertainty of each figure says what is "
+                "chance; leave it out, the next release needs that"
+            )
+            given = {key: value for key, value in given.items() if key != "spreads"}
+        return given
+
 
 class Protocol(_Section):
     """One thing to do to the system: exactly one of the first three keys.
 
     temperature: K, equilibrium at another temperature.
     quench:      K, K, K/ps: the thermostat's temperature goes from the first to the second.
-    hot_half:    K, K: the atoms in the lower half of the cell along z get velocities of the second
-                 temperature, the others have the first; no thermostat.
-    duration:    ps, of a hot half; a quench takes as long as its rate says.
+    two_temperature: K, K: the atoms in the lower half of the cell along z get velocities of the
+                 second temperature, the others have the first; no thermostat.
+    duration:    ps, of two_temperature; a quench takes as long as its rate says.
     """
 
     temperature: Positive | None = None
     quench: tuple[Positive, Positive, Positive] | None = None
-    hot_half: tuple[Positive, Positive] | None = None
+    two_temperature: tuple[Positive, Positive] | None = None
     duration: Positive = 10.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "hot_half" in given and "two_temperature" not in given:
+            _deprecated("hot_half is now two_temperature; write that, the next release needs it")
+            given = {**given, "two_temperature": given["hot_half"]}
+            del given["hot_half"]
+        return given
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Protocol:
         if len(self.model_fields_set - {"duration"}) != 1:
-            raise ValueError("needs exactly one of temperature, quench, hot_half")
+            raise ValueError("needs exactly one of temperature, quench, two_temperature")
         return self
 
 
@@ -221,7 +279,7 @@ class ValidationConfig(_Section):
     @classmethod
     def _protocol_names(cls, protocols: dict[str, Protocol]) -> dict[str, Protocol]:
         for name in protocols:
-            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in ("all", "equilibrium"):
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in ("all", EQUILIBRIUM):
                 raise ValueError(f"'{name}': a name has letters, digits, _ and -, and is not all")
         return protocols
 

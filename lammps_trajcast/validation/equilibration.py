@@ -196,7 +196,7 @@ def reference_part(starts: Sequence[Equilibrated], rounds: int) -> Part:
                 + (
                     f"; fails in {faults} of {len(rows)} starts" if len(rows) > 1 and faults else ""
                 ),
-                noise=figure.error,
+                error=figure.error,
                 of_reference=figure.passed,
             )
         )

@@ -18,9 +18,9 @@ BAND = "0.8"
 MODEL = "C3"
 
 
-def panels(number: int, width: float = 3.6, height: float = 3.0) -> tuple[Figure, list[Axes]]:
-    """A figure with so many panels, three in a row."""
-    columns = min(max(number, 1), 3)
+def panels(number: int, width: float = 6.4, height: float = 4.4) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels, two in a row."""
+    columns = min(max(number, 1), 2)
     rows = -(-max(number, 1) // columns)
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).ravel()
@@ -53,7 +53,7 @@ def series(
     data: Mapping[str, Sequence[tuple[str, Floats, Floats]]], x_label: str, y_label: str
 ) -> Figure:
     """Lines over time. data: (label, x, y) by title; the label says whether it is the model's."""
-    figure, grid = panels(len(data), width=5.4)
+    figure, grid = panels(len(data))
     for axes, (title, lines) in zip(grid, data.items(), strict=True):
         for label, x, y in lines:
             color = MODEL if label.startswith("model") else REFERENCE

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.analysis.blocks import Blocks
+from lammps_trajcast.analysis.blocks import Blocks, inefficiency
 from lammps_trajcast.analysis.structure import radial_distributions
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
+from lammps_trajcast.analysis.uncertainty import Error, jackknife
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
     Check,
@@ -30,6 +31,8 @@ Floats = NDArray[np.float64]
 Series = tuple[Trajectory, Floats]
 # Fluctuations of a few frames hide what changes slowly: series are averaged over this many parts.
 PARTS = 20
+# What numbers of a log and of a dump are not exact by.
+ROUNDING = 1e-9
 
 
 def quench_parts(
@@ -59,7 +62,7 @@ def quench_parts(
     return [part]
 
 
-def hot_half_parts(
+def two_temperature_parts(
     config: ValidationConfig, plan: Plan, reference: Sequence[Series], model: Sequence[Series]
 ) -> list[Part]:
     """Temperatures of both halves over time. Arguments as of :func:`quench_parts`."""
@@ -138,11 +141,11 @@ def _series_check(
     if span == 0.0:
         return Check(f"{name}, over time", value=float("inf"), unit="%", limit=tolerance)
     deviation = np.abs(smooth[1] - smooth[0]) / span
-    error = _errors((found - known)[:, :length] / span)
+    errors, error = _errors((found - known)[:, :length] / span)
     words = f"{smooth[1][0]:.5g} to {smooth[1][-1]:.5g}"
-    if tolerance is not None and error is not None:
+    if tolerance is not None:
         ends = spacing * np.cumsum([len(part) for part in _split(known[0, :length])])
-        beyond = np.flatnonzero(deviation > tolerance + 2.0 * error)
+        beyond = np.flatnonzero(deviation > tolerance + 2.0 * errors + ROUNDING)
         until = ends[beyond[0] - 1] if beyond.size and beyond[0] else 0.0
         words += f"; beyond {100.0 * tolerance:g} % from {until:.3g} ps" if beyond.size else ""
     return Check(
@@ -152,8 +155,10 @@ def _series_check(
         limit=tolerance,
         reference=f"{smooth[0][0]:.5g} to {smooth[0][-1]:.5g}",
         model=words,
+        error=error.size,
+        freedom=error.freedom,
         # Mean of |x| of a normal distribution.
-        noise=None if error is None else float(error.mean() * np.sqrt(2.0 / np.pi)),
+        floor=float(errors.mean() * np.sqrt(2.0 / np.pi)),
         own=_own_series(known[:, :length] / span),
     )
 
@@ -179,15 +184,40 @@ def _split(series: Floats) -> list[Floats]:
     return np.array_split(series, min(PARTS, len(series)))
 
 
-def _errors(difference: Floats) -> Floats | None:
-    """Return the standard error of the mean over runs, in each part; None if one run goes so far.
+def _errors(difference: Floats) -> tuple[Floats, Error]:
+    """Standard errors of the mean over runs: of each part, and of the mean |value| of the parts.
+
+    From run to run; where a single run goes so far, from the fluctuations within its parts, which
+    cannot show how far another run would be from it.
 
     difference: (runs, times).
     """
     smooth = np.array([_parts(run) for run in difference if np.isfinite(run).all()])
-    if len(smooth) < 2:
-        return None
-    return np.asarray(smooth.std(axis=0, ddof=1) / np.sqrt(len(smooth)))
+    if len(smooth) > 1:
+        errors = np.asarray(smooth.std(axis=0, ddof=1) / np.sqrt(len(smooth)))
+        nothing = np.zeros((2, smooth.shape[1]))
+        return errors, jackknife(lambda mean, _: float(np.abs(mean).mean()), smooth, nothing)
+    longest = max(difference, key=lambda run: int(np.isfinite(run).sum()))
+    variances = np.array([_line_variance(part) for part in _split(longest[np.isfinite(longest)])])
+    known = variances[np.isfinite(variances)]
+    variances = np.where(np.isfinite(variances), variances, known.mean() if len(known) else 0.0)
+    return np.sqrt(variances), Error(float(np.sqrt(variances.sum())) / len(variances))
+
+
+def _line_variance(part: Floats) -> float:
+    """Variance of the mean of a series (L,), from the deviations from a straight line through it.
+
+    NaN if it is too short for one.
+    """
+    number = len(part)
+    if number < 4:
+        return float("nan")
+    times = np.arange(float(number))
+    rest = part - np.polyval(np.polyfit(times, part, 1), times)
+    # A line through numbers without noise leaves what rounding leaves.
+    if float(np.sum(rest**2)) <= 1e-18 * float(np.sum(part**2)):
+        return 0.0
+    return float(np.sum(rest**2)) / (number - 2) * inefficiency(rest)[0] / number
 
 
 def _final_structure(
@@ -221,9 +251,8 @@ def _final_structure(
                 f"g(r) {pair}, last fifth",
                 reference_g,
                 model_g,
-                scale=float(np.abs(reference_g.mean - 1.0).sum()),
+                scale=lambda g: float(np.abs(g - 1.0).sum()),
                 tolerance=config.tolerances.rdf,
-                spreads=config.tolerances.spreads,
                 splits=splits,
             )
         )

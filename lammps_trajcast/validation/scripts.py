@@ -27,6 +27,10 @@ NOT_CANONICAL = ("temp/berendsen", "temp/rescale")
 DAMPING, DAMPING_PART = 0.2, 1.0 / 8.0
 # Between the seeds of rounds of equilibration.
 ROUND_SEEDS = 104_729
+# Before the speed is measured.
+WARM_STEPS = 10
+# Between the seeds of parts of a production.
+PART_SEEDS = 15_485_863
 # In the tested part of an equilibration.
 TEST_SAMPLES = 500
 # Frames of an NVE run in which the potential energy is evaluated.
@@ -294,6 +298,57 @@ class Inputs:
             self._production(1),
         )
 
+    def continued(self, run: int, part: int, of_model: bool) -> str:
+        """The next part of a production, from the end of the one before and as long.
+
+        Writes frames and spectrum.
+
+        Args:
+            run: number of the run, from 0.
+            part: its number, from 1; each has random numbers of its own.
+        """
+        plan = self.plan
+        steps = 1 if of_model else plan.steps
+        last = plan.blocks * plan.block * steps
+        seed = self.config.seed + (run + 1 if of_model else OTHER_REFERENCES + run)
+        seed = (seed + PART_SEEDS * part - 1) % 900_000_000 + 1
+        side = "model" if of_model else "reference"
+        return _join(
+            self._head(
+                f"the {side}, run {run + 1}, part {part + 1}",
+                *("out", "model", "start") if of_model else ("out", "start"),
+            ),
+            self._model_system() if of_model else self._reference_system(),
+            f"read_dump       ${{start}} {last} {READ} {self._box}",
+            "reset_timestep  0",
+            self._model_integrator() if of_model else self._degrees_of_freedom(),
+            self._bath(self.temperature, self.temperature, seed - self.config.seed),
+            self._production(steps),
+        )
+
+    def speed(self, steps: int, of_model: bool, piece: int) -> str:
+        """Some steps with the thermostat to become warm, then so many to be measured.
+
+        A line of output comes at the beginning and at the end of both.
+
+        piece: its number: each is run.
+        """
+        side = "model" if of_model else "reference"
+        return _join(
+            self._head(
+                f"speed of the {side}, piece {piece}",
+                *("model", "start") if of_model else ("start",),
+            ),
+            self._model_system() if of_model else self._reference_system(),
+            f"read_dump       ${{start}} 0 {READ} {self._box}",
+            self._model_integrator() if of_model else self._degrees_of_freedom(),
+            self._bath(self.temperature, self.temperature, 0),
+            self._thermo(10 * steps),
+            # What compiles itself does so in its first steps.
+            f"run             {min(WARM_STEPS, steps)}",
+            f"run             {steps}",
+        )
+
     def sampling(self, horizons: int, every: int, begins: bool, run: int) -> str:
         """A run of the model with the thermostat, from an equilibrated state of the reference or
         from the last frame of a run of the same length. Writes frames.
@@ -383,7 +438,9 @@ class Inputs:
             self._series(horizons, of_model),
         )
 
-    def hot_half(self, cold: float, hot: float, horizons: int, of_model: bool, run: int = 0) -> str:
+    def two_temperature(
+        self, cold: float, hot: float, horizons: int, of_model: bool, run: int = 0
+    ) -> str:
         """Half of the atoms at another temperature, no thermostat. Writes series.
 
         run: its number, from 0; another start.

@@ -3,64 +3,35 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.data.trajectory import Species, TrajectoryError
 from lammps_trajcast.model.file import ModelFile, ModelFileError
-from lammps_trajcast.validation.compare import Check, Part
-from lammps_trajcast.validation.config import Length, SetupError, ValidationConfig
+from lammps_trajcast.validation.compare import Part
+from lammps_trajcast.validation.comparison import BOLTZMANN
+from lammps_trajcast.validation.config import EQUILIBRIUM, Length, SetupError, ValidationConfig
 from lammps_trajcast.validation.equilibration import (
     Equilibrated,
     Sample,
     equilibrium_figures,
     reference_part,
 )
-from lammps_trajcast.validation.equilibrium import (
-    BOLTZMANN,
-    Equilibrium,
-    Nve,
-    Production,
-    SameCost,
-    SingleSteps,
-    nve_part,
-    single_steps_part,
-)
-from lammps_trajcast.validation.protocols import hot_half_parts, quench_parts
+from lammps_trajcast.validation.production import EquilibriumRuns, failures_part, until_decided
+from lammps_trajcast.validation.protocols import quench_parts, two_temperature_parts
+from lammps_trajcast.validation.reading import RunReader, column
 from lammps_trajcast.validation.report import Report
-from lammps_trajcast.validation.runner import Finished, Loop, Runner, file_key
+from lammps_trajcast.validation.runner import Finished, Loop, Observer, Runner, file_key
 from lammps_trajcast.validation.scripts import NOT_CANONICAL, Inputs, Model, Plan, System
-from lammps_trajcast.validation.trajectory import Reader, Trajectory
-
-EQUILIBRIUM = "equilibrium"
-
-
-@dataclass(frozen=True)
-class _ModelRun:
-    """A production run of the model, as far as it came. error: why it ended early, or empty."""
-
-    run: Finished
-    frames: list[Trajectory]
-    spectra: list[Trajectory]
-    error: str
-
-
-class Speed(NamedTuple):
-    """Of several runs together. step: wall time, ms."""
-
-    nanoseconds_a_day: float
-    step: float
-
-    def __str__(self) -> str:
-        return f"{self.nanoseconds_a_day:.4g} ns/day, {self.step:.3g} ms a step"
+from lammps_trajcast.validation.single_steps import SingleSteps, single_steps_part
+from lammps_trajcast.validation.speed import Speeds
+from lammps_trajcast.validation.trajectory import Reader
 
 
 class Validation:
@@ -72,10 +43,11 @@ class Validation:
         length: Length,
         directory: Path,
         command: Sequence[str] | None = None,
+        observe: Observer | None = None,
     ) -> None:
         """Read the model and the system; nothing runs yet.
 
-        directory: of the runs. command: starts LAMMPS.
+        directory: of the runs. command: starts LAMMPS. observe: is told of progress.
 
         Raises SetupError.
         """
@@ -106,42 +78,66 @@ class Validation:
         self.plan = Plan.make(config.lengths[length], metadata.timestep, config.reference.timestep)
         masses = [metadata.masses[metadata.species.index(e)] for e in config.elements]
         self.reader = Reader(Species.from_types(config.elements, masses), self.system.units)  # type: ignore[arg-type]
-        self.runner = Runner(directory, config.system.parent, command, {"system": config.system})
-        self._content = [file_key(path) for path in self.system.files]
+        self.reading = RunReader(self.reader, self.plan)
+        self.runner = Runner(
+            directory, config.system.parent, command, {"system": config.system}, observe
+        )
+        self._began = time.monotonic()
+        self._speeds: Speeds | None = None
+        self._measured = False
+        self.content = [file_key(path) for path in self.system.files]
 
-    def run(self, protocols: Sequence[str] = (EQUILIBRIUM,)) -> Report:
-        """Run what has not been run, and compare.
+    def run(self, protocols: Sequence[str] = (EQUILIBRIUM,)) -> Iterator[Report]:
+        """Run what has not been run, and compare: a report for each protocol, once it is there.
 
         protocols: names from the YAML file, or "equilibrium".
 
         Raises SetupError.
         """
-        chapters: list[tuple[str, list[Part]]] = []
         for name in protocols:
-            if name == EQUILIBRIUM:
-                parts = self._equilibrium(name, self.config.temperature)
-                title = f"Equilibrium at {self.config.temperature:g} K"
-            else:
-                title, parts = self._protocol(name)
-            chapters.append((title, parts))
+            if name != EQUILIBRIUM and name not in self.config.protocols:
+                known = ", ".join([EQUILIBRIUM, *self.config.protocols])
+                raise SetupError(f"no protocol '{name}'; there are {known}")
+        return (self._report(name) for name in dict.fromkeys(protocols))
+
+    def tell(self, stage: str, words: str) -> None:
+        """Say how far it is: a line, and to the observer."""
+        tqdm.write(f"{stage}: {words}", file=sys.stderr)
+        if self.runner.observe is not None:
+            self.runner.observe(stage, words, None)
+
+    def _report(self, name: str) -> Report:
+        note = ""
+        if name == EQUILIBRIUM:
+            title = f"Equilibrium at {self.config.temperature:g} K"
+            parts, note = self._equilibrium(name, self.config.temperature)
+        else:
+            title, parts, note = self._protocol(name)
         return Report(
             config=self.config,
             length=self.length,
             model=self.model,
             metadata=self.metadata,
-            plan=self.plan,
-            chapters=chapters,
-            runs=self.runner.directory,
+            name=name,
+            title=title,
+            parts=parts,
+            note=note,
+            speeds=self._speeds,
         )
 
-    def _protocol(self, name: str) -> tuple[str, list[Part]]:
-        protocol = self.config.protocols.get(name)
-        if protocol is None:
-            known = ", ".join([EQUILIBRIUM, *self.config.protocols])
-            raise SetupError(f"no protocol '{name}'; there are {known}")
+    def _equilibrium(self, name: str, temperature: float) -> tuple[list[Part], str]:
+        runs = EquilibriumRuns(self, name, temperature)
+        compared, note = until_decided(runs, self._began)
+        if not self._measured:
+            self._speeds = runs.speeds(self.config.lengths[self.length].speed)
+            self._measured = True
+        return runs.parts(compared, self._speeds), note
+
+    def _protocol(self, name: str) -> tuple[str, list[Part], str]:
+        protocol = self.config.protocols[name]
         if protocol.temperature is not None:
             title = f"{name}: equilibrium at {protocol.temperature:g} K"
-            return title, self._equilibrium(name, protocol.temperature)
+            return title, *self._equilibrium(name, protocol.temperature)
         if protocol.quench is not None:
             start, stop, rate = protocol.quench
             title = f"{name}: from {start:g} to {stop:g} K at {rate:g} K/ps"
@@ -150,14 +146,14 @@ class Validation:
             text = partial(inputs.quench, start, stop, horizons)
             compare = quench_parts
         else:
-            assert protocol.hot_half is not None
-            cold, hot = protocol.hot_half
+            assert protocol.two_temperature is not None
+            cold, hot = protocol.two_temperature
             title = f"{name}: a half at {hot:g} K, the other at {cold:g} K"
             horizons = self._horizons(protocol.duration)
             inputs = self.inputs(cold)
-            text = partial(inputs.hot_half, cold, hot, horizons)
-            compare = hot_half_parts
-        return title, self._over_time(name, inputs, text, horizons, compare)
+            text = partial(inputs.two_temperature, cold, hot, horizons)
+            compare = two_temperature_parts
+        return title, self._over_time(name, inputs, text, horizons, compare), ""
 
     def _over_time(
         self,
@@ -176,14 +172,14 @@ class Validation:
         for number in range(plan.runs):
             suffix = f"-{number + 1}" if number else ""
             starts.append(self.equilibrated(inputs.temperature, number))
-            reference = self._reference(
+            reference = self.reference(
                 f"{name}-reference{suffix}", text(False, number), starts[-1].run
             )
             start = reference.directory / "series.dump"
-            models.append(self._model(f"{name}{suffix}", text(True, number), start, reference))
+            models.append(self.model_run(f"{name}{suffix}", text(True, number), start, reference))
             references.append(reference)
-        found = [self._read(model, "series.dump", 1, whole=False) for model in models]
-        energies = self._energies(
+        found = [self.reading.read(model, "series.dump", 1, whole=False) for model in models]
+        energies = self.energies(
             f"{name}-energies",
             inputs,
             [
@@ -196,22 +192,23 @@ class Validation:
             plan,
             [
                 (
-                    self._read(reference, "series.dump", plan.steps),
-                    _column(reference.loops()[-1:], "PotEng"),
+                    self.reading.read(reference, "series.dump", plan.steps),
+                    column(reference.loops()[-1:], "PotEng"),
                 )
                 for reference in references
             ],
             [
-                (frames, _column([energy], "PotEng"))
+                (frames, column([energy], "PotEng"))
                 for frames, energy in zip(found, energies, strict=True)
             ],
         )
         expected = horizons // plan.every * plan.every
         ended = [int(frames.steps[-1]) < expected for frames in found]
         errors = [
-            self._why(model) if early else "" for model, early in zip(models, ended, strict=True)
+            self.reading.why(model) if early else ""
+            for model, early in zip(models, ended, strict=True)
         ]
-        return [_failures(errors), reference_part(starts, self.config.reference.rounds), *parts]
+        return [failures_part(errors), reference_part(starts, self.config.reference.rounds), *parts]
 
     def _horizons(self, picoseconds: float) -> int:
         return max(round(picoseconds * 1e3 / self.plan.horizon), 4 * self.plan.every)
@@ -231,7 +228,7 @@ class Validation:
         time = 0.0
         for count in range(rounds):
             suffix = f"-round{count + 1}" if count else ""
-            run = self._reference(f"{label}{suffix}", inputs.equilibration(number, count), before)
+            run = self.reference(f"{label}{suffix}", inputs.equilibration(number, count), before)
             time += sum(self.plan.halves(count)) * self.plan.horizon * 1e-3
             canonical = self.config.thermostat.split()[0] not in NOT_CANONICAL
             sample, shares = self._sample(run, temperature)
@@ -260,7 +257,7 @@ class Validation:
 
     def _sample(self, run: Finished, temperature: float) -> tuple[Sample, dict[str, float]]:
         """The tested part of an equilibration, and the degrees of freedom of each element."""
-        state = self._read(run, "state.dump", self.plan.steps)
+        state = self.reading.read(run, "state.dump", self.plan.steps)
         positions, velocities = state.positions[0], state.velocities[0]
         freedom = degrees_of_freedom(state.masses, positions if self.model.angular else None)
         shares = {
@@ -285,164 +282,18 @@ class Validation:
             momentum=0.5 * float(momentum @ momentum) / (state.masses.sum() * kinetic),
         ), shares
 
-    # ---- equilibrium -----------------------------------------------------------------------------
+    # ---- single steps ----------------------------------------------------------------------------
 
-    def _equilibrium(self, name: str, temperature: float) -> list[Part]:
-        plan, inputs = self.plan, self.inputs(temperature)
-        starts = [self.equilibrated(temperature, number) for number in range(plan.reference_runs)]
-        reference = self._reference(f"{name}-reference", inputs.reference(), starts[0].run)
-        others = [
-            self._reference(
-                f"{name}-reference-{number + 1}",
-                inputs.another_reference(number),
-                starts[number].run,
-            )
-            for number in range(1, plan.reference_runs)
-        ]
-        runs = [
-            self._model_run(
-                self._model(
-                    f"{name}-model-{number + 1}",
-                    inputs.production(number),
-                    reference.directory / "frames.dump",
-                    reference,
-                )
-            )
-            for number in range(plan.runs)
-        ]
-        free = self._model(f"{name}-nve", inputs.nve(), reference.directory / "nve.dump", reference)
-        nve_steps = self._last_step(free, "nve.dump")
-        wanted = [
-            (run.run, "frames", plan.every, len(run.frames) * plan.block)
-            for run in runs
-            if run.frames
-        ]
-        whole_nve = not free.error and nve_steps == plan.nve
-        if whole_nve:
-            wanted.append((free, "nve", plan.nve_every, plan.nve))
-        energies = self._energies(f"{name}-energies", inputs, wanted) if wanted else []
-
-        # The last loop of the first run has no thermostat.
-        loops = [reference.loops()[:-1], *(run.loops() for run in others)]
-        known = [
-            self._production(
-                self._blocks(run, "frames", plan.steps, plan.blocks),
-                self._windows(run, plan.steps, plan.blocks),
-                of_run,
-                None,
-            )
-            for run, of_run in zip([reference, *others], loops, strict=True)
-        ]
-        found = [
-            self._production(run.frames, run.spectra, run.run.loops(), loop)
-            for run, loop in zip((run for run in runs if run.frames), energies, strict=False)
-        ]
-        parts = [_failures([run.error for run in runs])]
-        parts.append(reference_part(starts, self.config.reference.rounds))
-        parts.append(self._single_steps(reference, free))
-        if found:
-            equilibrium = Equilibrium(
-                self.config,
-                self.system.units,
-                self.model.angular,
-                plan,
-                temperature,
-                known,
-                found,
-            )
-            parts += equilibrium.parts()
-        speeds = [
-            _speed([loop for run in side for loop in run.loops], timestep)
-            for side, timestep in (
-                (known, self.config.reference.timestep),
-                (found, plan.horizon),
-            )
-        ]
-        parts.append(
-            nve_part(
-                self._nve(reference.loops()[-1], plan.steps, None),
-                self._nve(free.loops()[-1], 1, energies[-1]) if whole_nve else None,
-                self._same_cost(name, inputs, reference, *speeds),
-                len(known[0].frames[0].species),
-                self.system.units,
-                self.config.tolerances.nve_drift,
-                self._why(free),
-            )
-        )
-        parts.append(_speed_part(*speeds))
-        return parts
-
-    def _same_cost(
-        self,
-        name: str,
-        inputs: Inputs,
-        reference: Finished,
-        of_reference: Speed | None,
-        of_model: Speed | None,
-    ) -> SameCost | None:
-        """The reference's integrator with the time step with which it is as fast as the model."""
-        if of_reference is None or of_model is None:
-            return None
-        ratio = of_model.nanoseconds_a_day / of_reference.nanoseconds_a_day
-        # Speeds are not known better.
-        timestep = float(f"{self.config.reference.timestep * ratio:.2g}")
-        run = self.runner.run(
-            f"{name}-same-cost",
-            inputs.reference_nve(timestep),
-            {"start": reference.directory / "nve.dump"},
-            after=[*self._content, reference.key],
-            may_fail=True,
-        )
-        if run.error:
-            return SameCost(timestep, None, run.error)
-        (loop,) = run.loops()
-        columns = loop.columns
-        energies = Nve(columns["Step"] * timestep * 1e-3, columns["TotEng"], columns["Temp"])
-        return SameCost(timestep, energies, "")
-
-    def _model_run(self, run: Finished) -> _ModelRun:
-        blocks = self._last_step(run, "frames.dump") // self.plan.block
-        early = bool(run.error) or blocks < self.plan.blocks
-        if not blocks:
-            return _ModelRun(run, [], [], self._why(run))
-        return _ModelRun(
-            run,
-            self._blocks(run, "frames", 1, blocks),
-            self._windows(run, 1, blocks),
-            self._why(run) if early else "",
-        )
-
-    def _production(
-        self,
-        frames: list[Trajectory],
-        spectra: list[Trajectory],
-        loops: list[Loop],
-        energies: Loop | None,
-    ) -> Production:
-        taken = np.concatenate([block.steps for block in frames])
-        temperature = _at(loops, "Temp", taken)
-        energy = _at(loops if energies is None else [energies], "PotEng", taken)
-        return Production(frames, spectra, temperature, energy, loops)
-
-    def _nve(self, loop: Loop, steps: int, energies: Loop | None) -> Nve:
-        taken = loop.columns["Step"]
-        taken = taken[taken % (self.plan.nve_every * steps) == 0]
-        potential = _at([loop] if energies is None else [energies], "PotEng", taken)
-        return Nve(
-            times=taken * (self.plan.horizon / steps) * 1e-3,
-            energy=_at([loop], "KinEng", taken) + potential,
-            temperature=_at([loop], "Temp", taken),
-        )
-
-    def _single_steps(self, reference: Finished, free: Finished) -> Part:
+    def single_steps(self, reference: Finished, free: Finished) -> Part:
+        """The section of single steps, from the runs without thermostat of both."""
         plan = self.plan
         path = free.directory / "one_step.dump"
-        states = self._read(reference, "nve.dump", plan.steps)
+        states = self.reading.read(reference, "nve.dump", plan.steps)
         first = np.arange(plan.pairs) * plan.pair_spacing
         try:
             after = self.reader.read_states(path, plan.horizon)
         except TrajectoryError as error:
-            return _failures([f"{path.name}: {error}"])
+            return failures_part([f"{path.name}: {error}"])
         # A run that LAMMPS ended has fewer.
         first = first[: len(after)]
         return single_steps_part(
@@ -465,11 +316,24 @@ class Validation:
     def inputs(self, temperature: float) -> Inputs:
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
-    def _reference(self, name: str, text: str, start: Finished | None) -> Finished:
-        """start: an equilibration, whose end it begins from."""
+    def reference(self, name: str, text: str, start: Finished | None) -> Finished:
+        """Run an input of the reference. start: an equilibration, whose end it begins from.
+
+        Raises SetupError if LAMMPS fails.
+        """
         variables = {"start": start.directory / "state.dump"} if start else {}
-        after = [*self._content, *([start.key] if start else [])]
-        run = self.runner.run(name, text, variables, after)
+        after = [*self.content, *([start.key] if start else [])]
+        return self._checked(self.runner.run(name, text, variables, after))
+
+    def continuation(self, name: str, text: str, before: Finished, of_model: bool) -> Finished:
+        """Run the next part of a production. before: the part that it continues."""
+        frames = before.directory / "frames.dump"
+        if of_model:
+            return self.model_run(name, text, frames, before)
+        after = [*self.content, before.key]
+        return self._checked(self.runner.run(name, text, {"start": frames}, after))
+
+    def _checked(self, run: Finished) -> Finished:
         if run.error:
             raise SetupError(
                 f"the reference failed: {run.error} (input: {run.directory / 'in.lmp'}); correct "
@@ -477,12 +341,16 @@ class Validation:
             )
         return run
 
-    def _model(self, name: str, text: str, start: Path, reference: Finished) -> Finished:
+    def model_run(self, name: str, text: str, start: Path, reference: Finished) -> Finished:
+        """Run an input of the model. start: a dump to begin from, written by `reference`.
+
+        Raises SetupError if it does not start.
+        """
         run = self.runner.run(
             name,
             text,
             {"model": self.model.path, "start": start},
-            after=[*self._content, self.model.fingerprint, reference.key],
+            after=[*self.content, self.model.fingerprint, reference.key],
         )
         if run.error and not any(run.directory.glob("*.dump")):
             raise SetupError(
@@ -490,7 +358,7 @@ class Validation:
             )
         return run
 
-    def _energies(
+    def energies(
         self, name: str, inputs: Inputs, runs: list[tuple[Finished, str, int, int]]
     ) -> list[Loop]:
         """Energies by the reference of frames of runs of the model, one table for each.
@@ -505,7 +373,7 @@ class Validation:
             name,
             inputs.energies(dumps),
             variables,
-            after=[*self._content, *(run.key for run, *_ in runs)],
+            after=[*self.content, *(run.key for run, *_ in runs)],
         )
         loops = done.loops()
         if done.error or len(loops) != len(runs):
@@ -516,95 +384,6 @@ class Validation:
         return loops
 
     # ---- files -----------------------------------------------------------------------------------
-
-    def _read(self, run: Finished, name: str, steps: int, whole: bool = True) -> Trajectory:
-        path = run.directory / name
-        try:
-            return self.reader.read(path, self.plan.horizon / steps, whole=whole)
-        except TrajectoryError as error:
-            raise SetupError(f"{path}: {error}") from None
-
-    def _last_step(self, run: Finished, name: str) -> int:
-        if not (run.directory / name).is_file():
-            return 0
-        return int(self._read(run, name, 1, whole=False).steps[-1])
-
-    def _blocks(self, run: Finished, name: str, steps: int, blocks: int) -> list[Trajectory]:
-        whole = self._read(run, f"{name}.dump", steps, whole=not run.error)
-        size = self.plan.block * steps
-        return [whole.part(block * size, (block + 1) * size) for block in range(blocks)]
-
-    def _windows(self, run: Finished, steps: int, blocks: int) -> list[Trajectory]:
-        return [self._read(run, f"spectrum.{block}.dump", steps) for block in range(blocks)]
-
-    def _why(self, run: Finished) -> str:
-        """Why a run of the model ended early."""
-        if run.error:
-            return run.error
-        log = (run.directory / "log.lammps").read_text(errors="replace")
-        words = [line for line in log.splitlines() if "WARNING" in line and "trajcast" in line]
-        return words[-1] if words else "it ended early"
-
-
-def _speed(loops: Sequence[Loop], timestep: float) -> Speed | None:
-    """timestep: fs."""
-    if not loops:
-        return None
-    steps = sum(loop.steps for loop in loops)
-    seconds = sum(loop.seconds for loop in loops)
-    return Speed(steps * timestep * 1e-6 / seconds * 86400.0, seconds / steps * 1e3)
-
-
-def _speed_part(of_reference: Speed | None, of_model: Speed | None) -> Part:
-    checks = []
-    if of_reference and of_model:
-        checks.append(
-            Check(
-                "simulated time, times that of the reference",
-                value=of_model.nanoseconds_a_day / of_reference.nanoseconds_a_day,
-                unit="x",
-                reference=str(of_reference),
-                model=str(of_model),
-            )
-        )
-    return Part(
-        "Speed",
-        "Of the runs with a thermostat, with their output, on the machine that ran them, busy "
-        "or not.",
-        checks,
-    )
-
-
-def _failures(errors: list[str]) -> Part:
-    failed = [(number, error) for number, error in enumerate(errors, 1) if error]
-    return Part(
-        "Stability",
-        "Runs of the model that LAMMPS ended with an error, or that ended early.",
-        [
-            Check(
-                f"failures in {len(errors)} run{'s' if len(errors) > 1 else ''}",
-                value=float(len(failed)),
-                limit=0.0,
-                model="; ".join(f"run {number}: {error}" for number, error in failed),
-            )
-        ],
-    )
-
-
-def _column(loops: Sequence[Loop], name: str) -> NDArray[np.float64]:
-    return np.concatenate([loop.columns[name] for loop in loops])
-
-
-def _at(loops: Sequence[Loop], name: str, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Column of thermodynamic output at given steps.
-
-    Raises SetupError if it has no line for one of them.
-    """
-    known = dict(zip(_column(loops, "Step").astype(int), _column(loops, name), strict=True))
-    missing = [int(step) for step in steps if int(step) not in known]
-    if missing:
-        raise SetupError(f"the log has no finite {name} for step {missing[0]}")
-    return np.array([known[int(step)] for step in steps])
 
 
 def with_model(config: ValidationConfig, model: Path | None) -> ValidationConfig:

@@ -1,0 +1,213 @@
+"""Sections of thermodynamics: temperatures and potential energy, and their fluctuations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lammps_trajcast.analysis.blocks import Blocks
+from lammps_trajcast.analysis.thermal import (
+    canonical_fluctuation,
+    fluctuation_error,
+    kinetic_temperatures,
+)
+from lammps_trajcast.analysis.uncertainty import combined, mean_error
+from lammps_trajcast.validation import plots
+from lammps_trajcast.validation.compare import (
+    CHANCE,
+    Check,
+    Own,
+    Part,
+    Plot,
+    own_halves,
+)
+from lammps_trajcast.validation.comparison import BOLTZMANN, Comparison, Production
+
+Floats = NDArray[np.float64]
+
+
+def temperatures(both: Comparison) -> Part:
+    """Mean temperature and its fluctuation, of all atoms and of each element."""
+    target = both.temperature
+    of_reference, samples = (
+        np.concatenate([run.temperature for run in side]) for side in (both.reference, both.model)
+    )
+    expected = canonical_fluctuation(target, both.shares)
+    ratio = float(samples.std()) / expected
+    checks = [
+        _temperature_check(
+            "temperature",
+            [[run.temperature for run in side] for side in (both.reference, both.model)],
+            both,
+            both.tolerances.temperature,
+        ),
+        Check(
+            "temperature, fluctuation against the canonical",
+            value=abs(ratio - 1.0),
+            unit="%",
+            limit=both.tolerances.fluctuation,
+            reference=f"{of_reference.std():.3g} K, canonical {expected:.3g} K",
+            model=f"{samples.std():.3g} K",
+            error=ratio * _fluctuation_error([run.temperature for run in both.model]),
+            own=_own_fluctuation(both),
+        ),
+    ]
+    lines = {"all": (of_reference, samples)}
+    for element, atoms in both.groups(both.first).items():
+        if element == "all":
+            continue
+
+        def of(run: Production, atoms: NDArray[np.int64] = atoms) -> Floats:
+            blocks = [
+                kinetic_temperatures(
+                    block.velocities[:, atoms], block.masses[atoms], both.shares[atoms]
+                )
+                for block in run.frames
+            ]
+            return np.concatenate(blocks)
+
+        sides = [[of(run) for run in side] for side in (both.reference, both.model)]
+        checks.append(
+            _temperature_check(
+                f"temperature of {element}", sides, both, both.tolerances.element_temperature
+            )
+        )
+        lines[element] = (np.concatenate(sides[0]), np.concatenate(sides[1]))
+    figure = plots.distributions(lines, "temperature / K", dict.fromkeys(lines, target))
+    return Part(
+        "Temperature",
+        f"Thermostat at {target:g} K. Equipartition: each element with its share in "
+        "the degrees of freedom that the fixed momentum leaves.",
+        checks,
+        [Plot("temperature", figure, "distribution of the kinetic temperature")],
+        limits=both.independent([run.temperature for run in both.model]),
+    )
+
+
+def _temperature_check(
+    name: str, sides: Sequence[Sequence[Floats]], both: Comparison, limit: float | None
+) -> Check:
+    """Mean of series (L,) of runs of reference and model, K, beside the thermostat's."""
+    target = both.temperature
+    known, found = (
+        (float(np.concatenate(side).mean()), mean_error(side, both.plan.blocks)) for side in sides
+    )
+    return Check(
+        name,
+        value=abs(found[0] / target - 1.0),
+        unit="%",
+        limit=limit,
+        reference=f"{known[0]:.4g} ± {known[1].size:.2g} K",
+        model=f"{found[0]:.4g} ± {found[1].size:.2g} K",
+        error=found[1].size / target,
+        freedom=found[1].freedom,
+        own=Own(
+            abs(known[0] / target - 1.0),
+            "beside the thermostat's",
+            error=known[1].half_width / CHANCE / target,
+        ),
+    )
+
+
+def _own_fluctuation(both: Comparison) -> Own:
+    """The fluctuation of the reference's temperature beside the canonical one."""
+    samples = np.concatenate([run.temperature for run in both.reference])
+    expected = canonical_fluctuation(both.temperature, both.shares)
+    return Own(
+        abs(float(samples.std()) / expected - 1.0),
+        "temperature beside the canonical",
+        error=_fluctuation_error([run.temperature for run in both.reference]),
+    )
+
+
+def _own_energy_fluctuation(both: Comparison) -> Own:
+    """What is known of the fluctuation of the reference's potential energy: that its halves
+    agree, and that what it exchanges energy with, the kinetic energy, fluctuates as it should.
+    """
+    parts = np.array(
+        [
+            part.var()
+            for run in both.reference
+            for part in np.array_split(run.energy, len(run.frames))
+        ]
+    )
+    halves = own_halves(Blocks(np.sqrt(parts)), both.splits, float(np.sqrt(parts.mean())))
+    return max(
+        [_own_fluctuation(both), *([halves] if halves else [])],
+        key=lambda own: (not own.by_chance, own.value),
+    )
+
+
+def energy(both: Comparison) -> Part:
+    """Potential energy of the frames, evaluated with the reference."""
+    atoms = len(both.first.species)
+    thermal = BOLTZMANN[both.units] * both.temperature
+    energies = [[run.energy for run in side] for side in (both.reference, both.model)]
+    of_reference, runs = ([series / atoms for series in side] for side in energies)
+    known, found = (float(np.concatenate(side).mean()) for side in (of_reference, runs))
+    error = combined([mean_error(side, both.plan.blocks) for side in (of_reference, runs)])
+    number = len(both.reference[0].frames)
+    parts = [part.mean() for run in of_reference for part in np.array_split(run, number)]
+    known_fluctuation, found_fluctuation = (
+        float(np.sqrt(np.mean([series.var() for series in side]))) for side in energies
+    )
+    ratio = found_fluctuation / known_fluctuation if known_fluctuation > 0.0 else float("inf")
+    checks = [
+        Check(
+            "mean potential energy per atom",
+            value=abs(found - known) / thermal,
+            unit="kT",
+            limit=both.tolerances.energy,
+            reference=f"{known:.6g}",
+            model=f"{found:.6g} ({(found - known) / thermal:+.3g} kT)",
+            error=error.size / thermal,
+            freedom=error.freedom,
+            own=own_halves(Blocks(np.array(parts)), both.splits, thermal),
+        ),
+        Check(
+            "fluctuation of the potential energy",
+            value=abs(ratio - 1.0),
+            unit="%",
+            limit=both.tolerances.fluctuation,
+            reference=f"{known_fluctuation / thermal:.4g} kT",
+            model=f"{found_fluctuation / thermal:.4g} kT",
+            error=ratio * float(np.sqrt(sum(_fluctuation_error(side) ** 2 for side in energies))),
+            own=_own_energy_fluctuation(both),
+        ),
+    ]
+    spacing = both.plan.every * both.plan.horizon * 1e-3
+
+    def curve(values: Floats) -> tuple[Floats, Floats]:
+        times: Floats = spacing * np.arange(1.0, len(values) + 1.0)
+        return times, (values - known) / thermal
+
+    over_time = plots.series(
+        {
+            "over time": [
+                ("reference", *curve(of_reference[0])),
+                *((f"model, run {k + 1}", *curve(run)) for k, run in enumerate(runs)),
+            ]
+        },
+        "time / ps",
+        "(E − mean of the reference) / (N kT)",
+    )
+    two = (curve(np.concatenate(of_reference))[1], curve(np.concatenate(runs))[1])
+    histogram = plots.distributions({"distribution": two}, "(E − E_ref) / (N kT)", {})
+    return Part(
+        "Potential energy",
+        "Frames of both, evaluated with the reference potential by LAMMPS's rerun.",
+        checks,
+        [
+            Plot("energy_time", over_time, "potential energy over time"),
+            Plot("energy_distribution", histogram, "its distribution"),
+        ],
+        limits=both.independent(runs),
+    )
+
+
+def _fluctuation_error(runs: Sequence[Floats]) -> float:
+    """Of the standard deviation of a series (L,) of several runs, relative to it."""
+    errors = [fluctuation_error(series) for series in runs]
+    return float(np.sqrt(np.mean(np.square(errors)) / len(errors)))
