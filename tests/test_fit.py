@@ -27,7 +27,7 @@ from lammps_trajcast.fit.progress import Progress
 from lammps_trajcast.fit.proof import Outcome
 from lammps_trajcast.fit.reference import Inspected, distances_from
 from lammps_trajcast.fit.state import State
-from lammps_trajcast.fit.training import falling, steps_in
+from lammps_trajcast.fit.training import epoch_steps
 from lammps_trajcast.fit.validating import production_in
 from lammps_trajcast.fit.verdict import Facts, make_verdict
 from lammps_trajcast.model.file import ModelFile
@@ -64,7 +64,7 @@ TINY: dict[str, Any] = {
     },
     "optimization": {"steps": 12, "epoch_steps": 4, "read_out_pairs": 10},
     "recording": {"segments": 10, "segment_length": 0.2, "decorrelate": 0.1, "equilibration": 0.5},
-    "validation": {"equilibration": 1.0, "production": 2.4, "nve": 0.4, "blocks": 3},
+    "validation": {"equilibration": 1.0, "production": 2.4, "nve": 0.4, "blocks": 3, "speed": 0},
 }
 STAGES = ("system", "equilibration", "spectrum", "range", "data", "training", "validation")
 
@@ -164,8 +164,8 @@ def test_a_horizon_has_to_be_a_multiple() -> None:
 
 
 def test_lengths_keep_to_the_time() -> None:
-    assert steps_in(1150.0, 1.0) == 1000
-    assert steps_in(1.0, 1.0) == 200
+    assert epoch_steps(4000.0, 1.0) == 100
+    assert epoch_steps(1.0, 1.0) == 10
     assert production_in(100.0, 2.0, 20.0, 5) == 50.0
     assert production_in(1.0, 2.0, 20.0, 5) == 1.0
     config = FitConfig(**{**TINY, "recording": {}})
@@ -194,7 +194,7 @@ def test_no_durations(text: str) -> None:
 def checks(**values: float) -> list[Check]:
     known = {
         "failures in 1 run": Check("failures in 1 run", 0.0, limit=0.0),
-        "temperature": Check("temperature", 0.004, "%", 0.01, noise=0.002),
+        "temperature": Check("temperature", 0.004, "%", 0.01, error=0.002),
         "spectrum": Check("spectrum", 0.99, limit=0.97, at_least=True),
     }
     return [replace(c, value=values.get(name.split()[0], c.value)) for name, c in known.items()]
@@ -209,7 +209,7 @@ def test_outcomes_of_checks() -> None:
     assert low.fails == ["spectrum 0.9 (at least 0.97)"]
     itself = Check("energy", 0.5, "kT", 0.1, own=Own(0.4, "half"))
     assert Outcome.of_checks([*checks(), itself]).verdict == "undecided"
-    noisy = replace(checks()[1], noise=0.05)
+    noisy = replace(checks()[1], error=0.05)
     assert Outcome.of_checks([noisy]).verdict == "undecided"
     assert Outcome.of_checks([]).verdict == "undecided"
     assert Outcome.of_checks(checks(temperature=float("nan"))).verdict == "fails"
@@ -225,7 +225,7 @@ def test_a_model_whose_runs_end_early_is_the_worst() -> None:
 
 
 INSPECTED = Inspected(216, [28.0], None, [True] * 3, [16.3] * 3, True, 1e-3, 2.35)
-FACTS = Facts(Path("silicon.safetensors"), 24.0, 2.0, True, 50.0, 1.7, 4.0, 0.001)
+FACTS = Facts(Path("silicon.safetensors"), 24.0, 2.0, True, 50.0, 1.7, 4.0, True, "converged")
 
 
 def test_verdicts_say_use_checks_and_advice() -> None:
@@ -242,20 +242,12 @@ def test_verdicts_say_use_checks_and_advice() -> None:
         assert "24 fs a step, reversible steps" in use
         assert all(name in of_checks for name in [*outcome.fails, *outcome.undecided])
         assert advice.startswith("NEXT: ")
-    unfinished = replace(FACTS, falling=0.2)
+    unfinished = replace(FACTS, converged=False, training="did not converge: ended by max_hours")
     assert "did not converge" in str(
         make_verdict(config, INSPECTED, Outcome(1, ["x"], [], [], 1.0), unfinished)
     )
     narrow = replace(INSPECTED, heights=[7.0] * 3)
     assert "only 7 Å wide" in str(make_verdict(config, narrow, Outcome(9, [], [], [], 0.0), FACTS))
-
-
-def test_whether_an_error_still_falls(tmp_path: Path) -> None:
-    rows = [f"{step},{1.0 / step},{1.0 / step}" for step in range(100, 1100, 100)]
-    head = "step,validation_displacement_error,validation_velocity_error"
-    (tmp_path / "metrics.csv").write_text("\n".join([head, *rows]) + "\n")
-    assert falling(tmp_path) == pytest.approx(1.0 - 800.0 / 1000.0)
-    assert falling(tmp_path / "absent") is None
 
 
 # ---- the file and the display --------------------------------------------------------------------
@@ -404,7 +396,14 @@ def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
     assert report.index("USE: ") < report.index("<h1>")
     chosen = yaml.safe_load((whole / "fit.yaml").read_text())["chosen"]
     assert chosen["rounds"] == [
-        {"horizon": 40.0, "segments": 10, "steps": 12, "reversible": False, "production": 2.4}
+        {
+            "horizon": 40.0,
+            "segments": 10,
+            "epoch_steps": 4,
+            "reversible": False,
+            "production": 2.4,
+            "longest": 2.4,
+        }
     ]
     # Harmonic at best up to there: beyond 5.3 Angstrom there is no force at all.
     assert 3.5 <= chosen["network"]["edge_cutoff"] <= 5.5

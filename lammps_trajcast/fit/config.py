@@ -76,30 +76,41 @@ class Recording(_Section):
 
 
 class Runs(_Section):
-    """Of the validation: times in ps, as in the YAML file of `validate`. None: chosen."""
+    """Of the validation: times in ps, as in the YAML file of `validate`. None: chosen.
+
+    A production is continued to its longest as long as a check is undecided by chance. probe: of
+    the short run that chooses between plain and reversible steps.
+    """
 
     equilibration: Positive | None = None
     production: Positive | None = None
     blocks: int = Field(5, ge=2)
     nve: Positive | None = None
+    longest: Positive | None = None
     runs: int = Field(1, ge=1)
+    speed: int = Field(2, ge=0)
     probe: Positive | None = None
 
 
 class Round(_Section):
     """One training, with its data set and what followed.
 
-    horizon: fs. segments: of the data set, for each temperature. steps: of the optimizer.
-    start_from: number of the round whose model it began with, from 1. reversible: whether the fix
-    takes reversible steps, by the probe. production: ps of the validation.
+    horizon: fs. segments: of the data set, for each temperature. hours: of the training, at most;
+    it ends when the error has stopped falling. epoch_steps: between its validations. steps: of the
+    optimizer, at most. start_from: number of the round whose model it began with, from 1.
+    reversible: whether the fix takes reversible steps, by the probe. production, longest: ps of the
+    validation, at first and at most.
     """
 
     horizon: Positive
     segments: int = Field(ge=1)
-    steps: int = Field(ge=1)
+    epoch_steps: int = Field(ge=1)
+    hours: Positive | None = None
+    steps: int | None = Field(None, ge=1)
     start_from: int | None = None
     reversible: bool | None = None
     production: Positive | None = None
+    longest: Positive | None = None
 
 
 class Chosen(_Section):
@@ -194,7 +205,7 @@ class FitConfig(_Section):
     @field_validator("optimization")
     @classmethod
     def _optimization_keys(cls, optimization: dict[str, Any]) -> dict[str, Any]:
-        _check_keys(OptimizationConfig, {"steps": 1, **optimization})
+        _check_keys(OptimizationConfig, optimization)
         return optimization
 
     @property

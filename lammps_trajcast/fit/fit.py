@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +29,10 @@ from lammps_trajcast.fit.script import write_script
 from lammps_trajcast.fit.state import State, digest
 from lammps_trajcast.fit.training import (
     LEAST,
-    falling,
-    progress_of,
+    Watch,
+    end_of,
+    epoch_steps,
     seconds_a_step,
-    steps_in,
     training_config,
 )
 from lammps_trajcast.fit.validating import (
@@ -49,7 +48,7 @@ from lammps_trajcast.fit.watch import watch_runs, watch_shards
 from lammps_trajcast.launch import LaunchError, interruptible, lammps_words
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.file import ModelFile, ModelFileError
-from lammps_trajcast.training.config import TrainingError
+from lammps_trajcast.training.config import TrainingConfig, TrainingError
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
 from lammps_trajcast.validation.runner import Finished
 from lammps_trajcast.validation.scripts import Model, System
@@ -57,8 +56,6 @@ from lammps_trajcast.validation.trajectory import Reader
 
 # The share of the budget that another round of training and validation needs.
 ANOTHER = 0.2
-# How often the production of a validation is doubled to decide what is too noisy.
-LONGER = 2
 ERRORS = (
     DatasetError,
     TrajectoryError,
@@ -105,7 +102,8 @@ class Candidate:
     report: Path | None
     speed: float | None
     production: float
-    falling: float | None
+    converged: bool
+    training: str
 
 
 def fit(config: FitConfig, output: Path, progress: Progress | None = None) -> Verdict:
@@ -185,6 +183,8 @@ class _Fit:
 
     def _interrupted(self, why: str, best: Candidate | None) -> str:
         kept = f"; the best model so far is {self._model_file}" if best else ""
+        # Some stages say so themselves.
+        why = why.partition("; the same command goes on")[0]
         return f"stage {self._what}: {why}{kept}; the same command goes on from there"
 
     def _stage(
@@ -394,10 +394,10 @@ class _Fit:
         network = self._network(survey)
         dataset, segments = self._data(survey, number, horizon, plan, before)
         start, start_number = self._start(before)
-        model, steps, fell = self._train(
+        model, converged, training = self._train(
             number, survey, horizon, plan, dataset, segments, network, start, start_number
         )
-        return self._prove(survey, number, horizon, network, model, steps, fell)
+        return self._prove(survey, number, horizon, model, converged, training)
 
     def _horizon(self, survey: Survey, before: list[Candidate]) -> float:
         """The longest first; the next shorter one if a converged model of that did not pass."""
@@ -410,7 +410,7 @@ class _Fit:
         if not before:
             return longest
         last = before[-1]
-        if last.falling is not None and last.falling >= STILL:
+        if not last.converged:
             return last.plan.horizon
         shorter = choose.longest_horizon(period, survey.timestep, choose.NEXT)
         return min(shorter, last.plan.horizon)
@@ -509,8 +509,8 @@ class _Fit:
         network: dict[str, Any],
         start: Path | None,
         start_number: int | None,
-    ) -> tuple[Path, int, float | None]:
-        """Train; returns the model, the steps, and by how much the error still fell."""
+    ) -> tuple[Path, bool, str]:
+        """Train; returns the model, whether it converged, and how it ended in words."""
         from lammps_trajcast.training.train import train as run_training
 
         config = self.config
@@ -518,7 +518,7 @@ class _Fit:
         output = self.output / f"{config.name}_{number}.safetensors"
         size = config.chosen.batch_size or choose.batch_size(survey.inspected.atoms)
 
-        def settings(steps: int) -> Any:
+        def settings(every: int, steps: int | None, hours: float | None) -> TrainingConfig:
             return training_config(
                 config,
                 dataset=dataset,
@@ -526,50 +526,61 @@ class _Fit:
                 directory=directory,
                 network=network,
                 batch_size=size,
+                epoch_steps=every,
                 steps=steps,
+                hours=hours,
                 start_from=start,
             )
 
-        a_step: float | None = None
-        if plan is not None:
-            steps = plan.steps
-        elif "steps" in config.optimization:
-            steps = int(config.optimization["steps"])
-        else:
-            timed: list[float] = []
-            with self.progress.stage(f"training {number}: time of a step"), self._quiet():
-                timed.append(seconds_a_step(settings(LEAST)))
-            a_step = timed[0]
-            time_left = min(choose.TRAIN_SHARE * config.seconds, 0.6 * self.left)
-            self._need(f"training {number} is worth it", LEAST * a_step)
-            steps = steps_in(time_left, a_step)
-        now = Round(horizon=horizon, segments=segments, steps=steps, start_from=start_number)
         if plan is None:
+            every, steps, hours = self._length_of_training(number, settings)
+            now = Round(
+                horizon=horizon,
+                segments=segments,
+                epoch_steps=every,
+                hours=hours,
+                steps=steps,
+                start_from=start_number,
+            )
             self._choose(rounds=(*config.chosen.rounds, now), batch_size=size)
+        else:
+            every, steps, hours = plan.epoch_steps, plan.steps, plan.hours
         begins = [start.name, _fingerprint(start)] if start else None
         files = [path.name for path in dataset]
-        depends = [*self.base, horizon, segments, network, steps, size, begins, files]
+        length = [every, steps, hours]
+        depends = [*self.base, horizon, segments, network, length, size, begins, files]
+        watch = Watch()
 
         def work() -> dict[str, Any]:
-            errors = run_training(settings(steps), progress=False)
+            trained = settings(every, steps, hours)
+            errors = run_training(trained, progress=False, observer=watch.observe)
             assert errors is not None
-            return {**errors, "falling": falling(directory)}
+            converged, taken, words = end_of(directory)
+            return {**errors, "converged": converged, "steps": taken, "end": words}
 
-        begun = time.monotonic()
         found = self._stage(
-            f"training {number}",
-            depends,
-            work,
-            1.15 * steps * a_step if a_step else None,
-            lambda: progress_of(directory, steps, begun, a_step or 0.0),
+            f"training {number}", depends, work, 3600.0 * hours if hours else None, watch.look
         )
-        fell = found["falling"]
-        words = f"trained {steps} steps: errors {found['displacement']:.4f} of displacements, "
-        words += f"{found['velocity']:.4f} of velocities"
-        if fell is not None and fell >= STILL:
-            words += f"; did not converge ({100 * fell:.0f} % less in the last fifth)"
-        self._tell(words)
-        return output, steps, fell
+        self._tell(
+            f"trained {found['steps']} steps: errors {found['displacement']:.4f} of displacements, "
+            f"{found['velocity']:.4f} of velocities; {found['end'].partition(',')[0]}"
+        )
+        return output, found["converged"], found["end"]
+
+    def _length_of_training(
+        self, number: int, settings: Callable[..., TrainingConfig]
+    ) -> tuple[int, int | None, float | None]:
+        """Steps between validations, steps at most, hours at most."""
+        given = self.config.optimization
+        if "steps" in given:
+            return int(given.get("epoch_steps", max(int(given["steps"]) // 20, 1))), None, None
+        timed: list[float] = []
+        with self.progress.stage(f"training {number}: time of a step"), self._quiet():
+            timed.append(seconds_a_step(settings(EPOCH_TIMED, LEAST, None)))
+        seconds = min(choose.TRAIN_SHARE * self.config.seconds, 0.6 * self.left)
+        self._need(f"training {number} is worth it", LEAST * timed[0])
+        every = int(given.get("epoch_steps", epoch_steps(seconds, timed[0])))
+        return every, None, round(seconds / 3600.0, 4)
 
     # ---- proof -----------------------------------------------------------------------------------
 
@@ -578,10 +589,9 @@ class _Fit:
         survey: Survey,
         number: int,
         horizon: float,
-        network: dict[str, Any],
         model: Path,
-        steps: int,
-        fell: float | None,
+        converged: bool,
+        training: str,
     ) -> Candidate:
         """Choose plain or reversible steps by a short run, and validate; the other if it fails."""
         plan = self.config.chosen.rounds[number - 1]
@@ -590,7 +600,7 @@ class _Fit:
         for reversible in order:
             if best is not None and self.left < 0.25 * self.config.seconds:
                 break
-            found = self._validate(survey, number, horizon, model, reversible, fell)
+            found = self._validate(survey, number, horizon, model, reversible, converged, training)
             if best is None or found.outcome.rank < best.outcome.rank:
                 best = found
             if best.outcome.verdict != "fails":
@@ -598,13 +608,23 @@ class _Fit:
         assert best is not None
         rounds = list(self.config.chosen.rounds)
         rounds[number - 1] = plan.model_copy(
-            update={"reversible": best.reversible, "production": best.production}
+            update={
+                "reversible": best.reversible,
+                "production": best.plan.production,
+                "longest": best.plan.longest,
+            }
         )
         self._choose(rounds=tuple(rounds))
         return best
 
     def _validation(
-        self, survey: Survey, horizon: float, model: Path, reversible: bool, **lengths: float
+        self,
+        survey: Survey,
+        horizon: float,
+        model: Path,
+        reversible: bool,
+        max_hours: float | None = None,
+        **lengths: float,
     ) -> ValidationConfig:
         return validation_config(
             self.config,
@@ -619,6 +639,7 @@ class _Fit:
             liquid=survey.motion.liquid,
             reversible=reversible,
             lengths=lengths,
+            max_hours=max_hours,
         )
 
     def _variants(
@@ -640,7 +661,10 @@ class _Fit:
         for reversible in (False, True):
             kind = "reversible" if reversible else "plain"
             settings = self._validation(
-                *(survey, horizon, model, reversible), probe=duration, full=duration
+                *(survey, horizon, model, reversible),
+                probe=duration,
+                full=duration,
+                longest=duration,
             )
             depends = [*self.base, _fingerprint(model), settings.model_dump(mode="json"), "probe"]
 
@@ -675,76 +699,85 @@ class _Fit:
         horizon: float,
         model: Path,
         reversible: bool,
-        fell: float | None,
+        converged: bool,
+        training: str,
     ) -> Candidate:
-        """Validate as long as the budget allows, and longer while noise alone leaves it open."""
-        config = self.config
-        plan = config.chosen.rounds[number - 1]
+        """Validate until no check is undecided by chance, as long as the budget allows.
+
+        What fails after the first length is not run on: the time is for a better model.
+        """
+        plan = self._with_lengths(survey, number, horizon)
+        assert plan.production is not None and plan.longest is not None
         kind = "reversible" if reversible else "plain"
         name = f"validation {number}, {kind} steps"
-        # Without a probe: three times a step of the reference is a guess.
-        of_model = model_step_seconds(self.validation_runs) or 3.0 * survey.motion.step_seconds
+        page = self.output / f"report_{number}_{kind}.html"
+        settings = self._validation(
+            *(survey, horizon, model, reversible),
+            probe=plan.production,
+            full=plan.production,
+            longest=plan.longest,
+        )
+        depends = [*self.base, _fingerprint(model), settings.model_dump(mode="json")]
+        at_first = self._validation(
+            *(survey, horizon, model, reversible),
+            probe=plan.production,
+            full=plan.production,
+            longest=0.0,
+        )
+        bounded = self._validation(
+            *(survey, horizon, model, reversible, max(0.7 * self.left, 60.0) / 3600.0),
+            probe=plan.production,
+            full=plan.production,
+            longest=plan.longest,
+        )
+
+        def work() -> dict[str, Any]:
+            assert plan.production is not None and plan.longest is not None
+            done = judge(at_first, "full", self.validation_runs, self.command)
+            if done.outcome.noisy and not done.outcome.fails and plan.longest > plan.production:
+                done = judge(bounded, "full", self.validation_runs, self.command)
+            if done.report is not None:
+                done.report.write(page)
+            else:
+                page.unlink(missing_ok=True)
+            return {**done.outcome.as_dict(), "speed": done.speed, "length": done.length}
+
+        found = dict(
+            self._stage(name, depends, work, 0.5 * self.left, watch_runs(self.validation_runs))
+        )
+        speed, length = found.pop("speed"), found.pop("length")
+        outcome = Outcome.from_dict(found)
+        self._tell(f"{name}: {outcome}")
+        return Candidate(
+            number=number,
+            plan=plan,
+            reversible=reversible,
+            model=model,
+            outcome=outcome,
+            validation=settings,
+            report=page if page.is_file() else None,
+            speed=speed,
+            production=length or plan.production,
+            converged=converged,
+            training=training,
+        )
+
+    def _with_lengths(self, survey: Survey, number: int, horizon: float) -> Round:
+        """The plan of a round with the lengths of its validation."""
+        config = self.config
+        plan, given = config.chosen.rounds[number - 1], config.validation
+        # Without a probe: ten times a step of the reference is a guess.
+        of_model = model_step_seconds(self.validation_runs) or 10.0 * survey.motion.step_seconds
         a_picosecond = seconds_a_picosecond(
-            *(
-                survey.timestep,
-                horizon,
-                survey.motion.step_seconds,
-                of_model,
-                config.validation.runs,
-            )
+            *(survey.timestep, horizon, survey.motion.step_seconds),
+            *(of_model, given.runs),
         )
         time_left = 0.5 * max(self.left, 0.05 * config.seconds)
-        production = config.validation.production or plan.production
-        if production is None:
-            production = production_in(time_left, a_picosecond, horizon, config.validation.blocks)
-        candidate: Candidate | None = None
-        for longer in range(LONGER + 1):
-            if longer:
-                production *= 2.0
-            suffix = f", {production:.3g} ps"
-            settings = self._validation(
-                *(survey, horizon, model, reversible), probe=production, full=production
-            )
-            depends = [*self.base, _fingerprint(model), settings.model_dump(mode="json")]
-            page = self.output / f"report_{number}_{kind}.html"
-
-            def work(settings: ValidationConfig = settings, page: Path = page) -> dict[str, Any]:
-                done = judge(settings, "full", self.validation_runs, self.command)
-                if done.report is not None:
-                    done.report.write(page)
-                else:
-                    page.unlink(missing_ok=True)
-                return {**done.outcome.as_dict(), "speed": done.speed}
-
-            found = self._stage(
-                f"{name}{suffix}",
-                depends,
-                work,
-                1.2 * production * a_picosecond,
-                watch_runs(self.validation_runs),
-            )
-            speed = found.pop("speed")
-            outcome = Outcome.from_dict(found)
-            found["speed"] = speed
-            candidate = Candidate(
-                number=number,
-                plan=plan,
-                reversible=reversible,
-                model=model,
-                outcome=outcome,
-                validation=settings,
-                report=page if page.is_file() else None,
-                speed=speed,
-                production=production,
-                falling=fell,
-            )
-            self._tell(f"{name}: {outcome}")
-            fixed = config.validation.production or plan.production
-            costs = 2.4 * production * a_picosecond
-            if outcome.fails or not outcome.noisy or fixed or costs > self.left:
-                break
-        assert candidate is not None
-        return candidate
+        fits = production_in(time_left, a_picosecond, horizon, given.blocks)
+        begin = max(0.25 * fits, min(fits, 40.0 * given.blocks * horizon * 1e-3))
+        production = given.production or plan.production or float(f"{begin:.3g}")
+        longest = given.longest or plan.longest or (given.production or max(fits, production))
+        return plan.model_copy(update={"production": production, "longest": longest})
 
     # ---- the end ---------------------------------------------------------------------------------
 
@@ -783,7 +816,8 @@ class _Fit:
             production=best.production,
             speed=best.speed,
             cutoff=ModelFile.load(best.model).metadata.architecture.edge_cutoff,
-            falling=best.falling,
+            converged=best.converged,
+            training=best.training,
             out_of_time=out_of_time,
         )
         verdict = make_verdict(self.config, survey.inspected, best.outcome, facts)
@@ -796,8 +830,8 @@ class _Fit:
 
 # Steps of the reference in a horizon below which there is a warning.
 PAYS_BELOW = choose.PAYS
-# Share of the error that a training still took off in its last part if it had not converged.
-STILL = 0.03
+# Steps between validations in a training that is only timed.
+EPOCH_TIMED = 100
 
 
 def _check_files(config: FitConfig) -> None:

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lammps_trajcast.fit.config import Verdict
-from lammps_trajcast.validation.compare import Check
+from lammps_trajcast.validation.compare import (
+    FAILED,
+    PASSED,
+    REFERENCE_FAILS,
+    UNDECIDED,
+    Check,
+)
 from lammps_trajcast.validation.report import Report
 
-# Standard errors beyond which a figure is not beyond its tolerance by chance.
-BY_CHANCE = 2.0
 # How the check that no run ended early is called.
 STABILITY = "failures"
 # Worst excess over a tolerance that still counts: one failed check must not outweigh all others.
@@ -60,32 +64,21 @@ class Outcome:
         undecided: list[str] = []
         noisy: list[str] = []
         for check in checks:
-            if check.reference_fails:
-                undecided.append(f"{check.name} (the reference itself fails)")
-                continue
-            if check.passed is None or check.limit is None:
-                continue
-            words = f"{check.name} {check.text(check.value)}"
-            words += f" ({'at least' if check.at_least else 'at most'} {check.text(check.limit)})"
-            noise = check.noise or 0.0
-            if check.passed:
-                # A value within the tolerance says nothing if chance alone is as large.
-                if check.name.startswith("temperature") and noise > check.limit:
-                    undecided.append(f"{words}, noise {check.text(noise)}")
-                    noisy.append(check.name)
-                else:
-                    passed += 1
-                continue
-            beyond = check.limit - check.value if check.at_least else check.value - check.limit
-            if math.isfinite(check.value) and beyond <= BY_CHANCE * noise:
-                undecided.append(f"{words}, noise {check.text(noise)}")
+            words = f"{check.name} {check.text(check.value)} ({check.tolerance})"
+            if check.verdict == PASSED:
+                passed += 1
+            elif check.verdict == UNDECIDED:
+                undecided.append(words)
                 noisy.append(check.name)
-                continue
-            fails.append(words)
-            unstable |= check.name.startswith(STABILITY)
-            scale = 1.0 - check.limit if check.at_least else check.limit
-            excess = beyond / scale if scale > 0.0 and math.isfinite(beyond) else WORST
-            score += min(excess, WORST)
+            elif check.verdict == REFERENCE_FAILS and check.of_reference is None:
+                undecided.append(f"{check.name} (the reference itself fails)")
+            elif check.verdict == FAILED and check.limit is not None:
+                fails.append(words)
+                unstable |= check.name.startswith(STABILITY)
+                beyond = check.limit - check.value if check.at_least else check.value - check.limit
+                scale = 1.0 - check.limit if check.at_least else check.limit
+                excess = beyond / scale if scale > 0.0 and math.isfinite(beyond) else WORST
+                score += min(excess, WORST)
         return cls(passed, fails, undecided, noisy, score, unstable)
 
     def as_dict(self) -> dict[str, Any]:

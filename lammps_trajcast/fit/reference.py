@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from lammps_trajcast.data.trajectory import TIME_IN_FS, LammpsDump, Species, TrajectoryError
 from lammps_trajcast.fit.config import FitConfig, FitError
+from lammps_trajcast.validation.comparison import BOLTZMANN
 from lammps_trajcast.validation.config import Lengths, Reference, SetupError, ValidationConfig
-from lammps_trajcast.validation.equilibrium import BOLTZMANN
+from lammps_trajcast.validation.reading import RunReader
 from lammps_trajcast.validation.runner import Finished, Runner, file_key
 from lammps_trajcast.validation.scripts import Model, Plan, System
 from lammps_trajcast.validation.trajectory import Reader
@@ -253,5 +254,6 @@ class ReferenceAlone(Validation):
         self.plan = Plan.make(self.config.lengths["short"], timestep, timestep)
         species = Species.from_types(config.elements, config.masses or inspected.masses)
         self.reader = Reader(species, runs.system.units)  # type: ignore[arg-type]
+        self.reading = RunReader(self.reader, self.plan)
         self.runner = runs.runner
-        self._content = runs.content
+        self.content = runs.content

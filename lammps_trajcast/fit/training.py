@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import math
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -14,17 +13,16 @@ import yaml
 
 from lammps_trajcast.fit.config import FitConfig, write_whole
 from lammps_trajcast.training.config import TrainingConfig
+from lammps_trajcast.training.progress import Status
 
-# Steps that are timed, after one that is not; and the least and the most that a round takes.
-TIMED, LEAST, MOST = 3, 200, 20_000
-# What may differ between two calls that go on with one training.
-LENGTH_KEYS = {"steps", "epoch_steps", "ema_decay", "warmup_steps"}
-# Validations in a training.
-VALIDATIONS = 25
+# Steps that are timed, after one that is not; and those below which a training is not worth it.
+TIMED, LEAST = 3, 200
+# Steps between validations: so many in the time that there is, within bounds.
+VALIDATIONS, EPOCHS = 40, (10, 500)
 # Learning rates, from random weights and from those of a model.
 RATE, RATE_AGAIN = 0.012, 0.004
-# A training has converged if the last part of it took less than this share off the error.
-LAST_PART, STILL_FALLING = 0.2, 0.03
+# What may differ between two calls that go on with one training.
+LENGTH_KEYS = {"steps", "max_hours", "epoch_steps", "ema_decay", "warmup_steps"}
 
 
 def training_config(
@@ -35,28 +33,31 @@ def training_config(
     directory: Path,
     network: dict[str, Any],
     batch_size: int,
-    steps: int,
+    epoch_steps: int,
+    steps: int | None,
+    hours: float | None,
     start_from: Path | None,
 ) -> TrainingConfig:
     """Write the YAML file of a training beside its directory, and read it.
 
     Raises TrainingError.
     """
-    epoch = max(steps // VALIDATIONS, 5)
     optimization: dict[str, Any] = {
-        "optimizer": "muon",
-        "normalization": "element",
-        "steps": steps,
-        "epoch_steps": epoch,
+        "schedule": "plateau",
+        "epoch_steps": epoch_steps,
         "batch_size": batch_size,
         "learning_rate": RATE_AGAIN if start_from else RATE,
-        "warmup_steps": max(min(100, steps // 10), 1),
+        "warmup_steps": max(min(100, epoch_steps), 1),
         # The average covers a small part of the training, however short that is.
-        "ema_decay": round(min(0.998, max(1.0 - 25.0 / steps, 0.5)), 4),
+        "ema_decay": round(1.0 - 1.0 / max(min(epoch_steps, 500), 10), 4),
         "time_reversal": True,
         "validation_pairs": 64,
         **config.optimization,
     }
+    if steps is not None:
+        optimization["steps"] = steps
+    if hours is not None:
+        optimization["max_hours"] = hours
     content: dict[str, Any] = {
         "dataset": [str(path) for path in dataset],
         "output": str(output),
@@ -121,46 +122,36 @@ def seconds_a_step(config: TrainingConfig) -> float:
     return (time.monotonic() - begun) / max(counted, 1)
 
 
-def steps_in(seconds: float, a_step: float) -> int:
-    """How many steps fit into a time, validations included; at least a few hundred."""
-    steps = int(seconds / (1.15 * a_step))
-    rounded = 50 * (steps // 50)
-    return max(LEAST, min(MOST, rounded))
+def epoch_steps(seconds: float, a_step: float) -> int:
+    """Steps between validations in a training of so many seconds."""
+    return max(EPOCHS[0], min(EPOCHS[1], 10 * int(seconds / a_step / VALIDATIONS / 10)))
 
 
-def falling(directory: Path) -> float | None:
-    """By what share the validation error fell in the last part of a training; None if unknown."""
-    table = directory / "metrics.csv"
-    if not table.is_file():
-        return None
-    points = []
-    with table.open() as file:
-        for row in csv.DictReader(file):
-            errors = [float(row[name]) for name in row if name.endswith("_error") and row[name]]
-            if errors:
-                points.append((int(row["step"]), sum(errors)))
-    if len(points) < 5:
-        return None
-    last = points[-1][0]
-    before = [error for step, error in points if step <= (1.0 - LAST_PART) * last]
-    if not before:
-        return None
-    best = min(error for _, error in points)
-    share = 1.0 - best / min(before)
-    return share if math.isfinite(share) else None
+def end_of(directory: Path) -> tuple[bool, int, str]:
+    """Whether a finished training has converged, its steps, and its end in words."""
+    summary = json.loads((directory / "summary.json").read_text())
+    return bool(summary["converged"]), int(summary["steps"]), str(summary["outcome"])
 
 
-def progress_of(directory: Path, steps: int, begun: float, a_step: float) -> tuple[float, str]:
-    """How much of a training is done, by its table and the time since; and in words."""
-    last, error = 0, ""
-    table = directory / "metrics.csv"
-    if table.is_file():
-        try:
-            with table.open() as file:
-                for row in csv.DictReader(file):
-                    if row.get("validation_velocity_error"):
-                        last = int(row["step"])
-                        error = f", error {float(row['validation_velocity_error']):.3f}"
-        except (ValueError, KeyError, OSError):
-            return 0.0, ""
-    return min(last / steps, 1.0), f"step {last} of {steps}{error}"
+class Watch:
+    """Keeps what a training tells, for the display."""
+
+    def __init__(self) -> None:
+        self._status = Status()
+
+    def observe(self, status: Status) -> None:
+        """Called by the training."""
+        self._status = status
+
+    def look(self) -> tuple[float, str]:
+        """How much is done, and that in words."""
+        status = self._status
+        if not status.step:
+            return 0.0, status.stage
+        words = f"step {status.step}"
+        if status.last_step:
+            words += f" of {'' if status.last_step_is == 'exact' else f'{status.last_step_is} '}"
+            words += f"{status.last_step}"
+        if "velocity" in status.errors:
+            words += f", error of velocities {status.errors['velocity']:.3f}"
+        return status.step / status.last_step if status.last_step else 0.0, words

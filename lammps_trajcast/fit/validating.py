@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,12 +32,14 @@ LONGEST, PROBE = 100.0, (4.0, 10.0)
 class Judged:
     """A validated model. outcome: of its checks. report: None if its runs did not start.
 
-    speed: times the simulated time of the reference in the same time, None if not known.
+    speed: times the simulated time of the reference in the same CPU time, None if not known.
+    length: ps that each run of the reference has, None if not known.
     """
 
     outcome: Outcome
     report: Report | None
     speed: float | None
+    length: float | None = None
 
 
 def validation_config(
@@ -55,10 +56,13 @@ def validation_config(
     liquid: bool,
     reversible: bool,
     lengths: dict[str, float],
+    max_hours: float | None = None,
 ) -> ValidationConfig:
     """What `validate` compares.
 
-    time_unit, timestep, horizon: fs. lengths: production of "probe" and "full", ps.
+    time_unit, timestep, horizon: fs. lengths: production of "probe" and "full", ps,
+    and the "longest" to which the latter is continued until no check is undecided, within so many
+    hours.
     equilibration: ps, of the first of so many rounds.
     """
     periodic = all(inspected.periodic)
@@ -67,7 +71,7 @@ def validation_config(
     every = max(1, -(-inspected.atoms // 2000))
     runs = config.validation
 
-    def of(production: float, independent: int) -> Lengths:
+    def of(production: float, longest: float, independent: int, speed: int) -> Lengths:
         shortest = 4.0 * every * runs.blocks * horizon * 1e-3
         whole = max(production, 1.001 * shortest)
         nve = runs.nve or max(min(0.1 * whole, 5.0), 20.0 * horizon * 1e-3)
@@ -81,10 +85,14 @@ def validation_config(
                 "nve": nve,
                 "one_step": 20,
                 "runs": independent,
+                "speed": speed,
+                "until_decided": longest > whole,
+                "longest": longest if longest > whole else None,
+                "max_hours": max_hours if longest > whole else None,
             }
         )
 
-    full = of(lengths["full"], runs.runs)
+    full = of(lengths["full"], lengths["longest"], runs.runs, runs.speed)
     diffusion = None
     if liquid:
         # Lags reach half a block.
@@ -102,7 +110,7 @@ def validation_config(
         reference=Reference(
             timestep=timestep, initial_temperature=initial_temperature, rounds=rounds
         ),
-        lengths={"short": of(lengths["probe"], 1), "full": full},
+        lengths={"short": of(lengths["probe"], 0.0, 1, 0), "full": full},
         rdf=RadialSettings(r_max=float(f"{min(8.0, 0.98 * half):.3g}")) if periodic else None,
         spectrum=SpectrumSettings(),
         diffusion=diffusion,
@@ -117,17 +125,15 @@ def judge(config: ValidationConfig, length: str, runs: Path, command: Sequence[s
         # The fit of a diffusion constant needs the lags of the full length.
         validation.config = config.model_copy(update={"diffusion": None})
     try:
-        report = validation.run()
+        (report,) = validation.run()
     except SetupError as error:
         if str(error).startswith("the reference failed"):
             raise
         return Judged(Outcome(0, [str(error)], [], [], WORST, unstable=True), None, None)
-    speeds = [
-        check.value
-        for check in report.checks
-        if check.name.startswith("simulated time") and math.isfinite(check.value)
-    ]
-    return Judged(Outcome.of(report), report, speeds[0] if speeds else None)
+    speeds = report.speeds
+    after = re.search(r"after (\S+) ps", report.note)
+    length = float(after[1]) if after else None
+    return Judged(Outcome.of(report), report, speeds.ratio if speeds else None, length)
 
 
 def model_step_seconds(runs: Path) -> float | None:

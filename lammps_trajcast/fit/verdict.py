@@ -37,7 +37,8 @@ class Verdict:
 class Facts:
     """What a verdict is made of.
 
-    horizon, timestep: fs. falling: share that the error fell at the end of the training.
+    horizon, timestep: fs. converged: whether the error had stopped falling at the end of the
+    training. training: how it ended, in words.
     out_of_time: why the budget ended the fit, or empty.
     """
 
@@ -48,7 +49,8 @@ class Facts:
     production: float
     speed: float | None
     cutoff: float
-    falling: float | None
+    converged: bool
+    training: str
     out_of_time: str = ""
 
 
@@ -88,16 +90,11 @@ def make_verdict(
 
 def _advice(inspected: Inspected, outcome: Outcome, facts: Facts) -> str:
     parts: list[str] = []
-    converged = facts.falling is None or facts.falling < 0.03
     if outcome.fails:
         if facts.out_of_time:
             parts.append(f"{facts.out_of_time}; the same command with a larger --budget goes on")
-        if not converged:
-            assert facts.falling is not None
-            parts.append(
-                f"the training did not converge (its error fell by {100 * facts.falling:.0f} % in "
-                "the last fifth): give it a larger --budget"
-            )
+        if not facts.converged:
+            parts.append(f"the training {facts.training}: give a larger --budget")
         elif not facts.out_of_time:
             parts.append("the training has converged: try a shorter --horizon or a larger network")
     elif outcome.undecided:
@@ -109,11 +106,8 @@ def _advice(inspected: Inspected, outcome: Outcome, facts: Facts) -> str:
             parts.append(facts.out_of_time)
     else:
         parts.append("run the input script beside the model")
-        if not converged and facts.falling is not None:
-            parts.append(
-                f"the training did not converge (its error fell by {100 * facts.falling:.0f} % in "
-                "the last fifth); a larger --budget makes it better still"
-            )
+        if not facts.converged:
+            parts.append(f"the training {facts.training}: a larger --budget may make it better")
     sides = [h for h, flag in zip(inspected.heights, inspected.periodic, strict=True) if flag]
     if sides and min(sides) < 2.0 * facts.cutoff:
         parts.append(
