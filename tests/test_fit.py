@@ -206,7 +206,7 @@ def test_outcomes_of_checks() -> None:
     close = Outcome.of_checks(checks(temperature=0.013))
     assert (close.verdict, close.noisy) == ("undecided", ["temperature"])
     low = Outcome.of_checks(checks(spectrum=0.9))
-    assert low.fails == ["spectrum 0.9 (at least 0.97)"]
+    assert low.fails == ["spectrum 0.9 (≥ 0.97)"]
     itself = Check("energy", 0.5, "kT", 0.1, own=Own(0.4, "half"))
     assert Outcome.of_checks([*checks(), itself]).verdict == "undecided"
     noisy = replace(checks()[1], error=0.05)
@@ -257,7 +257,7 @@ def test_yaml_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
     path = write(tmp_path)
     config = FitConfig.load(path)
     chosen = config.chosen.model_copy(
-        update={"timestep": 5.0, "rounds": (Round(horizon=40.0, segments=10, steps=5),)}
+        update={"timestep": 5.0, "rounds": (Round(horizon=40.0, segments=10, epoch_steps=5),)}
     )
     config = config.model_copy(update={"chosen": chosen, "budget": "3h"})
     config.save(path)

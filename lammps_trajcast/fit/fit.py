@@ -710,7 +710,7 @@ class _Fit:
         assert plan.production is not None and plan.longest is not None
         kind = "reversible" if reversible else "plain"
         name = f"validation {number}, {kind} steps"
-        page = self.output / f"report_{number}_{kind}.html"
+        place = self.output / "reports" / f"{number}_{kind}"
         settings = self._validation(
             *(survey, horizon, model, reversible),
             probe=plan.production,
@@ -736,16 +736,14 @@ class _Fit:
             done = judge(at_first, "full", self.validation_runs, self.command)
             if done.outcome.noisy and not done.outcome.fails and plan.longest > plan.production:
                 done = judge(bounded, "full", self.validation_runs, self.command)
-            if done.report is not None:
-                done.report.write(page)
-            else:
-                page.unlink(missing_ok=True)
-            return {**done.outcome.as_dict(), "speed": done.speed, "length": done.length}
+            page = done.report.write(place).name if done.report is not None else None
+            found = {"speed": done.speed, "length": done.length, "report": page}
+            return {**done.outcome.as_dict(), **found}
 
         found = dict(
             self._stage(name, depends, work, 0.5 * self.left, watch_runs(self.validation_runs))
         )
-        speed, length = found.pop("speed"), found.pop("length")
+        speed, length, page = (found.pop(key) for key in ("speed", "length", "report"))
         outcome = Outcome.from_dict(found)
         self._tell(f"{name}: {outcome}")
         return Candidate(
@@ -755,7 +753,7 @@ class _Fit:
             model=model,
             outcome=outcome,
             validation=settings,
-            report=page if page.is_file() else None,
+            report=place / page if page else None,
             speed=speed,
             production=length or plan.production,
             converged=converged,

@@ -132,8 +132,12 @@ def judge(config: ValidationConfig, length: str, runs: Path, command: Sequence[s
         return Judged(Outcome(0, [str(error)], [], [], WORST, unstable=True), None, None)
     speeds = report.speeds
     after = re.search(r"after (\S+) ps", report.note)
-    length = float(after[1]) if after else None
-    return Judged(Outcome.of(report), report, speeds.ratio if speeds else None, length)
+    return Judged(
+        Outcome.of(report),
+        report,
+        speeds.ratio if speeds else None,
+        float(after[1]) if after else None,
+    )
 
 
 def model_step_seconds(runs: Path) -> float | None:
