@@ -11,15 +11,21 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import ase.io
+import ase.units
 import numpy as np
 import pytest
 import yaml
+from ase import Atoms
 from conftest import lammps_binary, lammps_environment
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app
+from lammps_trajcast.data.layout import DatasetError, open_dataset
+from lammps_trajcast.data.trajectory import Species
 from lammps_trajcast.fit import choose
 from lammps_trajcast.fit.config import MARK, FitConfig, FitError, Round, seconds_of
+from lammps_trajcast.fit.dataset import from_trajectories, horizon_of
 from lammps_trajcast.fit.fit import fit
 from lammps_trajcast.fit.force_range import choose_cutoff
 from lammps_trajcast.fit.motion import highest_frequency, leaves_its_places
@@ -33,6 +39,7 @@ from lammps_trajcast.fit.verdict import Facts, make_verdict
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.plugin import plugin_directory
 from lammps_trajcast.validation.compare import Check, Own
+from lammps_trajcast.validation.trajectory import Reader
 
 ARGON = """\
 units           real
@@ -51,7 +58,6 @@ TINY: dict[str, Any] = {
     "elements": ["Ar"],
     "temperature": 40.0,
     "temperatures": [40.0],
-    "timestep": 5.0,
     "horizon": 40.0,
     "reversible": False,
     "budget": "1h",
@@ -405,6 +411,7 @@ def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
             "longest": 2.4,
         }
     ]
+    assert chosen["timestep"] == 5.0
     # Harmonic at best up to there: beyond 5.3 Angstrom there is no force at all.
     assert 3.5 <= chosen["network"]["edge_cutoff"] <= 5.5
     stages = json.loads((whole / "state.json").read_text())["stages"]
@@ -434,6 +441,35 @@ def test_the_input_script_runs(whole: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "Loop time" in done.stdout
+
+
+def test_trajectories_of_any_kind_make_the_same_data(whole: Path, tmp_path: Path) -> None:
+    """The reference's own dump, the same frames from ASE, and the data set made of either."""
+    dump = next(whole.glob("survey/motion-*/motion.dump"))
+    seen = Reader(Species.from_types(["Ar"]), "real").read(dump, 1.0)
+    frames = [
+        Atoms(
+            f"Ar{len(x)}", x, velocities=v / ase.units.fs, cell=seen.cell, pbc=True,
+            masses=[39.948] * len(x),
+        )
+        for x, v in zip(seen.positions, seen.velocities, strict=True)
+    ]  # fmt: skip
+    ase.io.write(tmp_path / "run.traj", frames)
+    config = FitConfig(**{**TINY, "horizon": None})
+    found = []
+    for path in (dump, tmp_path / "run.traj"):
+        given = config.model_copy(update={"trajectories": (path,), "interval": 2.0})
+        (made,) = from_trajectories(given, "real", tmp_path / f"{path.suffix}.h5", 40.0, 1.0)
+        with open_dataset(made) as file:
+            segments = list(file["segments"].values())
+            found.append(np.concatenate([segment["velocities"][:] for segment in segments]))
+        ready = config.model_copy(update={"trajectories": (made,)})
+        assert horizon_of(ready) == 40.0
+        assert from_trajectories(ready, "real", tmp_path / "x.h5", 40.0, 5.0) == [made]
+        with pytest.raises(DatasetError, match="its horizon is 40 fs"):
+            from_trajectories(ready, "real", tmp_path / "x.h5", 50.0, 5.0)
+    assert horizon_of(config) is None
+    np.testing.assert_allclose(found[0], found[1], atol=1e-7)
 
 
 def test_two_fits_in_a_directory_are_refused(whole: Path) -> None:

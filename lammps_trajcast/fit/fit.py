@@ -248,7 +248,8 @@ class _Fit:
         sides = " x ".join(f"{height:.3g}" for height in inspected.heights)
         self._tell(f"system: {inspected.atoms} atoms, cell {sides} Å, units {runs.system.units}")
 
-        first = config.timestep or chosen.timestep or inspected.timestep
+        # Not the one that is chosen later: the same stages have to be found again.
+        first = config.timestep or inspected.timestep
         if first is None:
             first = 0.5 if "H" in config.elements else 1.0
         time = choose.SURVEY_SHARE * config.seconds
