@@ -1,0 +1,94 @@
+"""What follows from the measurements: time steps, network, and how to spend the budget."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lammps_trajcast.fit.config import NETWORK, FitConfig, FitError
+
+# The reference takes so many steps in the shortest period; those that people write.
+STEPS_IN_A_PERIOD = 20
+USUAL_STEPS = (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
+# Horizons over the shortest period. Reversible steps hold below a half; the next one is taken if
+# that does not come out proven.
+LONGEST, NEXT = 0.45, 0.3
+# Steps of the reference in a horizon below which a model hardly pays.
+PAYS = 5
+# Shares of the budget.
+SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.42
+# Atoms in a mini-batch.
+BATCH_ATOMS = 1000
+
+
+def reference_step(period: float) -> float:
+    """The time step of the reference for a shortest period, both in fs."""
+    allowed = [step for step in USUAL_STEPS if step <= period / STEPS_IN_A_PERIOD]
+    return allowed[-1] if allowed else period / STEPS_IN_A_PERIOD
+
+
+def longest_horizon(period: float, timestep: float, share: float = LONGEST) -> float:
+    """The largest multiple of the reference's time step below a share of the period, fs."""
+    return timestep * max(int(share * period / timestep + 1e-9), 1)
+
+
+def check_horizon(horizon: float, timestep: float) -> None:
+    """Raises FitError if a horizon is no multiple of the reference's time step; both in fs."""
+    steps = round(horizon / timestep)
+    if steps < 1 or abs(steps * timestep - horizon) > 1e-6 * horizon:
+        raise FitError(
+            f"horizon: {horizon:g} fs is no multiple of the reference's time step of "
+            f"{timestep:g} fs; write {timestep * max(steps, 1):g}, or another timestep"
+        )
+
+
+def make_network(config: FitConfig, cutoff: float, isolated: bool) -> dict[str, Any]:
+    """The keys of `network` for a training file."""
+    network: dict[str, Any] = {"edge_cutoff": cutoff, **NETWORK}
+    if isolated:
+        network |= {"conserve_ang_mom": True, "net_ang_mom": [0.0, 0.0, 0.0]}
+    return network | config.network
+
+
+def batch_size(atoms: int) -> int:
+    """Frames in a mini-batch."""
+    return max(1, min(4, BATCH_ATOMS // atoms))
+
+
+def rounds_of_equilibration(first: float, timestep: float, step_seconds: float, time: float) -> int:
+    """How many rounds, each twice as long as the last, fit into so many seconds; 2 to 6.
+
+    first: ps. timestep: fs. step_seconds: wall time of an MD step.
+    """
+    seconds = first * 1e3 / timestep * step_seconds
+    return max(2, min(6, int(math.log2(time / seconds + 1.0))))
+
+
+def recording_plan(
+    config: FitConfig, horizon: float, timestep: float, step_seconds: float, time: float
+) -> tuple[int, dict[str, float]]:
+    """Segments for each temperature, and their times in ps, for so many seconds.
+
+    A segment is short, so that pairs are of independent states: eight horizons.
+    """
+    given = config.recording
+    length = given.segment_length or max(8.0 * horizon * 1e-3, 8.0 * timestep * 1e-3)
+    decorrelate = given.decorrelate or max(0.25, 10.0 * horizon * 1e-3)
+    equilibration = given.equilibration or 8.0 * decorrelate
+    number = len(config.recorded)
+    steps = (time / number / step_seconds) - equilibration * 1e3 / timestep
+    fits = int(steps / ((length + decorrelate) * 1e3 / timestep))
+    segments = given.segments or max(20, min(120, fits))
+    return segments, {
+        "segment_length": round(length, 6),
+        "decorrelate": round(decorrelate, 6),
+        "equilibration": round(equilibration, 6),
+    }
+
+
+def recording_seconds(
+    segments: int, times: dict[str, float], number: int, timestep: float, step_seconds: float
+) -> float:
+    """Wall time of a recording at so many temperatures."""
+    each = times["equilibration"] + segments * (times["segment_length"] + times["decorrelate"])
+    return number * each * 1e3 / timestep * step_seconds

@@ -1,0 +1,304 @@
+"""The YAML file of `lammps-trajcast fit`: what was asked for, and what was chosen."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from ase.data import atomic_numbers
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from lammps_trajcast.model.file import explain
+from lammps_trajcast.training.config import NetworkConfig, OptimizationConfig
+from lammps_trajcast.validation.config import Tolerances
+from lammps_trajcast.yaml_file import read_checked
+
+Positive = Annotated[float, Field(gt=0.0)]
+
+# What comes below it in fit.yaml is written by the program.
+MARK = "# ---- Chosen by lammps-trajcast fit; used as it is. Delete a part to have it chosen anew."
+HEAD = """\
+# What `lammps-trajcast fit` makes a model of, and how; the same command, or
+#   lammps-trajcast fit {path}
+# goes on where it was interrupted. All keys: docs/your_own_system.md
+"""
+SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+# What is best is the default: docs/training.md has the measurements.
+NETWORK: dict[str, Any] = {
+    "max_rotation_order": 2,
+    "num_hidden_channels": 32,
+    "num_mp_layers": 4,
+    "edge_mlp_kwargs": {"n_neurons": [32, 32, 32]},
+    "velocity_harmonics": "solid",
+    "message_features": "both",
+    "feature_parity": "natural",
+    "speed_limit_rms": 2.0,
+    "nl_gate_kwargs": {"activation_gates": {"e": "sigmoid"}},
+}
+
+
+class FitError(Exception):
+    """A fit that cannot start or go on; the message says what to change."""
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds of a duration like "2h", "90m", "1h30m" or "45s".
+
+    Raises ValueError if it is none.
+    """
+    parts = re.findall(r"([0-9.]+)\s*(min|[smhd])", text)
+    if not parts or "".join(f"{n}{u}" for n, u in parts) != re.sub(r"\s", "", text):
+        raise ValueError(f"'{text}' is no duration; write 2h, 90m or 1h30m")
+    try:
+        total = sum(float(number) * SECONDS[unit] for number, unit in parts)
+    except ValueError:
+        raise ValueError(f"'{text}' is no duration; write 2h, 90m or 1h30m") from None
+    if not total > 0.0:
+        raise ValueError(f"'{text}': must be longer than nothing")
+    return total
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Recording(_Section):
+    """Of the data set: NVE segments for each temperature; times in ps. None: chosen."""
+
+    segments: int | None = Field(None, ge=10)
+    segment_length: Positive | None = None
+    decorrelate: Positive | None = None
+    equilibration: Positive | None = None
+
+
+class Runs(_Section):
+    """Of the validation: times in ps, as in the YAML file of `validate`. None: chosen.
+
+    A production is continued to its longest as long as a check is undecided by chance. probe: of
+    the short run that chooses between plain and reversible steps.
+    """
+
+    equilibration: Positive | None = None
+    production: Positive | None = None
+    blocks: int = Field(5, ge=2)
+    nve: Positive | None = None
+    longest: Positive | None = None
+    runs: int = Field(1, ge=1)
+    speed: int = Field(2, ge=0)
+    probe: Positive | None = None
+
+
+class Round(_Section):
+    """One training, with its data set and what followed.
+
+    horizon: fs. segments: of the data set, for each temperature. hours: of the training, at most;
+    it ends when the error has stopped falling. epoch_steps: between its validations. steps: of the
+    optimizer, at most. start_from: number of the round whose model it began with, from 1.
+    reversible: whether the fix takes reversible steps, by the probe. production, longest: ps of the
+    validation, at first and at most.
+    """
+
+    horizon: Positive
+    segments: int = Field(ge=1)
+    epoch_steps: int = Field(ge=1)
+    hours: Positive | None = None
+    steps: int | None = Field(None, ge=1)
+    start_from: int | None = None
+    reversible: bool | None = None
+    production: Positive | None = None
+    longest: Positive | None = None
+
+
+class Chosen(_Section):
+    """What the program has chosen. timestep, horizon: fs. cutoff: Angstrom. Times in ps."""
+
+    timestep: Positive | None = None
+    initial_temperature: Positive | None = None
+    network: dict[str, Any] | None = None
+    batch_size: int | None = None
+    recording: dict[str, float] | None = None
+    equilibration: Positive | None = None
+    rounds: tuple[Round, ...] = ()
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class FitConfig(_Section):
+    """Everything that decides the result. Paths are relative to the YAML file.
+
+    name:         of the model; files are called after it.
+    system:       LAMMPS input that defines units, atoms and the reference potential, and no more.
+    elements:     of LAMMPS type 1, 2, …
+    temperature:  K, at which the model is validated.
+    temperatures: K, at which the data are recorded; None: 25 % less, the same, 25 % more.
+    budget:       wall time of everything together, as "2h".
+    thermostat:   as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps.
+    timestep:     fs, of the reference; None: that of the system, or by the shortest period.
+    horizon:      fs, time step of the model; None: the longest that comes out proven.
+    reversible:   whether the fix takes reversible steps; None: measured.
+    trajectories: data sets (.h5), dumps or .traj files to begin with instead of a recording.
+    interval:     fs between frames of the trajectories, where they do not say.
+    start_from:   model file whose weights the training begins with.
+    rounds:       of training and validation, at most.
+    network, optimization: keys of the YAML file of `train` that replace the defaults.
+    """
+
+    name: str
+    system: Path
+    elements: list[str] = Field(min_length=1)
+    temperature: Positive
+    temperatures: list[Positive] | None = Field(None, min_length=1)
+    budget: str = "2h"
+    seed: int = Field(1, ge=1, lt=2**20)
+    thermostat: str | None = None
+    timestep: Positive | None = None
+    masses: list[Positive] | None = None
+    horizon: Positive | None = None
+    reversible: bool | None = None
+    trajectories: Annotated[tuple[Path, ...], BeforeValidator(_as_list)] = ()
+    interval: Positive | None = None
+    start_from: Path | None = None
+    fix_options: str = ""
+    rounds: int = Field(4, ge=1, le=20)
+    lmp: str | None = None
+    network: dict[str, Any] = {}
+    optimization: dict[str, Any] = {}
+    recording: Recording = Field(default_factory=lambda: Recording.model_validate({}))
+    validation: Runs = Field(default_factory=lambda: Runs.model_validate({}))
+    tolerances: Tolerances = Tolerances()
+    chosen: Chosen = Chosen()
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise ValueError(f"'{name}': a name has letters, digits, _, - and .")
+        return name
+
+    @field_validator("elements")
+    @classmethod
+    def _known_elements(cls, elements: list[str]) -> list[str]:
+        for element in elements:
+            if atomic_numbers.get(element, 0) == 0:
+                raise ValueError(f"'{element}' is not a chemical element")
+        return elements
+
+    @field_validator("budget")
+    @classmethod
+    def _a_duration(cls, text: str) -> str:
+        seconds_of(text)
+        return text
+
+    @field_validator("network")
+    @classmethod
+    def _network_keys(cls, network: dict[str, Any]) -> dict[str, Any]:
+        # Any cutoff will do for the check: without one it is chosen.
+        _check_keys(NetworkConfig, {"edge_cutoff": 5.0, **NETWORK, **network})
+        return network
+
+    @field_validator("optimization")
+    @classmethod
+    def _optimization_keys(cls, optimization: dict[str, Any]) -> dict[str, Any]:
+        _check_keys(OptimizationConfig, optimization)
+        return optimization
+
+    @property
+    def seconds(self) -> float:
+        """The budget in seconds."""
+        return seconds_of(self.budget)
+
+    def thermostat_in(self, time_unit: float) -> str:
+        """The thermostat, for a time unit of so many fs."""
+        if self.thermostat is not None:
+            return self.thermostat
+        return f"temp/csvr {{start}} {{stop}} {100.0 / time_unit:g} {{seed}}"
+
+    @property
+    def recorded(self) -> list[float]:
+        """The temperatures of the data, K."""
+        if self.temperatures is not None:
+            return self.temperatures
+        return [float(f"{part * self.temperature:.4g}") for part in (0.75, 1.0, 1.25)]
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What was asked for, without what was chosen and without the budget."""
+        return self.model_dump(mode="json", exclude={"chosen", "budget"}, exclude_defaults=True)
+
+    @classmethod
+    def load(cls, path: Path) -> FitConfig:
+        """Read and check a YAML file; paths become absolute.
+
+        Raises FitError naming the file, the line, the key and what is wrong with it.
+        """
+        config, _ = read_checked(path, cls, FitError)
+        return config.with_paths_from(path.resolve().parent)
+
+    def with_paths_from(self, here: Path) -> FitConfig:
+        """The same with absolute paths, relative ones counted from a directory."""
+        return self.model_copy(
+            update={
+                "system": here / self.system,
+                "trajectories": tuple(here / path for path in self.trajectories),
+                "start_from": self.start_from and here / self.start_from,
+            }
+        )
+
+    def save(self, path: Path) -> None:
+        """Write the YAML file; of one that is there only the chosen part and the budget change.
+
+        Raises OSError.
+        """
+        if path.is_file():
+            above = path.read_text().partition(MARK)[0].rstrip("\n") + "\n"
+            above = re.sub(r"(?m)^budget:.*$", f"budget: {self.budget}", above)
+            if not re.search(r"(?m)^budget:", above):
+                above += f"budget: {self.budget}\n"
+            # A chosen part that stands above the mark was moved or written by hand.
+            above = re.sub(r"(?ms)^chosen:.*?(?=^\S|\Z)", "", above)
+        else:
+            above = HEAD.format(path=path.name) + self._text(path.resolve().parent)
+        chosen = self.chosen.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+        below = yaml.safe_dump({"chosen": chosen}, sort_keys=False, default_flow_style=None)
+        write_whole(path, f"{above}\n{MARK}\n{below}" if chosen else above)
+
+    def _text(self, here: Path) -> str:
+        content = self.model_dump(mode="json", exclude={"chosen"}, exclude_unset=True)
+        content["budget"] = self.budget
+        for key in ("system", "start_from"):
+            if content.get(key) is not None:
+                content[key] = os.path.relpath(content[key], here)
+        if content.get("trajectories"):
+            content["trajectories"] = [os.path.relpath(p, here) for p in content["trajectories"]]
+        content = {key: value for key, value in content.items() if value is not None}
+        return yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
+
+
+def _check_keys(section: type[BaseModel], content: dict[str, Any]) -> None:
+    try:
+        section(**content)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file that is whole or not there; raises OSError."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+Verdict = Literal["proven", "fails", "undecided"]

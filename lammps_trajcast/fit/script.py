@@ -1,0 +1,55 @@
+"""The input script that runs the finished model."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lammps_trajcast.fit.config import FitConfig
+from lammps_trajcast.launch import is_plain
+from lammps_trajcast.validation.config import ValidationConfig
+from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
+
+
+def write_script(
+    path: Path, config: FitConfig, validation: ValidationConfig, model: Model, system: System
+) -> str:
+    """Write it beside the model; returns the text.
+
+    It is run in the directory of the system's include file, as the paths in it say.
+    """
+    home = config.system.parent
+    plan = Plan.make(validation.lengths["full"], model.timestep, validation.reference.timestep)
+    inputs = Inputs(validation, system, model, plan, config.temperature)
+    temperature = f"{config.temperature:g}"
+    name = _quoted(os.path.relpath(model.path, home))
+    script = os.path.relpath(path, home)
+    rotation = "yes" if model.angular else "no"
+    bath = validation.thermostat.format(
+        start=temperature, stop=temperature, seed=4928 + config.seed
+    )
+    modify = "fix_modify      bath temp thermo_temp\n" if model.angular else ""
+    body = inputs._model_system() + "\n"
+    fix = inputs._model_integrator().replace("${model}", name)
+    text = f"""\
+# {config.name}: {" ".join(config.elements)} at {temperature} K, {model.timestep:g} fs a step.
+# In the directory of {config.system.name}:
+#   lmp -in {_quoted(script)}
+{body.replace("${system}", _quoted(config.system.name)).rstrip()}
+
+velocity        all create {temperature} {4928 + config.seed} mom yes rot {rotation} dist gaussian
+{fix.rstrip()}
+fix             bath all {bath}
+{modify}
+thermo          100
+thermo_style    custom step time temp cpu
+# dump            1 all custom 100 {config.name}.dump id type xu yu zu vx vy vz
+variable        steps index 1000
+run             ${{steps}}
+"""
+    path.write_text(text)
+    return text
+
+
+def _quoted(name: str) -> str:
+    return name if is_plain(Path(name)) else f'"{name}"'

@@ -1,0 +1,135 @@
+"""Three lines: what the model may be used for, which checks it does not pass, what to do."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lammps_trajcast.fit.config import FitConfig
+from lammps_trajcast.fit.config import Verdict as Word
+from lammps_trajcast.fit.proof import Outcome
+from lammps_trajcast.fit.reference import Inspected
+
+EXIT = {"proven": 0, "fails": 2, "undecided": 3}
+# Checks that are named in a line.
+NAMED = 4
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """word: the whole in a word. lines: use, checks, advice."""
+
+    word: Word
+    lines: tuple[str, str, str]
+
+    @property
+    def status(self) -> int:
+        """Exit status."""
+        return EXIT[self.word]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a verdict is made of.
+
+    horizon, timestep: fs. converged: whether the error had stopped falling at the end of the
+    training. training: how it ended, in words.
+    out_of_time: why the budget ended the fit, or empty.
+    """
+
+    model: Path
+    horizon: float
+    timestep: float
+    reversible: bool
+    production: float
+    speed: float | None
+    cutoff: float
+    converged: bool
+    training: str
+    out_of_time: str = ""
+
+
+def make_verdict(
+    config: FitConfig, inspected: Inspected, outcome: Outcome, facts: Facts
+) -> Verdict:
+    """Say it."""
+    word = outcome.verdict
+    recorded = config.recorded
+    step = f"{facts.horizon:g} fs a step" + (", reversible steps" if facts.reversible else "")
+    what = f"{' '.join(dict.fromkeys(config.elements))} at {config.temperature:g} K"
+    cell = f"{inspected.atoms} atoms"
+    if inspected.isolated:
+        cell += " (an isolated molecule)"
+    known = (
+        f"trained on {min(recorded):g} to {max(recorded):g} K"
+        if not config.trajectories
+        else "trained on the given trajectories"
+    )
+    if word == "proven":
+        use = (
+            f"USE: {facts.model.name} is proven for {what}, {step}, cells of about {cell} ({known})"
+        )
+    elif word == "undecided":
+        use = f"USE: {facts.model.name} may serve for {what}, {step}, {cell}; it is not proven"
+    else:
+        use = f"USE: {facts.model.name} is not good enough for {what}, {step}, {cell}"
+    if facts.speed is not None:
+        use += f"; {facts.speed:.2g} times the reference's simulated time"
+    checks = f"CHECKS: {outcome} over {facts.production:g} ps"
+    if outcome.fails:
+        checks += f". Fails: {_some(outcome.fails)}"
+    if outcome.undecided:
+        checks += f". Undecided: {_some(outcome.undecided)}"
+    return Verdict(word, (use + ".", checks + ".", "NEXT: " + _advice(inspected, outcome, facts)))
+
+
+def _advice(inspected: Inspected, outcome: Outcome, facts: Facts) -> str:
+    parts: list[str] = []
+    if outcome.fails:
+        if facts.out_of_time:
+            parts.append(f"{facts.out_of_time}; the same command with a larger --budget goes on")
+        if not facts.converged:
+            parts.append(f"the training {facts.training}: give a larger --budget")
+        elif not facts.out_of_time:
+            parts.append("the training has converged: try a shorter --horizon or a larger network")
+    elif outcome.undecided:
+        if outcome.noisy:
+            parts.append("longer runs decide: give a larger --budget")
+        else:
+            parts.append("the reference itself is too noisy or not in equilibrium: see the report")
+        if facts.out_of_time:
+            parts.append(facts.out_of_time)
+    else:
+        parts.append("run the input script beside the model")
+        if not facts.converged:
+            parts.append(f"the training {facts.training}: a larger --budget may make it better")
+    sides = [h for h, flag in zip(inspected.heights, inspected.periodic, strict=True) if flag]
+    if sides and min(sides) < 2.0 * facts.cutoff:
+        parts.append(
+            f"the cell is only {min(sides):.3g} Å wide with a cutoff of {facts.cutoff:g} Å: fit in "
+            "a larger one (replicate) before larger cells are trusted"
+        )
+    elif not outcome.fails:
+        parts.append("validate in larger cells and at other temperatures before using it there")
+    return "; ".join(parts) + "."
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return "; ".join(names[:NAMED]) + more
+
+
+def put_on_top(report: Path, verdict: Verdict) -> None:
+    """Write the verdict above everything else in a report; raises OSError."""
+    color = {"proven": "#17702f", "fails": "#b3261e", "undecided": "#9a5b00"}[verdict.word]
+    lines = "<br>\n".join(html.escape(line) for line in verdict.lines)
+    box = (
+        f'<body>\n<p style="border-left: 6px solid {color}; padding: 0.4em 1em">'
+        f"<strong>{verdict.word}</strong><br>\n{lines}</p>"
+    )
+    report.write_text(report.read_text().replace("<body>", box, 1))

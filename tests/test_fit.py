@@ -1,0 +1,521 @@
+"""`lammps-trajcast fit`: what it measures, chooses and says, and all of it once in small."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import ase.units
+import numpy as np
+import pytest
+import yaml
+from ase import Atoms
+from conftest import lammps_binary, lammps_environment
+from typer.testing import CliRunner
+
+from lammps_trajcast.cli import app
+from lammps_trajcast.data.layout import DatasetError, open_dataset
+from lammps_trajcast.data.trajectory import Species
+from lammps_trajcast.fit import choose
+from lammps_trajcast.fit.config import MARK, FitConfig, FitError, Round, seconds_of
+from lammps_trajcast.fit.dataset import from_trajectories, horizon_of
+from lammps_trajcast.fit.fit import fit
+from lammps_trajcast.fit.force_range import choose_cutoff
+from lammps_trajcast.fit.motion import highest_frequency, leaves_its_places
+from lammps_trajcast.fit.progress import Progress
+from lammps_trajcast.fit.proof import Outcome
+from lammps_trajcast.fit.reference import Inspected, distances_from
+from lammps_trajcast.fit.state import State
+from lammps_trajcast.fit.training import epoch_steps
+from lammps_trajcast.fit.validating import production_in
+from lammps_trajcast.fit.verdict import Facts, make_verdict
+from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.plugin import plugin_directory
+from lammps_trajcast.validation.compare import Check, Own
+from lammps_trajcast.validation.trajectory import Reader
+
+ARGON = """\
+units           real
+atom_style      atomic
+lattice         fcc 5.4
+region          box block 0 2 0 2 0 2
+create_box      1 box
+create_atoms    1 box
+mass            1 39.948
+pair_style      lj/cut 5.3
+pair_coeff      1 1 0.238 3.405
+"""
+TINY: dict[str, Any] = {
+    "name": "argon",
+    "system": "argon.lmp",
+    "elements": ["Ar"],
+    "temperature": 40.0,
+    "temperatures": [40.0],
+    "horizon": 40.0,
+    "reversible": False,
+    "budget": "1h",
+    "rounds": 1,
+    "network": {
+        "num_hidden_channels": 8,
+        "num_mp_layers": 1,
+        "max_rotation_order": 1,
+        "edge_mlp_kwargs": {"n_neurons": [8]},
+    },
+    "optimization": {"steps": 12, "epoch_steps": 4, "read_out_pairs": 10},
+    "recording": {"segments": 10, "segment_length": 0.2, "decorrelate": 0.1, "equilibration": 0.5},
+    "validation": {"equilibration": 1.0, "production": 2.4, "nve": 0.4, "blocks": 3, "speed": 0},
+}
+STAGES = ("system", "equilibration", "spectrum", "range", "data", "training", "validation")
+
+
+def invoke(*words: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def write(directory: Path, system: str = ARGON, **changes: Any) -> Path:
+    """The system and the YAML file of a tiny fit."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "argon.lmp").write_text(system)
+    path = directory / "fit.yaml"
+    content = {key: value for key, value in {**TINY, **changes}.items() if value is not None}
+    path.write_text(f"# by hand\n{yaml.safe_dump(content, sort_keys=False)}")
+    return path
+
+
+def quiet() -> Progress:
+    return Progress(3600.0, lambda: 0.0, StringIO())
+
+
+def run(path: Path) -> Any:
+    return fit(FitConfig.load(path), path.parent, quiet())
+
+
+# ---- what is measured ----------------------------------------------------------------------------
+
+
+def test_highest_frequency_is_that_of_the_fastest_mode() -> None:
+    """Of modes of 5 and of 18 THz, the latter with 2 % of the power, and overtones of 0.1 %."""
+    frequencies = np.arange(0.0, 100.0, 0.5)
+    density = np.zeros_like(frequencies)
+    density[frequencies == 5.0] = 0.979
+    density[frequencies == 18.0] = 0.02
+    density[frequencies == 36.0] = 0.001
+    assert highest_frequency(frequencies, density) == pytest.approx(18.0, abs=0.5)
+
+
+def test_a_liquid_is_told_from_a_solid() -> None:
+    random = np.random.default_rng(1)
+    vibrating = 0.1 * random.normal(size=(400, 30, 3))
+    diffusing = np.cumsum(0.1 * random.normal(size=(400, 30, 3)), axis=0)
+    assert not leaves_its_places(vibrating, 2.5)
+    assert leaves_its_places(diffusing, 2.5)
+
+
+def test_cutoff_leaves_less_than_three_per_cent() -> None:
+    distances = np.array([2.4, 3.8, 4.6, 6.1])
+    reach = choose_cutoff(distances, np.array([1.0, 0.1, 0.01, 1e-6]))
+    assert reach.cutoff == 4.75
+    assert reach.reached
+    assert reach.beyond == pytest.approx(np.sqrt(1e-6 / 1.110001))
+    far = choose_cutoff(distances, np.array([1.0, 0.1, 0.01, 0.1]))
+    assert choose_cutoff(distances, np.array([1.0, 0.1, 0.01, 0.1])).cutoff == 6.25
+    assert far.reached
+    beyond = choose_cutoff(np.array([2.4, 9.0]), np.array([1.0, 1.0]))
+    assert not beyond.reached
+    assert beyond.cutoff == 7.0
+    with pytest.raises(FitError, match="no interactions"):
+        choose_cutoff(distances, np.zeros(4))
+
+
+def test_nearest_images_of_a_skewed_cell() -> None:
+    """Against all images within two cells."""
+    cell = np.array([[5.0, 0.0, 0.0], [2.4, 5.0, 0.0], [2.4, 2.4, 5.0]])
+    positions = np.random.default_rng(2).uniform(size=(20, 3)) @ cell
+    found = distances_from(positions, 3, cell, np.array([True, True, True]))
+    shifts = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3), axis=-1).reshape(-1, 3) @ cell
+    known = np.linalg.norm(positions[:, None] - positions[3] + shifts[None], axis=2).min(axis=1)
+    np.testing.assert_allclose(found, known, atol=1e-12)
+
+
+# ---- what is chosen ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("period", "timestep", "horizon"), [(55.5, 2.0, 24.0), (9.0, 0.25, 4.0), (319.0, 5.0, 140.0)]
+)
+def test_time_steps_follow_from_the_shortest_period(
+    period: float, timestep: float, horizon: float
+) -> None:
+    """Silicon, water, argon. Twice the horizon is less than the period."""
+    assert choose.reference_step(period) == timestep
+    found = choose.longest_horizon(period, timestep)
+    assert found == pytest.approx(horizon)
+    assert 2.0 * found < period
+
+
+def test_a_horizon_has_to_be_a_multiple() -> None:
+    choose.check_horizon(24.0, 2.0)
+    with pytest.raises(FitError, match="write 24"):
+        choose.check_horizon(25.0, 2.0)
+
+
+def test_lengths_keep_to_the_time() -> None:
+    assert epoch_steps(4000.0, 1.0) == 100
+    assert epoch_steps(1.0, 1.0) == 10
+    assert production_in(100.0, 2.0, 20.0, 5) == 50.0
+    assert production_in(1.0, 2.0, 20.0, 5) == 1.0
+    config = FitConfig(**{**TINY, "recording": {}})
+    segments, times = choose.recording_plan(config, 40.0, 5.0, 4e-3, 60.0)
+    took = choose.recording_seconds(segments, times, 1, 5.0, 4e-3)
+    assert 0.5 * 60.0 < took <= 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("2h", 7200), ("90m", 5400), ("1h30m", 5400), ("45 s", 45), ("1.5h", 5400)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["2", "h", "2x", "-1h", "0s", "1h x", "1.2.3h"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(ValueError, match="write 2h|longer"):
+        seconds_of(text)
+
+
+# ---- the verdict ---------------------------------------------------------------------------------
+
+
+def checks(**values: float) -> list[Check]:
+    known = {
+        "failures in 1 run": Check("failures in 1 run", 0.0, limit=0.0),
+        "temperature": Check("temperature", 0.004, "%", 0.01, error=0.002),
+        "spectrum": Check("spectrum", 0.99, limit=0.97, at_least=True),
+    }
+    return [replace(c, value=values.get(name.split()[0], c.value)) for name, c in known.items()]
+
+
+def test_outcomes_of_checks() -> None:
+    assert Outcome.of_checks(checks()).verdict == "proven"
+    assert Outcome.of_checks(checks(temperature=0.2)).verdict == "fails"
+    close = Outcome.of_checks(checks(temperature=0.013))
+    assert (close.verdict, close.noisy) == ("undecided", ["temperature"])
+    low = Outcome.of_checks(checks(spectrum=0.9))
+    assert low.fails == ["spectrum 0.9 (≥ 0.97)"]
+    itself = Check("energy", 0.5, "kT", 0.1, own=Own(0.4, "half"))
+    assert Outcome.of_checks([*checks(), itself]).verdict == "undecided"
+    noisy = replace(checks()[1], error=0.05)
+    assert Outcome.of_checks([noisy]).verdict == "undecided"
+    assert Outcome.of_checks([]).verdict == "undecided"
+    assert Outcome.of_checks(checks(temperature=float("nan"))).verdict == "fails"
+
+
+def test_a_model_whose_runs_end_early_is_the_worst() -> None:
+    """It has fewer failing checks, as most are absent."""
+    early = Outcome.of_checks(checks(failures=1.0)[:1])
+    bad = Outcome.of_checks(checks(temperature=0.2, spectrum=0.5))
+    better = Outcome.of_checks(checks(temperature=0.1, spectrum=0.5))
+    assert better.rank < bad.rank < early.rank
+    assert Outcome.from_dict(bad.as_dict()).fails == bad.fails
+
+
+INSPECTED = Inspected(216, [28.0], None, [True] * 3, [16.3] * 3, True, 1e-3, 2.35)
+FACTS = Facts(Path("silicon.safetensors"), 24.0, 2.0, True, 50.0, 1.7, 4.0, True, "converged")
+
+
+def test_verdicts_say_use_checks_and_advice() -> None:
+    config = FitConfig(**TINY)
+    for outcome, word, status in (
+        (Outcome(23, [], [], [], 0.0), "proven", 0),
+        (Outcome(20, ["temperature 3 %"], [], [], 3.0), "fails", 2),
+        (Outcome(20, [], ["temperature 1.1 %"], ["temperature"], 0.0), "undecided", 3),
+    ):
+        verdict = make_verdict(config, INSPECTED, outcome, FACTS)
+        assert (verdict.word, verdict.status) == (word, status)
+        use, of_checks, advice = str(verdict).split("\n")
+        assert use.startswith("USE: silicon.safetensors")
+        assert "24 fs a step, reversible steps" in use
+        assert all(name in of_checks for name in [*outcome.fails, *outcome.undecided])
+        assert advice.startswith("NEXT: ")
+    unfinished = replace(FACTS, converged=False, training="did not converge: ended by max_hours")
+    assert "did not converge" in str(
+        make_verdict(config, INSPECTED, Outcome(1, ["x"], [], [], 1.0), unfinished)
+    )
+    narrow = replace(INSPECTED, heights=[7.0] * 3)
+    assert "only 7 Å wide" in str(make_verdict(config, narrow, Outcome(9, [], [], [], 0.0), FACTS))
+
+
+# ---- the file and the display --------------------------------------------------------------------
+
+
+def test_yaml_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    config = FitConfig.load(path)
+    chosen = config.chosen.model_copy(
+        update={"timestep": 5.0, "rounds": (Round(horizon=40.0, segments=10, epoch_steps=5),)}
+    )
+    config = config.model_copy(update={"chosen": chosen, "budget": "3h"})
+    config.save(path)
+    config.save(path)
+    text = path.read_text()
+    assert text.startswith("# by hand\n")
+    assert text.count(MARK) == 1
+    again = FitConfig.load(path)
+    assert again.chosen == chosen
+    assert again.budget == "3h"
+    assert (
+        again.asked
+        == FitConfig.load(write(tmp_path / "other"))
+        .model_copy(update={"system": again.system})
+        .asked
+    )
+
+
+def test_display_tells_stage_time_and_finding() -> None:
+    stream = StringIO()
+    shown = Progress(3600.0, lambda: 600.0, stream)
+    shown.stages = 8
+    shown.tell("cutoff 4 Å")
+    with shown.stage("training", 100.0, lambda: (0.25, "step 5 of 20")):
+        time.sleep(0.05)
+    line = stream.getvalue().splitlines()[-1]
+    assert line == "[1/8] training | step 5 of 20 | at most 50 min left | cutoff 4 Å"
+
+
+def test_damaged_state_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{")
+    with pytest.raises(FitError, match="damaged; delete it"):
+        State(tmp_path / "state.json")
+
+
+# ---- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "changes", "message"),
+    [
+        (None, {}, "no such file"),
+        ("units lj\n", {}, "needs a line 'units metal' or 'units real'"),
+        (ARGON.replace("lj/cut 5.3", "no/such 5.3"), {}, "the reference failed: ERROR: "),
+        (ARGON, {"elements": ["Ar", "Ne"]}, "2 named (Ar Ne), but"),
+        (ARGON, {"horizon": 41.0}, "41 fs is no multiple"),
+        (f"boundary p p f\n{ARGON}", {}, "periodic in all directions, or in none"),
+        (ARGON.replace("units           real", "units real\nboundary f f f"), {"reversible": True},
+         "does not go with an isolated molecule"),
+        (ARGON, {"start_from": "absent.safetensors"}, "absent.safetensors"),
+        (ARGON, {"horizon": None, "trajectories": ["absent.h5"]}, "absent.h5"),
+        (ARGON, {"trajectories": ["absent.traj"]}, "absent.traj: no such file"),
+        (ARGON.replace("lattice         fcc 5.4", "lattice fcc 50.0"), {}, "no interactions"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(
+    tmp_path: Path, system: str | None, changes: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path, system or "", **changes)
+    if system is None:
+        (tmp_path / "argon.lmp").unlink()
+    status, out, err = invoke("fit", path)
+    assert status == 1
+    lines = [line for line in err.splitlines() if line.startswith("ERROR")]
+    assert len(lines) == 1, err
+    assert message in lines[0]
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["argon.lmp"], "--output: is missing"),
+        (["argon.lmp", "-o", "x"], "--elements: is missing"),
+        (["argon.lmp", "-o", "x", "--elements", "Ar"], "--temperature: is missing"),
+        (["argon.lmp", "-o", "x", "--elements", "Xx", "--temperature", "40"], "not a chemical"),
+        (["argon.lmp", "-o", "x", "--elements", "Ar", "--temperature", "40", "--budget", "soon"],
+         "is no duration; write 2h"),
+        (["fit.yaml", "--temperature", "50"], "everything is in"),
+        (["argon.lmp", "-o", ".", "--elements", "Ar", "--temperature", "50"], "was begun with"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    write(tmp_path, name=tmp_path.name)
+    monkeypatch.chdir(tmp_path)
+    status, _, err = invoke("fit", *words)
+    assert status == 1
+    assert err.startswith("ERROR: ")
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("temprature", 3, "did you mean temperature"),
+        ("network", {"chanels": 3}, "chanels"),
+        ("optimization", {"steps": -3}, "steps"),
+        ("budget", "never", "no duration"),
+        ("name", "a b", "letters, digits"),
+    ],
+)
+def test_mistakes_in_the_yaml_file(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    path = write(tmp_path, **{key: value})
+    with pytest.raises(FitError, match=message) as caught:
+        FitConfig.load(path)
+    assert f"{path}, line " in str(caught.value)
+
+
+# ---- all of it -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny fit, from its beginning to its verdict."""
+    path = write(tmp_path_factory.mktemp("fit"))
+    run(path)
+    return path.parent
+
+
+def outcome_of(directory: Path) -> tuple[str, list[Any]]:
+    """The model and what was found about it."""
+    stages = json.loads((directory / "state.json").read_text())["stages"]
+    found = [stages[name]["result"] for name in stages if name.startswith("validation")]
+    for result in found:
+        result["speed"] = None
+    return ModelFile.load(directory / "argon.safetensors").fingerprint(), found
+
+
+def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
+    word, *lines = (whole / "verdict.txt").read_text().splitlines()
+    assert word in ("fails", "undecided")  # 12 steps make no model
+    assert [line.split(":")[0] for line in lines] == ["USE", "CHECKS", "NEXT"]
+    report = (whole / "report.html").read_text()
+    assert report.index("USE: ") < report.index("<h1>")
+    chosen = yaml.safe_load((whole / "fit.yaml").read_text())["chosen"]
+    assert chosen["rounds"] == [
+        {
+            "horizon": 40.0,
+            "segments": 10,
+            "epoch_steps": 4,
+            "reversible": False,
+            "production": 2.4,
+            "longest": 2.4,
+        }
+    ]
+    assert chosen["timestep"] == 5.0
+    # Harmonic at best up to there: beyond 5.3 Angstrom there is no force at all.
+    assert 3.5 <= chosen["network"]["edge_cutoff"] <= 5.5
+    stages = json.loads((whole / "state.json").read_text())["stages"]
+    assert [next(s for s in STAGES if n.startswith(s)) for n in stages] == list(STAGES)
+    # The highest frequency of fcc argon: 2 THz at equilibrium density, more when compressed.
+    assert 1.5 < stages["spectrum"]["result"]["highest"] < 4.5
+    assert stages["spectrum"]["result"]["liquid"] is False
+
+
+def test_the_same_command_again_does_nothing_new(whole: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/log.lammps")}
+    before |= {p: p.stat().st_mtime_ns for p in whole.glob("argon_1.safetensors")}
+    status, out, err = invoke("fit", whole / "fit.yaml")
+    assert status in (2, 3)
+    assert out.startswith("USE: ")
+    assert err.count("finished before") == len(STAGES)
+    assert all(path.stat().st_mtime_ns == time_then for path, time_then in before.items())
+
+
+def test_the_input_script_runs(whole: Path) -> None:
+    done = subprocess.run(
+        [lammps_binary(), "-in", whole / "in.argon", "-log", "none", "-var", "steps", "2"],
+        cwd=whole,
+        env=lammps_environment(LAMMPS_PLUGIN_PATH=plugin_directory()),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "Loop time" in done.stdout
+
+
+def test_trajectories_of_any_kind_make_the_same_data(whole: Path, tmp_path: Path) -> None:
+    """The reference's own dump, the same frames from ASE, and the data set made of either."""
+    dump = next(whole.glob("survey/motion-*/motion.dump"))
+    seen = Reader(Species.from_types(["Ar"]), "real").read(dump, 1.0)
+    frames = [
+        Atoms(
+            f"Ar{len(x)}", x, velocities=v / ase.units.fs, cell=seen.cell, pbc=True,
+            masses=[39.948] * len(x),
+        )
+        for x, v in zip(seen.positions, seen.velocities, strict=True)
+    ]  # fmt: skip
+    ase.io.write(tmp_path / "run.traj", frames)
+    config = FitConfig(**{**TINY, "horizon": None})
+    found = []
+    for path in (dump, tmp_path / "run.traj"):
+        given = config.model_copy(update={"trajectories": (path,), "interval": 2.0})
+        (made,) = from_trajectories(given, "real", tmp_path / f"{path.suffix}.h5", 40.0, 1.0)
+        with open_dataset(made) as file:
+            segments = list(file["segments"].values())
+            found.append(np.concatenate([segment["velocities"][:] for segment in segments]))
+        ready = config.model_copy(update={"trajectories": (made,)})
+        assert horizon_of(ready) == 40.0
+        assert from_trajectories(ready, "real", tmp_path / "x.h5", 40.0, 5.0) == [made]
+        with pytest.raises(DatasetError, match="its horizon is 40 fs"):
+            from_trajectories(ready, "real", tmp_path / "x.h5", 50.0, 5.0)
+    assert horizon_of(config) is None
+    np.testing.assert_allclose(found[0], found[1], atol=1e-7)
+
+
+def test_two_fits_in_a_directory_are_refused(whole: Path) -> None:
+    from lammps_trajcast.lock import alone_in
+
+    with alone_in(whole, "x"), pytest.raises(FitError, match="in use by another process"):
+        run(whole / "fit.yaml")
+
+
+def test_interrupted_after_each_stage(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stage is interrupted before it is noted that it is finished; the result is the same."""
+    path = write(tmp_path / "again")
+    finish = State.finish
+    interrupted: list[str] = []
+
+    def interrupting(self: State, stage: str, *rest: Any) -> None:
+        if stage not in interrupted:
+            interrupted.append(stage)
+            raise KeyboardInterrupt
+        finish(self, stage, *rest)
+
+    monkeypatch.setattr(State, "finish", interrupting)
+    for number in range(len(STAGES)):
+        with pytest.raises(FitError, match=f"stage {STAGES[number]}.*interrupted; the same") as e:
+            run(path)
+        assert "goes on from there" in str(e.value)
+    run(path)
+    assert len(interrupted) == len(STAGES)
+    assert outcome_of(path.parent) == outcome_of(whole)
+
+
+def test_killed_in_the_training(whole: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "killed")
+    process = subprocess.Popen(
+        [Path(sys.executable).parent / "lammps-trajcast", "fit", path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 600.0
+    while not list((tmp_path / "killed" / "training_1").glob("step*.ckpt")):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "killed" / "argon.safetensors").exists()
+    run(path)
+    assert outcome_of(path.parent) == outcome_of(whole)

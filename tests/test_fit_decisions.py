@@ -1,0 +1,213 @@
+"""What `lammps-trajcast fit` does next, by what came out: with stages that only pretend."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from models import tiny_model
+
+from lammps_trajcast.fit import fit as stages
+from lammps_trajcast.fit.config import FitConfig, FitError
+from lammps_trajcast.fit.force_range import ForceRange
+from lammps_trajcast.fit.motion import Motion
+from lammps_trajcast.fit.progress import Progress
+from lammps_trajcast.fit.proof import Outcome
+from lammps_trajcast.fit.reference import Inspected
+from lammps_trajcast.fit.validating import Judged
+from lammps_trajcast.fit.verdict import Verdict
+from lammps_trajcast.training.config import TrainingConfig
+from lammps_trajcast.validation.config import ValidationConfig
+
+GOOD = Outcome(20, [], [], [], 0.0)
+BAD = Outcome(15, ["spectrum 0.9"], [], [], 2.0)
+WORSE = Outcome(10, ["spectrum 0.5", "energy 2 kT"], [], [], 20.0)
+CHANCE = Outcome(19, [], ["temperature"], ["temperature"], 0.0)
+SYSTEM = "units metal\nboundary p p p\npair_style sw\n"
+SURVEY = stages.Survey(
+    Inspected(216, [28.0855], None, [True] * 3, [16.3] * 3, True, 1e-3, 2.35),
+    Motion(18.0, 55.5, {"Si": 18.0}, False, 1e-3),
+    ForceRange(4.0, 0.01, True),
+    *(2.0, 600.0, 4.0, 3, []),
+)
+
+
+@dataclass
+class Pretended:
+    """outcomes: of the validations and probes in their order, by kind of steps.
+
+    trained, judged: what was asked for.
+    """
+
+    directory: Path
+    outcomes: dict[str, list[Outcome]]
+    converged: bool = True
+    a_step: float = 0.1
+    trained: list[TrainingConfig] = field(default_factory=list)
+    judged: list[tuple[str, ValidationConfig]] = field(default_factory=list)
+    segments: list[int] = field(default_factory=list)
+
+    def train(self, config: TrainingConfig, **_: Any) -> dict[str, float]:
+        self.trained.append(config)
+        horizon = float(config.dataset[0].parent.name.split("_")[1].removesuffix("fs"))
+        model = tiny_model(
+            architecture={"num_chem_elements": 1, "vel_max": 0.1 + 0.01 * len(self.trained)},
+            metadata={"species": ("Si",), "masses": (28.085,), "timestep": horizon},
+        )
+        model.save(config.output)
+        config.directory.mkdir(exist_ok=True)
+        summary = {"converged": self.converged, "steps": 100, "outcome": "did not converge: so"}
+        (config.directory / "summary.json").write_text(json.dumps(summary))
+        return {"displacement": 0.01, "velocity": 0.02}
+
+    def judge(self, config: ValidationConfig, length: str, *_: Any) -> Judged:
+        kind = "reversible" if "reversible yes" in config.fix_options else "plain"
+        self.judged.append((f"{length} {kind}", config))
+        return Judged(self.outcomes[f"{length} {kind}"].pop(0), None, 1.5)
+
+    def record(self, *given: Any, segments: int, **_: Any) -> list[Path]:
+        output: Path = given[2]
+        output.mkdir(exist_ok=True)
+        self.segments.append(segments)
+        (output / "t300.000.h5").touch()
+        return [output / "t300.000.h5"]
+
+    def fit(self, **changes: Any) -> Verdict:
+        content = {
+            **{"name": "si", "system": "si.lmp", "elements": ["Si"], "temperature": 300},
+            **changes,
+        }
+        path = self.directory / "fit.yaml"
+        if not path.exists():
+            (self.directory / "si.lmp").write_text(SYSTEM)
+            path.write_text(yaml.safe_dump(content))
+        quiet = Progress(7200.0, lambda: 0.0, StringIO())
+        return stages.fit(FitConfig.load(path), self.directory, quiet)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.judged]
+
+
+@pytest.fixture
+def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def make(**options: Any) -> Pretended:
+        made = Pretended(tmp_path, **options)
+        monkeypatch.setattr(stages._Fit, "_survey", lambda _: SURVEY)
+        monkeypatch.setattr(stages, "judge", made.judge)
+        monkeypatch.setattr(stages, "record_segments", made.record)
+        monkeypatch.setattr(stages, "seconds_a_step", lambda _: made.a_step)
+        monkeypatch.setattr("lammps_trajcast.training.train.train", made.train)
+        return made
+
+    return make
+
+
+def rounds_of(directory: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((directory / "fit.yaml").read_text())["chosen"][
+        "rounds"
+    ]
+    return found
+
+
+def test_plain_steps_if_nothing_speaks_against_them(pretend: Any) -> None:
+    made = pretend(outcomes={"short plain": [GOOD], "full plain": [GOOD]})
+    verdict = made.fit()
+    assert verdict.status == 0
+    assert made.kinds == ["short plain", "full plain"]
+    assert "24 fs a step," in verdict.lines[0]
+    assert "reversible" not in verdict.lines[0]
+
+
+def test_reversible_steps_if_the_probe_recommends_them(pretend: Any) -> None:
+    made = pretend(
+        outcomes={"short plain": [BAD], "short reversible": [GOOD], "full reversible": [GOOD]}
+    )
+    verdict = made.fit()
+    assert verdict.status == 0
+    assert made.kinds == ["short plain", "short reversible", "full reversible"]
+    assert "24 fs a step, reversible steps" in verdict.lines[0]
+    assert rounds_of(made.directory)[0]["reversible"] is True
+    assert "reversible yes" in (made.directory / "in.si").read_text()
+
+
+def test_plain_steps_that_fail_at_length_are_followed_by_reversible_ones(pretend: Any) -> None:
+    made = pretend(outcomes={"short plain": [GOOD], "full plain": [BAD], "full reversible": [GOOD]})
+    assert made.fit().status == 0
+    assert made.kinds == ["short plain", "full plain", "full reversible"]
+
+
+def test_no_reversible_steps_beyond_half_a_period(pretend: Any) -> None:
+    made = pretend(outcomes={"full plain": [GOOD]})
+    assert made.fit(horizon=30.0).status == 0
+    assert made.kinds == ["full plain"]
+
+
+def test_a_converged_model_that_fails_is_followed_by_a_shorter_horizon(pretend: Any) -> None:
+    made = pretend(outcomes={"full reversible": [BAD, GOOD]})
+    assert made.fit(reversible=True).status == 0
+    assert [entry["horizon"] for entry in rounds_of(made.directory)] == [24.0, 16.0]
+    first, second = made.trained
+    assert second.start_from == first.output
+    assert "16 fs a step" in (made.directory / "verdict.txt").read_text()
+    assert "timestep        0.016" in (made.directory / "in.si").read_text()
+
+
+def test_a_training_that_has_not_converged_goes_on_with_more_data(pretend: Any) -> None:
+    made = pretend(outcomes={"full reversible": [BAD, GOOD]}, converged=False)
+    verdict = made.fit(reversible=True)
+    assert [entry["horizon"] for entry in rounds_of(made.directory)] == [24.0, 24.0]
+    assert made.segments[1] > made.segments[0]
+    assert "did not converge" in verdict.lines[2]
+
+
+def test_a_worse_model_does_not_replace_a_better_one(pretend: Any) -> None:
+    made = pretend(outcomes={"full reversible": [BAD, WORSE]})
+    verdict = made.fit(reversible=True, rounds=2)
+    assert verdict.status == 2
+    assert "spectrum 0.9" in verdict.lines[1]
+    kept, first = (made.directory / name for name in ("si.safetensors", "si_1.safetensors"))
+    assert kept.read_bytes() == first.read_bytes()
+    assert kept.read_bytes() != (made.directory / "si_2.safetensors").read_bytes()
+
+
+def test_what_chance_leaves_open_is_run_on_and_then_said(pretend: Any) -> None:
+    made = pretend(outcomes={"full reversible": [CHANCE, CHANCE]})
+    verdict = made.fit(reversible=True)
+    assert verdict.status == 3
+    assert "larger --budget" in verdict.lines[2]
+    at_first, then = (config.lengths["full"] for _, config in made.judged)
+    assert not at_first.until_decided
+    assert then.until_decided
+    assert then.production == at_first.production < then.longest
+    assert then.max_hours is not None and then.max_hours < 2.0
+
+
+def test_a_budget_that_is_too_small_says_so_and_keeps_what_there_is(pretend: Any) -> None:
+    made = pretend(outcomes={"full reversible": [GOOD]}, a_step=1000.0)
+    with pytest.raises(FitError, match="the budget of 1h ends before training 1.*larger --budget"):
+        made.fit(reversible=True, budget="1h")
+    assert made.segments
+    made.a_step = 0.1
+    assert made.fit().status == 0
+    assert len(made.segments) == 1  # not recorded again
+
+
+def test_the_written_file_repeats_it_all(pretend: Any) -> None:
+    """Nothing is measured or chosen again; what is given comes before what was chosen."""
+    made = pretend(
+        outcomes={"short plain": [BAD], "short reversible": [GOOD], "full reversible": [GOOD] * 2}
+    )
+    made.fit()
+    (made.directory / "state.json").unlink()
+    made.a_step = 1e9
+    assert made.fit().status == 0
+    assert made.kinds == ["short plain", "short reversible", *["full reversible"] * 2]
+    first, second = made.trained
+    assert first == second
+    assert made.judged[-1][1] == made.judged[-2][1]
