@@ -295,9 +295,9 @@ def dataset(
 ) -> None:
     """Make a data set of pairs (state at t, state at t + horizon) from ordinary NVE runs."""
     from lammps_trajcast.data.build import DatasetOptions, build_dataset
+    from lammps_trajcast.data.frames import Species, TrajectoryError
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.data.statistics import dataset_statistics
-    from lammps_trajcast.data.trajectory import Species, TrajectoryError
 
     options = DatasetOptions(
         horizon=horizon,
@@ -371,9 +371,9 @@ def record(
     ] = None,
 ) -> None:
     """Run a LAMMPS input and record NVE segments after it as a data set; run again to go on."""
+    from lammps_trajcast.data.frames import TrajectoryError
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.data.statistics import dataset_statistics
-    from lammps_trajcast.data.trajectory import TrajectoryError
     from lammps_trajcast.recording.record import RecordOptions
     from lammps_trajcast.recording.record import record as run_recording
 
@@ -585,8 +585,8 @@ def equalize(
     with the thermostat is made to lose a little in each step, at the least cost in accuracy.
     Finished runs are not repeated.
     """
+    from lammps_trajcast.data.frames import TrajectoryError
     from lammps_trajcast.data.layout import DatasetError
-    from lammps_trajcast.data.trajectory import TrajectoryError
     from lammps_trajcast.equipartition.equalize import Equalizer, Round
     from lammps_trajcast.launch import LaunchError, lammps_words
     from lammps_trajcast.model.file import ModelFileError

@@ -35,7 +35,8 @@ from lammps_trajcast.analysis.run import (
     read_thermo,
 )
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
-from lammps_trajcast.data.trajectory import LammpsDump, Species
+from lammps_trajcast.data.frames import Species
+from lammps_trajcast.data.lammps_dump import LammpsDump
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "quartz"
 COORDINATION = {"Si": 4, "O": 2}

@@ -27,8 +27,9 @@ from lammps_trajcast.cli import app
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.consistency import Fault, MotionCheck
+from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.trajectory import Species, TrajectoryError, checked, read_frames
+from lammps_trajcast.data.trajectory import checked, read_frames
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.predictor import Predictor, PredictorError
 from lammps_trajcast.training.config import TrainingConfig

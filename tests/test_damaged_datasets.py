@@ -16,9 +16,9 @@ from reliability import fault
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.check import check_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import SPLITS, DatasetError
 from lammps_trajcast.data.statistics import dataset_statistics
-from lammps_trajcast.data.trajectory import Species, TrajectoryError
 
 PLACES = 200
 OPTIONS = DatasetOptions(

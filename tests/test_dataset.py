@@ -25,6 +25,7 @@ from ase.io.trajectory import Trajectory
 
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.data.statistics import (
     NEIGHBOUR_RANGE,
@@ -32,7 +33,7 @@ from lammps_trajcast.data.statistics import (
     lower_distances,
     smallest_distance,
 )
-from lammps_trajcast.data.trajectory import Species, TrajectoryError, checked, read_frames
+from lammps_trajcast.data.trajectory import checked, read_frames
 
 SI_O = Species.from_types(["Si", "O"])
 

@@ -21,8 +21,8 @@ from conftest import lammps_binary, lammps_environment
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app
+from lammps_trajcast.data.frames import Species
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.trajectory import Species
 from lammps_trajcast.fit import choose
 from lammps_trajcast.fit.config import MARK, FitConfig, FitError, Round, seconds_of
 from lammps_trajcast.fit.dataset import from_trajectories, horizon_of

@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app
 from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.frames import Species, TrajectoryError
+from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.trajectory import LammpsDump, Species, TrajectoryError, checked
+from lammps_trajcast.data.trajectory import checked
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.recording import record as recording
 from lammps_trajcast.recording.ensemble import sort_fixes, with_seed

@@ -26,7 +26,7 @@ from lammps_trajcast.analysis.run import (
     read_temperatures,
     read_thermo,
 )
-from lammps_trajcast.data.trajectory import TrajectoryError
+from lammps_trajcast.data.frames import TrajectoryError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

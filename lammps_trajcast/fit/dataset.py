@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
+from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.trajectory import Species, TrajectoryError
 from lammps_trajcast.fit.config import FitConfig, FitError, write_whole
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns
 from lammps_trajcast.recording.record import RecordOptions, record

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.data.layout import DatasetError
-from lammps_trajcast.data.trajectory import TrajectoryError
 from lammps_trajcast.fit import choose
 from lammps_trajcast.fit.config import FitConfig, FitError, Round
 from lammps_trajcast.fit.dataset import (

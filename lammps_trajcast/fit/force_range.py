@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.trajectory import TrajectoryError
+from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.fit.config import FitError
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns, distances_from, forces_of
 from lammps_trajcast.validation.runner import Finished

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.dynamics import mean_square_displacement, vibrational_spectrum
-from lammps_trajcast.data.trajectory import TrajectoryError
+from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.fit.config import FitConfig, FitError
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns
 from lammps_trajcast.validation.runner import Finished

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.trajectory import TIME_IN_FS, LammpsDump, Species, TrajectoryError
+from lammps_trajcast.data.frames import Species, TrajectoryError
+from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.fit.config import FitConfig, FitError
-from lammps_trajcast.validation.comparison import BOLTZMANN
+from lammps_trajcast.units import BOLTZMANN, TIME_IN_FS
 from lammps_trajcast.validation.config import Lengths, Reference, SetupError, ValidationConfig
 from lammps_trajcast.validation.reading import RunReader
 from lammps_trajcast.validation.runner import Finished, Runner, file_key

@@ -23,8 +23,10 @@ from lammps_trajcast.data.build import (
     write_header,
     write_segment,
 )
+from lammps_trajcast.data.frames import Frame, Species
+from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.data.trajectory import Frame, LammpsDump, Species, checked
+from lammps_trajcast.data.trajectory import checked
 from lammps_trajcast.launch import LaunchError, PlainPaths, interruptible
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes

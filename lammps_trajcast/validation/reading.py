@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.trajectory import TrajectoryError
+from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.validation.comparison import Production
 from lammps_trajcast.validation.config import SetupError
 from lammps_trajcast.validation.constant_energy import Nve

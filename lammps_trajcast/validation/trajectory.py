@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lammps_trajcast.data.trajectory import Frame, LammpsDump, Species, TrajectoryError, checked
+from lammps_trajcast.data.frames import Frame, Species, TrajectoryError
+from lammps_trajcast.data.lammps_dump import LammpsDump
+from lammps_trajcast.data.trajectory import checked
 from lammps_trajcast.units import Units
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
-from lammps_trajcast.data.trajectory import Species, TrajectoryError
+from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.units import BOLTZMANN
 from lammps_trajcast.validation.compare import Part
