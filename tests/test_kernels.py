@@ -5,8 +5,9 @@ import torch
 from conftest import PARITY_CASES
 from e3nn import o3
 
-from lammps_trajcast.kernels.edge_convolution import PathTable, edge_convolution, register_table
+from lammps_trajcast.kernels.edge_convolution import edge_convolution
 from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.kernels.path_table import PathTable, register_table
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps

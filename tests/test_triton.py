@@ -17,7 +17,7 @@ from scipy.interpolate import BPoly
 from test_kernels import architecture, relative
 from test_network_parity import Case
 
-from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
+from lammps_trajcast.kernels.path_table import PathTable, register_table
 from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps

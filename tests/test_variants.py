@@ -8,8 +8,9 @@ from e3nn import o3
 from models import first_edge, kernels_of, model_of, predict
 from test_kernels import architecture, random_inputs, relative
 
-from lammps_trajcast.kernels.edge_convolution import PathTable, edge_convolution, register_table
+from lammps_trajcast.kernels.edge_convolution import edge_convolution
 from lammps_trajcast.kernels.fused import FusedTrajCast
+from lammps_trajcast.kernels.path_table import PathTable, register_table
 from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import SphericalHarmonics

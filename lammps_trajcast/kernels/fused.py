@@ -11,7 +11,9 @@ import torch
 from e3nn import o3
 from torch import Tensor
 
-from lammps_trajcast.kernels.edge_convolution import PathTable, register_table
+# It defines the operations of torch that are used here.
+import lammps_trajcast.kernels.edge_convolution  # noqa: F401
+from lammps_trajcast.kernels.path_table import PathTable, register_table
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.interaction import Interaction, OwnShare

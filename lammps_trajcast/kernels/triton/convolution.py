@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lammps_trajcast.kernels.edge_convolution import PathTable, check_graph, path_table
+from lammps_trajcast.kernels.path_table import PathTable, check_graph, path_table
 from lammps_trajcast.kernels.triton import source
 
 INTERPRETED = not isinstance(tl.zeros, triton.JITFunction)

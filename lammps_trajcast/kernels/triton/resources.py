@@ -18,7 +18,7 @@ from e3nn import o3
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lammps_trajcast.kernels.edge_convolution import PathTable
+from lammps_trajcast.kernels.path_table import PathTable
 from lammps_trajcast.kernels.tables import ORDER
 from lammps_trajcast.kernels.triton import source
 from lammps_trajcast.kernels.triton.convolution import (
