@@ -290,7 +290,7 @@ def draw(models: dict[str, CostModel], network: Network, images: Path) -> list[P
             one = model.step(atoms, 1, network)
             speed = [one / model.step(atoms, p, network) for p in usable]
             strong.plot(usable, speed, label=f"10$^{len(str(atoms)) - 1}$ atoms")
-        strong.plot(ranks, ranks, color="grey", lw=0.6, ls=":")
+        strong.plot(ranks, ranks, color="gray", lw=0.6, ls=":")
         strong.set(xscale="log", yscale="log", xlabel="ranks", ylabel="speed-up", title="strong")
         for own in (100, 1000, 10_000, 100_000):
             time = [model.step(own * p, p, network) for p in ranks]

@@ -97,8 +97,8 @@ def count_couplings(irreps: o3.Irreps, lmax: int) -> Couplings:
     return product.couplings(product.outputs())
 
 
-def count_operations(arch: Architecture, neighbours: float) -> Operations:
-    """Count the multiply-adds of one atom that has so many neighbours on average."""
+def count_operations(arch: Architecture, neighbors: float) -> Operations:
+    """Count the multiply-adds of one atom that has so many neighbors on average."""
     channels, lmax = arch.num_hidden_channels, arch.max_rotation_order
     irreps = {ir for _, ir in o3.Irreps.spherical_harmonics(lmax)}
     layers = []
@@ -122,25 +122,25 @@ def count_operations(arch: Architecture, neighbours: float) -> Operations:
         updates = sum(velocity.weights(ir) for ir in wanted)
         updates += len(gated) * velocity.weights(o3.Irrep(0, 1))
         layer = Operations(
-            convolution=neighbours * edges.entries * channels,
+            convolution=neighbors * edges.entries * channels,
             contraction=maps * channels**2,
             velocity_product=atoms.entries * channels,
             update=updates * channels**2,
             # The species is known: one of the species' matrices.
             residual=sum(ir.dim for ir in shortcut) * channels**2,
             read_out=0,
-            path_weights=(neighbours * edges.inputs + atoms.inputs) * channels,
-            couplings=neighbours * edges.coefficients + atoms.coefficients,
-            table=3 * (neighbours * edges.paths + atoms.paths) * channels,
+            path_weights=(neighbors * edges.inputs + atoms.inputs) * channels,
+            couplings=neighbors * edges.coefficients + atoms.coefficients,
+            table=3 * (neighbors * edges.paths + atoms.paths) * channels,
         )
         total = Operations(*(a + b for a, b in zip(total, layer, strict=True)))
         wanted = edge.inputs(contracted) | shortcut
     return total
 
 
-def count_operations_of(model: str, neighbours: float) -> dict[str, float]:
+def count_operations_of(model: str, neighbors: float) -> dict[str, float]:
     """Count for a model of :func:`load_model`, by name of the part; "counted" are operations."""
     from benchmarks.systems import load_model
 
-    operations = count_operations(load_model(model).metadata.architecture, neighbours)
+    operations = count_operations(load_model(model).metadata.architecture, neighbors)
     return {**operations._asdict(), "counted": operations.counted}

@@ -93,7 +93,7 @@ def operations_table(results: dict[str, Any]) -> str:
         for threads in row["samples"]["peak"]
     ]
     parts = [
-        f"64 channels, {row['samples']['neighbours']:.1f} neighbours:",
+        f"64 channels, {row['samples']['neighbors']:.1f} neighbors:",
         _markdown(["part", "operations for an atom and step", "share"], lines),
         _markdown(["", "GFLOP/s of a step", "GFLOP/s of the matrix product"], rates),
     ]
@@ -166,7 +166,7 @@ def draw_steps(runs: list[list[float]], path: Path) -> None:
     figure, axis = plt.subplots(figsize=(5.0, 3.2), layout="constrained")
     for times in runs:
         axis.plot(range(1, len(times) + 1), [1e3 * t for t in times], lw=0.8)
-    axis.axvline(10.5, color="grey", lw=0.5)
+    axis.axvline(10.5, color="gray", lw=0.5)
     axis.set(xlabel="step", ylabel="ms", ylim=(0.0, None))
     figure.savefig(path, dpi=150)
     plt.close(figure)

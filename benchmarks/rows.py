@@ -148,7 +148,7 @@ def peak_share(session: Session) -> Outcome:
     from benchmarks.operations import count_operations_of
 
     steps = session.wide_steps
-    operations = in_child(count_operations_of, "wide", steps.neighbours)
+    operations = in_child(count_operations_of, "wide", steps.neighbors)
     fused, peak = _medians(steps.fused), _medians(steps.peak)
     needed = operations["counted"] * steps.atoms
     return Outcome(
@@ -157,7 +157,7 @@ def peak_share(session: Session) -> Outcome:
             "operations_per_atom": operations,
             "operations_per_second": {n: needed / fused[n] for n in fused},
             "peak": peak,
-            "neighbours": steps.neighbours,
+            "neighbors": steps.neighbors,
         },
     )
 

@@ -3,7 +3,7 @@
     t(n, p) = fixed + own n + remote m(n) + exchange + sums
 
 with n own atoms on each of p equal ranks, m(n) remote atoms within the cutoff of a cube of n atoms,
-    exchange = (layers - 1) (neighbours latency + m row / bandwidth) + states and masks likewise,
+    exchange = (layers - 1) (neighbors latency + m row / bandwidth) + states and masks likewise,
     sums = 2 log2(p) latency.
 Nothing is assumed to be hidden behind computation, and no rank to have more atoms than others.
 """
@@ -84,10 +84,10 @@ class CostModel:
         if ranks == 1:
             return compute
         remote = self.remote_atoms(atoms, ranks)
-        neighbours = min(NEIGHBOURS, ranks - 1)
+        neighbors = min(NEIGHBOURS, ranks - 1)
         exchanges = self.layers - 1
         moved = remote * (exchanges * self.row_bytes + STATE_BYTES)
-        messages = (exchanges + 2) * neighbours
+        messages = (exchanges + 2) * neighbors
         talk = messages * network.latency + moved / network.bandwidth
         sums = 2.0 * math.log2(ranks) * network.latency
         return compute + self.remote * remote + talk + sums

@@ -27,7 +27,7 @@ class StepTimes(NamedTuple):
     """
 
     atoms: int
-    neighbours: float
+    neighbors: float
     plain: dict[int, list[float]]
     fused: dict[int, list[float]]
     peak: dict[int, list[float]]
@@ -76,12 +76,12 @@ def measure_steps(
             for kernels, predictor in predictors.items():
                 for _ in range(FUSED_REPEATS if kernels == "fused" else 1):
                     samples[kernels][number].append(timed(lambda p=predictor: p.step(frame)))
-    neighbours = len(frame.senders) / len(frame.types)
-    return StepTimes(len(frame.types), neighbours, **samples)
+    neighbors = len(frame.senders) / len(frame.types)
+    return StepTimes(len(frame.types), neighbors, **samples)
 
 
 def measure_training(threads: tuple[int, ...], rounds: int) -> dict[str, dict[int, list[float]]]:
-    """Time training steps (forward, backward, optimiser) of the shipped model's size, in turns."""
+    """Time training steps (forward, backward, optimizer) of the shipped model's size, in turns."""
     file = load_model("shipped")
     architecture = file.metadata.architecture
     batch = mini_batch(architecture.edge_cutoff).to_dtype(torch.float32)

@@ -50,7 +50,7 @@ std::string ConstantEnergy::end_step() {
   if (now.mass == 0.0)
     return "";
   double velocity[3];
-  double drift = 0.0; // kinetic energy of the centre of mass
+  double drift = 0.0; // kinetic energy of the center of mass
   for (int k = 0; k < 3; k++) {
     velocity[k] = now.momentum[k] / now.mass;
     drift += 0.5 * force->mvv2e * now.momentum[k] * velocity[k];

@@ -14,7 +14,7 @@ class Compute;
 namespace trajcast {
 
 // Keeps the total energy, kinetic and potential, at the value that it has when a run begins, by
-// scaling the velocities of a group relative to its centre of mass, which keeps its momentum.
+// scaling the velocities of a group relative to its center of mass, which keeps its momentum.
 class ConstantEnergy : protected LAMMPS_NS::Pointers {
 public:
   // compute_id: a free ID, for the compute that asks LAMMPS for the energy in each step.

@@ -24,7 +24,7 @@ struct Cell {
 // The graph of a rank: edges to its own atoms from atoms closer than the cutoff, every periodic
 // image its own edge.
 //
-// Candidates come from a neighbour list with a skin and stay valid until atoms are sorted anew.
+// Candidates come from a neighbor list with a skin and stay valid until atoms are sorted anew.
 // Each refers to the atom itself and counts lattice vectors, so its edge vector follows the box and
 // needs no ghost atom's position. Senders are own atoms, 0, 1, ... num_own - 1, or atoms of other
 // ranks, num_own + r for the candidate r of those.

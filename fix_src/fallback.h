@@ -25,7 +25,7 @@ public:
   // Whether LAMMPS evaluates the potential the next time.
   void switch_to(bool on) { potential.switch_to(on); }
 
-  // Collective: advance the atoms of the group by a time step. Ghost atoms follow, and neighbour
+  // Collective: advance the atoms of the group by a time step. Ghost atoms follow, and neighbor
   // lists are built anew where they have to be. Returns what is wrong, on all ranks; else nothing.
   std::string advance();
 

@@ -90,7 +90,7 @@ int FixPythonTrajcast::setmask() {
 void FixPythonTrajcast::init() {
   list_is_current = false;
   forces_are_due = false;
-  // Other commands initialise LAMMPS too, in states that only a run has to forbid.
+  // Other commands initialize LAMMPS too, in states that only a run has to forbid.
   const bool is_rerun = std::strcmp(input->command, "rerun") == 0;
   moves_atoms = update->whichflag == 1 && !is_rerun;
   if (moves_atoms)

@@ -197,14 +197,14 @@ private:
   double impulse_per_force; // half a time step, in units that make velocity of force over mass
   class NeighList *list = nullptr;
   bool moves_atoms = false;     // whether this is a run, which a rerun is not
-  bool list_is_current = false; // no command has called init() since the neighbour list was built
+  bool list_is_current = false; // no command has called init() since the neighbor list was built
   trajcast::EdgeList edges;
 
   // What ghost atoms get from their owners: one row for each local and ghost atom.
   std::vector<double> forwarded;
   int forwarded_width = 0;
 
-  // Of ghost atoms, since the last neighbour list: owner, and lattice shift from there.
+  // Of ghost atoms, since the last neighbor list: owner, and lattice shift from there.
   std::vector<int> owner_rank, owner_index;
   std::vector<std::array<int, 3>> ghost_shift;
   std::vector<int> ghost_candidate; // place in the arrays below; -1: an own atom, or not seen

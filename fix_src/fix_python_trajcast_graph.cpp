@@ -104,7 +104,7 @@ void FixPythonTrajcast::unpack_forward_comm(int n, int first, double *buffer) {
 }
 
 /* ----------------------------------------------------------------------
-   atoms were sorted anew: find out which atom, and which lattice shift, each neighbour is
+   atoms were sorted anew: find out which atom, and which lattice shift, each neighbor is
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::post_neighbor() {
@@ -166,7 +166,7 @@ void FixPythonTrajcast::find_owners() {
 }
 
 /* ----------------------------------------------------------------------
-   number the distinct atoms of other ranks that the neighbour list refers to, and tell their owners
+   number the distinct atoms of other ranks that the neighbor list refers to, and tell their owners
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::list_remote_atoms() {

@@ -102,7 +102,7 @@ void FixPythonTrajcast::set_limits(const trajcast_model_info &info,
                                    const trajcast::Limits &training) {
   if (!info.has_limits && factors_given)
     fail(fmt::format("'factor' multiplies limits of the training data, but {} holds none: write "
-                     "'limit' with values, or add them with 'lammps-trajcast limits'",
+                     "'limit' with values, or add them with 'lammps-trajcast add-bounds'",
                      model_path));
   if (response == Response::OFF)
     return;

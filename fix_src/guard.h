@@ -62,7 +62,7 @@ struct GuardSums {
   double momentum2 = 0.0;     // square of the total momentum, of g/mol and units of the run
   double twice_kinetic = 0.0; // sum of m v^2
 
-  // Twice the kinetic energy about the centre of mass, for each degree of freedom.
+  // Twice the kinetic energy about the center of mass, for each degree of freedom.
   double twice_kinetic_per_freedom() const;
 };
 

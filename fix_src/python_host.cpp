@@ -175,8 +175,8 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
 } // namespace
 
 bool python_is_running() {
-  auto *initialised = lookup<int()>(RTLD_DEFAULT, "Py_IsInitialized");
-  return initialised && initialised();
+  auto *initialized = lookup<int()>(RTLD_DEFAULT, "Py_IsInitialized");
+  return initialized && initialized();
 }
 
 const trajcast_functions *start_python(std::string &message) {

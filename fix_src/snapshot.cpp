@@ -41,7 +41,7 @@ void Snapshot::restore() {
   for (int i = 0; i < atom->nlocal; i++) {
     std::copy_n(atoms[i].position, 3, atom->x[i]);
     std::copy_n(atoms[i].velocity, 3, atom->v[i]);
-    // A rebuild of the neighbour list may have wrapped the atom, and its ghosts with it.
+    // A rebuild of the neighbor list may have wrapped the atom, and its ghosts with it.
     if (atoms[i].image != atom->image[i]) {
       const auto before = periods(atoms[i].image), now = periods(atom->image[i]);
       const auto shift = cell.vector({before[0] - now[0], before[1] - now[1], before[2] - now[2]});

@@ -54,7 +54,7 @@ typedef struct {
 /* What the model file says. Filled by open(). */
 typedef struct {
   double timestep;                    /* time that one prediction advances, fs */
-  double cutoff;                      /* neighbours closer than this are seen, Angstrom */
+  double cutoff;                      /* neighbors closer than this are seen, Angstrom */
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
   char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */
@@ -68,10 +68,10 @@ typedef struct {
   double *max_displacements; /* (num_types,) in one time step, Angstrom */
   double *max_speeds;        /* (num_types,) in the units of the run */
   double *min_distances;     /* (num_types, num_types) Angstrom */
-  double *max_isolations;    /* (num_types,) to the nearest neighbour, Angstrom */
+  double *max_isolations;    /* (num_types,) to the nearest neighbor, Angstrom */
 } trajcast_model_info;
 
-/* The atoms of other ranks that own atoms may see before the neighbour list is built anew, each
+/* The atoms of other ranks that own atoms may see before the neighbor list is built anew, each
    once, sorted by rank, then index. */
 typedef struct {
   int64_t num_candidates;
@@ -79,7 +79,7 @@ typedef struct {
   const int64_t *indices; /* (num_candidates,) the atom's place in the order of that rank */
 } trajcast_halo;
 
-/* One state of the system, and the neighbour list that goes with it.
+/* One state of the system, and the neighbor list that goes with it.
 
    Nodes are the atoms of this rank, in its local order, followed by the remote nodes: those atoms
    of other ranks that an edge refers to, once each, in the order of trajcast_halo. Every pair of
@@ -94,9 +94,9 @@ typedef struct {
   const double *masses;     /* (num_atoms,) g/mol */
 
   int64_t num_edges;
-  const int64_t *first_edge;  /* (num_atoms + 1,) edges of own atom i, which sees the neighbours,
+  const int64_t *first_edge;  /* (num_atoms + 1,) edges of own atom i, which sees the neighbors,
                                  are first_edge[i] ... first_edge[i + 1] - 1 */
-  const int64_t *senders;     /* (num_edges,) the neighbour, a node */
+  const int64_t *senders;     /* (num_edges,) the neighbor, a node */
   const double *edge_vectors; /* (num_edges, 3) from receiver to the sender's image, Angstrom */
 
   int64_t num_interior; /* num_interior + num_boundary = num_atoms if there are remote nodes, else

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it: `--help` answers at once.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from lammps_trajcast.units import Units
+
 if TYPE_CHECKING:
     from lammps_trajcast.data.layout import Split
     from lammps_trajcast.data.statistics import Statistics
-
-Units = Literal["metal", "real"]
 
 app = typer.Typer(
     name="lammps-trajcast",
@@ -213,8 +214,8 @@ def info(model: Annotated[Path, typer.Argument(help="Model file.")]) -> None:
         typer.echo(describe_model(model, ModelFile.load(model)))
 
 
-@app.command()
-def limits(
+@app.command(name="add-bounds")
+def add_bounds(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     dataset: Annotated[
         list[Path], typer.Argument(help="Files of the data set that it was trained on (HDF5).")
@@ -233,8 +234,8 @@ def limits(
     typer.echo(f"{output}\n{describe_limits(limited)}")
 
 
-@app.command(name="limit-speed")
-def limit_speed(
+@app.command(name="clamp-speed")
+def clamp_speed(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
     factor: Annotated[
@@ -549,7 +550,7 @@ def validate(
 
 
 @app.command()
-def equalize(
+def equipartition(
     config: Annotated[
         Path, typer.Argument(help="System, temperature, thermostat: the YAML file of validate.")
     ],
@@ -616,8 +617,8 @@ def equalize(
     typer.echo(f"{output}: mean of the later half")
 
 
-@app.command()
-def balance(
+@app.command(name="match-moments")
+def match_moments(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     dataset: Annotated[
         list[Path], typer.Option(help="Data set that the model was trained on; repeatable.")
@@ -635,7 +636,7 @@ def balance(
 
     Velocities of atoms and of pairs, and pair distances, get the second moments that they have
     after the true step, at the least cost in accuracy. For motions that hardly exchange energy,
-    before equalize.
+    before equipartition.
     """
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.equipartition.balance import Balancer, Imbalance
@@ -651,6 +652,32 @@ def balance(
     with _one_line_for(SetupError, DatasetError, ModelFileError, OSError):
         Balancer(model, dataset, states or dataset, pairs).run(tell).save(output)
     typer.echo(str(output))
+
+
+# Names of the first release, which go with the one after the next.
+_OLD_NAMES: dict[str, Callable[..., None]] = {
+    "limits": add_bounds,
+    "limit-speed": clamp_speed,
+    "equalize": equipartition,
+    "balance": match_moments,
+}
+
+
+def _deprecated(old: str, function: Callable[..., None]) -> Callable[..., None]:
+    new = function.__name__.replace("_", "-")
+
+    @functools.wraps(function)
+    def command(**options: Any) -> None:
+        typer.echo(
+            f"WARNING: '{old}' is deprecated: write 'lammps-trajcast {new}' instead", err=True
+        )
+        function(**options)
+
+    return command
+
+
+for _old, _function in _OLD_NAMES.items():
+    app.command(name=_old, hidden=True)(_deprecated(_old, _function))
 
 
 @app.command(name="validation-table")

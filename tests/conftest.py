@@ -306,7 +306,7 @@ def lammps_runner(directory: Path, server: ForkServer | None = None):
 
 @pytest.fixture
 def forked_runs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
-    """Runs of `validate` and `equalize` in forks of a process that has imported torch."""
+    """Runs of `validate` and `equipartition` in forks of a process that has imported torch."""
     fork_runs(monkeypatch, fork_server)
 
 
@@ -328,7 +328,7 @@ def fork_runs(patch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
 
 @pytest.fixture
 def unoptimized():
-    """TorchScript as the fix runs it: compiled, without an optimisation for each shape."""
+    """TorchScript as the fix runs it: compiled, without an optimization for each shape."""
     from lammps_trajcast.model.torchscript import unoptimized
 
     with unoptimized():

@@ -1,4 +1,4 @@
-"""The network in Python, the reference for LAMMPS: eager, in double, other neighbour lists."""
+"""The network in Python, the reference for LAMMPS: eager, in double, other neighbor lists."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -111,7 +111,7 @@ def test_quartz_is_fourfold_and_twofold() -> None:
     assert (numbers(atoms)[silicon] == 4).all(), "unwrapped positions are fine"
 
 
-def test_a_missing_atom_is_seen_by_its_neighbours() -> None:
+def test_a_missing_atom_is_seen_by_its_neighbors() -> None:
     atoms = quartz()
     del atoms[int(np.flatnonzero(atoms.symbols == "O")[5])]
     silicon = atoms.symbols == "Si"

@@ -28,12 +28,12 @@ SCALES = torch.tensor([1.0, 1.004], dtype=torch.float64)  # of the velocities of
 def test_derivatives_of_moments() -> None:
     batch = frame(8)
     kinds = Kinds.of(batch, CUTOFF)
-    centres = torch.rand(kinds.number, dtype=torch.float64)
+    centers = torch.rand(kinds.number, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     missed = 0.02 * torch.randn(len(batch.species), 3, generator=generator, dtype=torch.float64)
     inputs = [missed.requires_grad_(), batch.velocities.clone().requires_grad_()]
-    found = _derivatives(batch, kinds, centres, *(x.detach() for x in inputs))
-    moments = _moments_of(batch, kinds, centres, *inputs)
+    found = _derivatives(batch, kinds, centers, *(x.detach() for x in inputs))
+    moments = _moments_of(batch, kinds, centers, *inputs)
     assert len(found) == len(moments) == 5
     for (by, derivative), values in zip(found, moments, strict=True):
         some = [k for k in range(len(values)) if float(values[k].detach()) != 0.0]
@@ -116,7 +116,7 @@ def test_command(home: Path) -> None:
     before = kinetic_gains(home, "model.safetensors")
     assert before[1] == pytest.approx(-2.0 * 0.004, rel=0.2)
     words = ("--dataset", home / "data.h5", "-o", home / "new.safetensors")
-    status, out, error = invoke("balance", home / "model.safetensors", *words)
+    status, out, error = invoke("match-moments", home / "model.safetensors", *words)
     assert status == 0, error
     assert [line.split(":")[0] for line in out.splitlines()[:2]] == ["before", "after"]
     after = kinetic_gains(home, "new.safetensors")
@@ -142,5 +142,5 @@ def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
         ((model, "--dataset", data, "--states", other), "O and 7 fs, --dataset for Si O and 5 fs"),
         ((model, "--dataset", other, "--states", other), "5 fs; give the one that the model"),
     ):
-        status, _, error = invoke("balance", *words, "-o", tmp_path / "new.safetensors")
+        status, _, error = invoke("match-moments", *words, "-o", tmp_path / "new.safetensors")
         assert status == 1 and message in error and len(error.splitlines()) == 1, error

@@ -104,7 +104,7 @@ def test_weights_that_the_output_depends_on_are_counted(lmax: int, layers: int) 
     assert found.table == 3 * evaluations
 
 
-def test_work_on_edges_grows_with_the_neighbours_alone() -> None:
+def test_work_on_edges_grows_with_the_neighbors_alone() -> None:
     arch = Architecture(
         num_chem_elements=2,
         edge_cutoff=4.0,
@@ -114,7 +114,7 @@ def test_work_on_edges_grows_with_the_neighbours_alone() -> None:
         num_mp_layers=2,
         avg_num_neighbors=7.0,
     )
-    none, few, many = (count_operations(arch, neighbours) for neighbours in (0.0, 10.0, 20.0))
+    none, few, many = (count_operations(arch, neighbors) for neighbors in (0.0, 10.0, 20.0))
     for name in ("convolution", "path_weights", "couplings", "table"):
         grown = getattr(few, name) - getattr(none, name)
         assert getattr(many, name) - getattr(few, name) == grown > 0.0

@@ -157,7 +157,7 @@ def test_limits_then_info(dump: Path, tmp_path: Path) -> None:
     assert "Extremes" not in invoke("info", model)[1]
 
     limited = tmp_path / "limited.safetensors"
-    status, out, err = invoke("limits", model, tmp_path / "40.h5", "-o", limited)
+    status, out, err = invoke("add-bounds", model, tmp_path / "40.h5", "-o", limited)
     assert status == 0, err
     assert invoke("info", limited)[1].count(out.partition("\n")[2].rstrip()) == 1
     velocities = TrajectoryPairs(tmp_path / "40.h5", "train")[0].velocities.numpy()
@@ -168,7 +168,9 @@ def test_limits_then_info(dump: Path, tmp_path: Path) -> None:
     assert f"speed of H         {speeds[:2].max():.4g}, rms {rms:.4g} Angstrom/ps" in out
     assert "distance O-H" in out and "distance O-O" not in out
 
-    status, _, err = invoke("limits", model, tmp_path / "50.h5", "-o", tmp_path / "no.safetensors")
+    status, _, err = invoke(
+        "add-bounds", model, tmp_path / "50.h5", "-o", tmp_path / "no.safetensors"
+    )
     assert status == 1 and "50 fs apart" in err and err.count("\n") == 1
 
 
@@ -181,7 +183,7 @@ def test_limit_speed(tmp_path: Path) -> None:
     )
     assert status == 0, err
     limited = tmp_path / "limited.safetensors"
-    status, out, err = invoke("limit-speed", model, "-o", limited, "--factor", 3)
+    status, out, err = invoke("clamp-speed", model, "-o", limited, "--factor", 3)
     assert status == 0 and str(limited) in out, err
     assert "speed_limit" in invoke("info", limited)[1]
     before, after = ModelFile.load(model), ModelFile.load(limited)
@@ -198,7 +200,7 @@ def test_limit_speed(tmp_path: Path) -> None:
         for speeds, same in ((slow, True), (fast, False)):
             a, b = (network(species, speeds).speed for network in networks)
             assert (float((a - b).abs().max() / a.abs().max()) < 1e-3) == same
-    status, _, err = invoke("limit-speed", model, "-o", limited, "--factor", 0.5)
+    status, _, err = invoke("clamp-speed", model, "-o", limited, "--factor", 0.5)
     assert status == 2 and "--factor" in err
 
 
@@ -216,8 +218,8 @@ def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
         [],
         ["convert"],
         ["info"],
-        ["limits"],
-        ["limit-speed"],
+        ["add-bounds"],
+        ["clamp-speed"],
         ["record"],
         ["dataset"],
         ["baseline"],
@@ -237,3 +239,27 @@ def test_help_needs_no_torch() -> None:
         "assert not {'torch', 'e3nn', 'h5py'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("limits", "add-bounds"),
+        ("limit-speed", "clamp-speed"),
+        ("equalize", "equipartition"),
+        ("balance", "match-moments"),
+    ],
+)
+def test_old_names_of_commands(tmp_path: Path, old: str, new: str) -> None:
+    """They do the same, here refuse the same, after one line; `--help` names the new ones alone."""
+    words = [tmp_path / "absent", "--dataset", tmp_path / "absent.h5"]
+    if old == "limits":
+        words = [tmp_path / "absent", tmp_path / "absent.h5"]
+    elif old == "limit-speed":
+        words = [tmp_path / "absent"]
+    results = [invoke(name, *words, "-o", tmp_path / "out") for name in (old, new)]
+    (status, _, err), (wanted, _, same) = results
+    line = f"WARNING: '{old}' is deprecated: write 'lammps-trajcast {new}' instead\n"
+    assert status == wanted == 1 and same and err == line + same
+    listed = invoke("--help")[1]
+    assert f" {new} " in listed and f" {old} " not in listed

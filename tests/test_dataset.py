@@ -354,7 +354,7 @@ def test_statistics_of_known_motion(tmp_path: Path) -> None:
     assert statistics.min_distance == pytest.approx(4.0 - 0.003 * 120.0)
     assert statistics.rms_displacement == pytest.approx(np.sqrt((0.06**2 + 0.03**2) / 6))
     assert statistics.rms_velocity == pytest.approx(np.sqrt((0.002**2 + 0.001**2) / 6))
-    # Relative velocities are +-0.0015; three of the six degrees of freedom are the centre of mass.
+    # Relative velocities are +-0.0015; three of the six degrees of freedom are the center of mass.
     boltzmann = ase.units.kB / ase.units._amu * ase.units._e * 1e-10  # (A/fs)^2 per g/mol
     assert statistics.temperature == pytest.approx(2 * 2.0 * 0.0015**2 / (3 * boltzmann), rel=1e-6)
     limits = statistics.limits

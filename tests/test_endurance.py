@@ -13,7 +13,7 @@ from models import tiny_model
 CHUNKS = 50
 WARM_UP = CHUNKS // 5
 
-# Random weights make a random walk: atoms cross the box, meet, and change neighbours for ever.
+# Random weights make a random walk: atoms cross the box, meet, and change neighbors for ever.
 DRIVER = """
 import json, os, sys, time
 import numpy as np

@@ -186,7 +186,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def equalize(home: Path, *more: object) -> tuple[int, str, str]:
     words = ("--dataset", home / "nve.h5", "--duration", 3.6, "--directory", home / "runs")
-    return invoke("equalize", home / "validate.yaml", *words, *more)
+    return invoke("equipartition", home / "validate.yaml", *words, *more)
 
 
 @pytest.mark.usefixtures("forked_runs")
@@ -352,7 +352,7 @@ def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
         new.attrs.update(old.attrs)
         new.attrs["horizon"] = 60.0
     other = ("--dataset", tmp_path / "other.h5")
-    status, _, error = invoke("equalize", home / "validate.yaml", *other, *output)
+    status, _, error = invoke("equipartition", home / "validate.yaml", *other, *output)
     assert status == 1 and "the model for Si O and 30 fs" in error
     assert not (tmp_path / "out.safetensors").exists()
 

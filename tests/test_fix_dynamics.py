@@ -146,7 +146,7 @@ def test_atoms_outside_the_group_keep_their_forces(lmp, quartz, model_file) -> N
 
 
 def test_a_box_that_changes_during_the_run(lmp, model_file) -> None:
-    """Edge vectors follow the box, also between rebuilds of the neighbour list."""
+    """Edge vectors follow the box, also between rebuilds of the neighbor list."""
     system, model = load_case("moving_com"), model_file("moving_com")
     deform = "fix 2 all deform 1 x scale 1.01 y scale 0.995 xy delta 0.05 remap x"
     extra = f"{deform}\nneighbor 2.0 bin"
@@ -164,7 +164,7 @@ def test_a_box_that_changes_during_the_run(lmp, model_file) -> None:
         cell[0, 0] = x0 * (1 + 0.01 * fraction)
         cell[1, 1] = y0 * (1 - 0.005 * fraction)
         cell[1, 0] = xy0 + 0.05 * fraction
-        # Atoms follow the box, which grows about its centre.
+        # Atoms follow the box, which grows about its center.
         old_low = 0.5 * np.array([x0, y0, 0.0]) - 0.5 * np.array(
             [state.cell[0, 0], state.cell[1, 1], 0]
         )

@@ -153,7 +153,7 @@ BONDS = "create_bonds single/bond 1 1 2\ncreate_bonds single/bond 1 1 3"
 
 
 def test_bonded_exclusions(lmp, quartz_model, record_property) -> None:
-    """Bonded neighbours are refused as long as they are left out, and seen with the remedy."""
+    """Bonded neighbors are refused as long as they are left out, and seen with the remedy."""
     script = MOLECULE.replace("MODEL", str(quartz_model))
     refused = lmp(script.replace("BONDS", BONDS).replace("SPECIAL", ""))
     remedy = "special_bonds lj/coul 1e-50 1e-50 1e-50"

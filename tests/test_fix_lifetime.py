@@ -64,7 +64,7 @@ def test_clear_and_start_again(lmp, script, quartz) -> None:
 
 
 def test_minimize_before_the_run(lmp, script, quartz) -> None:
-    """A minimisation needs none of what a run needs, and leaves the fix alone."""
+    """A minimization needs none of what a run needs, and leaves the fix alone."""
     early = script.replace("thermo 1", "thermo 1\ntimestep 1.0\nminimize 0 0 5 5\ntimestep 30\n")
     run = lmp(early, quartz)
     assert run.returncode == 0, run.output

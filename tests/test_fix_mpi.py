@@ -69,7 +69,7 @@ class Case:
     group: str = "all"
 
 
-# A skin so thin that the neighbour list is built anew in most steps, when atoms change their rank.
+# A skin so thin that the neighbor list is built anew in most steps, when atoms change their rank.
 REBUILD = "neighbor 0.002 bin"
 
 CASES = {

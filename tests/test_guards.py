@@ -109,7 +109,7 @@ ON_TWO_RANKS = (
 )
 ON_TWO_RANKS += ("fallback_all", "fallback_some")
 
-# So thin a skin that neighbour lists are built anew between small steps.
+# So thin a skin that neighbor lists are built anew between small steps.
 VASHISHTA = """pair_style hybrid/overlay zero 4.0 full vashishta
 pair_coeff * * zero
 pair_coeff * * vashishta SiO.1990.vashishta Si O
@@ -527,7 +527,7 @@ def test_model_without_limits(one_rank) -> None:
     """The input script can set them; the log says that it has to, if anything is to be checked."""
     note = "does not say how far its training data went"
     error = one_rank["bare"].error
-    assert error is not None and "'lammps-trajcast limits'" in error
+    assert error is not None and "'lammps-trajcast add-bounds'" in error
     assert one_rank["bare_stop"].log.count(note) == 1 and note not in one_rank["bare_off"].log
     assert numbers(one_rank["bare_stop"].warnings()[0])[3] == 9.0
 

@@ -1,4 +1,4 @@
-"""The optimiser Muon: what it takes for matrices and what a step does."""
+"""The optimizer Muon: what it takes for matrices and what a step does."""
 
 import copy
 

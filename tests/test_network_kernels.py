@@ -145,7 +145,7 @@ def test_other_activations(activation: str) -> None:
     assert relative(found, wanted) < 1e-10
 
 
-def test_many_neighbours_and_atoms() -> None:
+def test_many_neighbors_and_atoms() -> None:
     """Several tiles of edges an atom, several blocks of atoms, more than one species."""
     arch = architecture(2, 16)
     plain = network(arch)
@@ -199,7 +199,7 @@ def test_resting_and_fast_atoms() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
-    """An atom with a velocity of NaN, its neighbours, and nobody else."""
+    """An atom with a velocity of NaN, its neighbors, and nobody else."""
     arch = architecture(2, 8).model_copy(update={"num_mp_layers": 1})
     species, velocities, vectors, receivers, senders = random_inputs(arch, torch.float64)
     velocities[4] = torch.nan
@@ -364,7 +364,7 @@ def test_derivatives_are_those_of_the_modules(species: int) -> None:
     speed = SpeedEmbedding.of(arch, weights)
 
     def of_speed(s: torch.Tensor) -> torch.Tensor:
-        offset = (s.unsqueeze(1) - plain.embedding.centres) / plain.embedding.spacing
+        offset = (s.unsqueeze(1) - plain.embedding.centers) / plain.embedding.spacing
         gaussians = torch.exp(-offset * offset) * plain.embedding.speed_scale
         one_hot = torch.eye(arch.num_chem_elements, dtype=torch.float64)[species]
         return plain.embedding.element_tp(gaussians, one_hot.expand(len(s), -1))

@@ -736,7 +736,7 @@ def test_input_noise_moves_the_start_only(dataset: Path) -> None:
             noisy.positions + noisy.displacement, plain.positions + plain.displacement
         )
         assert torch.equal(noisy.velocity_after, plain.velocity_after)
-    # Without the motion of the centre of mass a little less than asked for.
+    # Without the motion of the center of mass a little less than asked for.
     assert 0.8 < float(torch.cat(moved).std()) / 0.01 < 1.0
     assert 0.8 < float(torch.cat(pushed).std()) / 0.002 < 1.0
     assert torch.equal(frames[Draw(3, 7)].pair.positions, frames[Draw(3, 7)].pair.positions)

@@ -192,7 +192,7 @@ def test_single_atoms(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no atom of the data has another one near it"):
         train(config, progress=False)
     result = CliRunner().invoke(app, ["baseline", str(gas(tmp_path / "one.h5", 5.0, number=1))])
-    assert result.exit_code == 1 and "do not move about their centre of mass" in result.stderr
+    assert result.exit_code == 1 and "do not move about their center of mass" in result.stderr
 
 
 def test_atoms_that_do_not_move(tmp_path: Path) -> None:
@@ -523,7 +523,7 @@ def test_children_do_not_inherit_fatal_warnings(monkeypatch: pytest.MonkeyPatch)
     assert sys.warnoptions == ["error"]
 
 
-@pytest.mark.parametrize("command", ["info", "limits", "limit-speed", "balance"])
+@pytest.mark.parametrize("command", ["info", "add-bounds", "clamp-speed", "match-moments"])
 def test_commands_survive_warnings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -531,17 +531,17 @@ def test_commands_survive_warnings(
 
     def load(_: Path) -> None:
         warnings.warn("a function of a library is deprecated", DeprecationWarning, stacklevel=1)
-        raise DatasetError("the end") if command == "limits" else SystemExit(7)
+        raise DatasetError("the end") if command == "add-bounds" else SystemExit(7)
 
     monkeypatch.setattr(ModelFile, "load", load)
     monkeypatch.setattr("lammps_trajcast.equipartition.balance.Balancer.__init__",
                         lambda *_: load(tmp_path))  # fmt: skip
-    words = {"limits": ["x.h5"], "balance": ["--dataset", "x.h5"]}.get(command, [])
+    words = {"add-bounds": ["x.h5"], "match-moments": ["--dataset", "x.h5"]}.get(command, [])
     out = [] if command == "info" else ["-o", "y"]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = CliRunner().invoke(app, [command, "model", *words, *out])
-    assert result.exit_code == (1 if command == "limits" else 7), result.exception
+    assert result.exit_code == (1 if command == "add-bounds" else 7), result.exception
 
 
 @pytest.mark.own_process

@@ -544,7 +544,7 @@ def test_what_does_not_fit_is_said_before_anything_runs(home: Path, tmp_path: Pa
 
 
 def test_inputs_of_a_molecular_system(tmp_path: Path) -> None:
-    """The model's input takes away what makes forces, and keeps bonded neighbours."""
+    """The model's input takes away what makes forces, and keeps bonded neighbors."""
     (tmp_path / "styles.lmp").write_text("bond_style harmonic\nangle_style harmonic # bent\n")
     (tmp_path / "water.data").write_text("water\n")
     (tmp_path / "system.lmp").write_text(

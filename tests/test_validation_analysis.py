@@ -83,7 +83,7 @@ def test_bonds_and_angles_of_water() -> None:
     assert of_angles["H-O-H"].x[top] == pytest.approx(104.5, abs=1.0)
     assert np.sum(of_angles["H-O-H"].y) * 2.0 == pytest.approx(1.0)
     # A cutoff between elements that are not there, and one that is too short, find nothing.
-    assert len(find_bonds(positions, cell, pbc, species, {(0, 0): 1.2}).centre) == 0
+    assert len(find_bonds(positions, cell, pbc, species, {(0, 0): 1.2}).center) == 0
 
 
 def test_angles_of_many_bonds_are_those_of_all_pairs() -> None:
@@ -98,7 +98,7 @@ def test_angles_of_many_bonds_are_those_of_all_pairs() -> None:
     triples, angles = bond_angles(bonds)
     assert len(triples) == 4 * 12 * 11 / 2
     found, counts = np.unique(np.round(angles, 6), return_counts=True)
-    # Angles between the twelve nearest neighbours of an fcc crystal.
+    # Angles between the twelve nearest neighbors of an fcc crystal.
     assert found.tolist() == [60.0, 90.0, 120.0, 180.0]
     assert counts.tolist() == [4 * 24, 4 * 12, 4 * 24, 4 * 6]
 
@@ -138,8 +138,8 @@ def test_spectrum_of_harmonic_oscillators() -> None:
     assert x[-1] == pytest.approx(nyquist)
     assert np.sum(y) * x[1] == pytest.approx(1.0)
     assert spectral_peaks(x, y, 0.2) == pytest.approx([8.0, 20.0, 100.0 - 70.0], abs=0.25)
-    for centre in (8.0, 20.0, 30.0):
-        near = np.abs(x - centre) < 2.0
+    for center in (8.0, 20.0, 30.0):
+        near = np.abs(x - center) < 2.0
         assert np.sum(y[near]) * x[1] == pytest.approx(1.0 / 3.0, rel=0.02)
     assert cosine_similarity(y, 3.0 * y) == pytest.approx(1.0)
     assert cosine_similarity(np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 0.0
@@ -196,9 +196,9 @@ def test_a_linear_molecule_has_two_rotations() -> None:
 
 def test_first_peak_is_finer_than_the_bins() -> None:
     x = np.arange(0.01, 6.0, 0.02)
-    for centre in (1.613, 1.62, 1.6285):
-        y = 30.0 * np.exp(-0.5 * ((x - centre) / 0.05) ** 2) + 9.0 * np.exp(-((x - 4.0) ** 2))
-        assert first_peak(x, y) == pytest.approx(centre, abs=1e-3)
+    for center in (1.613, 1.62, 1.6285):
+        y = 30.0 * np.exp(-0.5 * ((x - center) / 0.05) ** 2) + 9.0 * np.exp(-((x - 4.0) ** 2))
+        assert first_peak(x, y) == pytest.approx(center, abs=1e-3)
     assert np.isnan(first_peak(x, np.zeros_like(x)))
 
 

@@ -474,16 +474,16 @@ def test_frozen_atoms(workplace, report) -> None:
 
 
 def test_mean_squared_displacement(workplace, report) -> None:
-    """That of compute msd is that of a dump, and fix recenter keeps the centre where it was."""
+    """That of compute msd is that of a dump, and fix recenter keeps the center where it was."""
     frames, thermo = workplace.frames("diffusion", "diffusion"), workplace.thermo("diffusion")
     moved = frames[:, :, 2:5] - frames[0, :, 2:5]
     for element, kind in (("c_silicon[4]", 1), ("c_oxygen[4]", 2)):
         expected = (moved[:, frames[0, :, 1] == kind] ** 2).sum(axis=2).mean(axis=1)
         assert expected[-1] > 1e-3
         assert_close(thermo[element], expected, 1e-9)
-    centre = np.array([thermo[f"v_{axis}"] for axis in "xyz"])
-    assert np.ptp(centre, axis=1).max() < TOLERANCE
-    report("compute msd, fix recenter", "as from the dump, 1e-9; centre of mass at rest")
+    center = np.array([thermo[f"v_{axis}"] for axis in "xyz"])
+    assert np.ptp(center, axis=1).max() < TOLERANCE
+    report("compute msd, fix recenter", "as from the dump, 1e-9; center of mass at rest")
 
 
 def test_replicate(workplace, report) -> None:

@@ -13,7 +13,7 @@ struct Term {
   double value;
 };
 
-// Terms of the coupling of orders l1 and l2 to l3, sorted by (a, c, b), normalised as e3nn's
+// Terms of the coupling of orders l1 and l2 to l3, sorted by (a, c, b), normalized as e3nn's
 // wigner_3j.
 template <int L1, int L2, int L3> struct Coupling {
   static constexpr int size = 0;

@@ -30,7 +30,7 @@ template <typename T> struct Workspace {
   std::vector<T> harmonic; // (num_harmonics, kLanes)
   std::vector<T> coupling; // (num_entries, kLanes): sum over b of value * Y[b]
   std::vector<T> product;  // (channels)
-  std::vector<T> row;      // (num_inputs, channels): what the neighbour and the atom give together
+  std::vector<T> row;      // (num_inputs, channels): what the neighbor and the atom give together
   std::vector<T> gradient; // the same, its gradient
 
   Workspace(const trajcast_paths &paths, int64_t channels)

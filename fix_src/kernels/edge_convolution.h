@@ -1,5 +1,5 @@
-/* The edge convolution: the sum over an atom's neighbours of the depthwise tensor product of the
-   neighbour's features with the spherical harmonics of the edge, without ever storing anything of
+/* The edge convolution: the sum over an atom's neighbors of the depthwise tensor product of the
+   neighbor's features with the spherical harmonics of the edge, without ever storing anything of
    size edges x paths x components.
 
      out[i, c, u] = sum over edges e = (i <- j), terms t with output row c:
@@ -37,7 +37,7 @@ typedef struct {
   const int32_t *output;   /* (num_entries,) c */
   const int32_t *first;    /* (num_entries + 1,) first term of each entry */
   const int32_t *harmonic; /* (first[num_entries],) b of each term */
-  const double *value;     /* (first[num_entries],) normalised Clebsch-Gordan coefficient */
+  const double *value;     /* (first[num_entries],) normalized Clebsch-Gordan coefficient */
 } trajcast_paths;
 
 /* One graph: edges sorted by receiver. */

@@ -75,7 +75,7 @@ typedef struct {
 /* One interaction layer. */
 typedef struct {
   int32_t rows_in, rows_contracted, rows_update, rows_out;
-  trajcast_product_layer message;  /* of neighbours' features; the map is the contraction */
+  trajcast_product_layer message;  /* of neighbors' features; the map is the contraction */
   trajcast_product_layer velocity; /* of contracted features; the map is the update */
   int32_t num_gated;
   const trajcast_gated *gated; /* (num_gated,) */

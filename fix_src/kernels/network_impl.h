@@ -276,7 +276,7 @@ private:
     tile.next = table.node_size;
     tile.table_block = table.block_size;
     tile.features_block = layer.rows_in * kLanes;
-    // An atom without neighbours has one empty tile, which sets its sums to zero.
+    // An atom without neighbors has one empty tile, which sets its sums to zero.
     for (int64_t start = first; start < last || start == first; start += kLanes) {
       const int lanes = static_cast<int>(std::min<int64_t>(kLanes, last - start));
       const T *fractions = edges + num_harmonics() * step.stride + start;

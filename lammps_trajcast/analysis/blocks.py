@@ -81,7 +81,7 @@ class Blocks:
 def inefficiency(series: Floats) -> tuple[float, float]:
     """How many samples of a series (L,) count as one, for its mean and for its variance.
 
-    For the mean 1 + 2 sum r(k) of the autocorrelation r, up to where the sum of two neighbours is
+    For the mean 1 + 2 sum r(k) of the autocorrelation r, up to where the sum of two neighbors is
     no longer positive (Geyer's sequence). For the variance of a Gaussian series 1 + 2 sum r(k)^2,
     up to a quarter of the series, without what the noise of r(k) adds. Neither is below 1.
     """

@@ -19,7 +19,7 @@ def coordination_numbers(
     positions (N, 3) and cell (3, 3) in Angstrom, wrapped or not; pbc (3,); species (N,); cutoff in
     Angstrom. Returns (N,).
     """
-    neighbours = vesin.NeighborList(cutoff=cutoff, full_list=True)
-    first, second = neighbours.compute(positions, cell, periodic=pbc, quantities="ij")
+    neighbors = vesin.NeighborList(cutoff=cutoff, full_list=True)
+    first, second = neighbors.compute(positions, cell, periodic=pbc, quantities="ij")
     unlike = species[first] != species[second]
     return np.bincount(first[unlike], minlength=len(positions)).astype(np.int64)

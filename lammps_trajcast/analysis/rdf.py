@@ -22,7 +22,7 @@ class RDFError(Exception):
 class RadialDistribution:
     """g(r) of several pairs of elements.
 
-    r:      (B,) Angstrom, centres of the bins.
+    r:      (B,) Angstrom, centers of the bins.
     pairs:  names of the pairs, e.g. "Si-O".
     g:      (P, B), one row for each pair.
     """

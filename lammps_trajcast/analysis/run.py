@@ -156,7 +156,7 @@ def read_structure(
     """Follow the coordination of the atoms and their total momentum through a dump.
 
     elements: of LAMMPS type 1, 2, …
-    coordination: number of unlike neighbours within `cutoff` (Angstrom) that each element should
+    coordination: number of unlike neighbors within `cutoff` (Angstrom) that each element should
         have.
     timestep: fs.
 

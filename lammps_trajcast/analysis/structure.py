@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 class Histogram:
     """A curve over equal bins.
 
-    x:  (B,) centres of the bins.
+    x:  (B,) centers of the bins.
     y:  (B,) densities, or g(r).
     """
 
@@ -58,7 +58,7 @@ def radial_distributions(
     number_of_frames = 0
     for positions in frames:
         number_of_frames += 1
-        i, j, distance = _neighbours(positions, cell, np.ones(3, dtype=bool), r_max)
+        i, j, distance = _neighbors(positions, cell, np.ones(3, dtype=bool), r_max)
         place = np.minimum((distance * (bins / r_max)).astype(np.int64), bins - 1)
         place += bins * kind[species[i], species[j]]
         counts += np.bincount(place, minlength=counts.size).reshape(counts.shape)
@@ -69,22 +69,22 @@ def radial_distributions(
     for number, (a, b) in enumerate(pairs):
         # The list has every pair in both directions, and pairs of unlike atoms from either side.
         ordered = population[a] * population[b] * (1 if a == b else 2)
-        # An atom is no neighbour of itself, but its images are.
+        # An atom is no neighbor of itself, but its images are.
         expected = ordered * shells / volume * max(number_of_frames, 1)
         g = np.divide(counts[number], expected, out=np.zeros_like(shells), where=expected > 0)
-        result[f"{elements[a]}-{elements[b]}"] = Histogram(_centres(edges), g)
+        result[f"{elements[a]}-{elements[b]}"] = Histogram(_centers(edges), g)
     return result
 
 
 @dataclass(frozen=True)
 class Bonds:
-    """The bonds of one frame: every pair of bonded atoms in both directions, sorted by `centre`.
+    """The bonds of one frame: every pair of bonded atoms in both directions, sorted by `center`.
 
-    centre, end:  (E,) atoms.
-    vector:       (E, 3) Angstrom, from centre to end.
+    center, end:  (E,) atoms.
+    vector:       (E, 3) Angstrom, from center to end.
     """
 
-    centre: NDArray[np.int64]
+    center: NDArray[np.int64]
     end: NDArray[np.int64]
     vector: Floats
 
@@ -95,7 +95,7 @@ class Bonds:
 
     def degrees(self, atoms: int) -> NDArray[np.int64]:
         """Number of bonds of each of so many atoms."""
-        return np.bincount(self.centre, minlength=atoms).astype(np.int64)
+        return np.bincount(self.center, minlength=atoms).astype(np.int64)
 
 
 def find_bonds(
@@ -109,8 +109,8 @@ def find_bonds(
 
     positions: (N, 3) Angstrom. cutoffs: Angstrom, for pairs of species indices in ascending order.
     """
-    neighbours = vesin.NeighborList(cutoff=max(cutoffs.values()), full_list=True)
-    i, j, distance, vector = neighbours.compute(positions, cell, periodic=pbc, quantities="ijdD")
+    neighbors = vesin.NeighborList(cutoff=max(cutoffs.values()), full_list=True)
+    i, j, distance, vector = neighbors.compute(positions, cell, periodic=pbc, quantities="ijdD")
     number = int(species.max(initial=0)) + 1
     limit = np.zeros((number, number))
     for (a, b), cutoff in cutoffs.items():
@@ -128,13 +128,13 @@ def bond_angles(bonds: Bonds) -> tuple[NDArray[np.int64], Floats]:
 
     Returns atoms (A, 3), the middle one being the vertex, and angles (A,) in degrees.
     """
-    first = np.searchsorted(bonds.centre, bonds.centre, side="left")
+    first = np.searchsorted(bonds.center, bonds.center, side="left")
     # Each bond with those of the same atom that come before it.
-    before = np.arange(len(bonds.centre)) - first
-    second_leg = np.repeat(np.arange(len(bonds.centre)), before)
+    before = np.arange(len(bonds.center)) - first
+    second_leg = np.repeat(np.arange(len(bonds.center)), before)
     offset = np.arange(len(second_leg)) - np.repeat(np.cumsum(before) - before, before)
     first_leg = np.repeat(first, before) + offset
-    atoms = np.stack([bonds.end[first_leg], bonds.centre[first_leg], bonds.end[second_leg]], axis=1)
+    atoms = np.stack([bonds.end[first_leg], bonds.center[first_leg], bonds.end[second_leg]], axis=1)
     if not len(atoms):
         return atoms, np.empty(0)
     angles = ase.geometry.get_angles(bonds.vector[first_leg], bonds.vector[second_leg])
@@ -162,8 +162,8 @@ def bond_distributions(
     lengths = {pair: np.zeros(len(edges) - 1) for pair, edges in length_edges.items()}
     angles: dict[tuple[int, int, int], Floats] = {}
     for bonds in frames:
-        one_way = bonds.centre <= bonds.end
-        a, b = species[bonds.centre[one_way]], species[bonds.end[one_way]]
+        one_way = bonds.center <= bonds.end
+        a, b = species[bonds.center[one_way]], species[bonds.end[one_way]]
         low, high, distance = np.minimum(a, b), np.maximum(a, b), bonds.lengths[one_way]
         for pair, edges in length_edges.items():
             of_pair = (low == pair[0]) & (high == pair[1])
@@ -205,18 +205,18 @@ def dihedral_distribution(
     return _density(np.histogram(wrapped, bins=edges)[0].astype(float), edges)
 
 
-def _neighbours(
+def _neighbors(
     positions: Floats, cell: Floats, pbc: NDArray[np.bool_], cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    neighbours = vesin.NeighborList(cutoff=cutoff, full_list=True)
-    i, j, distance = neighbours.compute(positions, cell, periodic=pbc, quantities="ijd")
+    neighbors = vesin.NeighborList(cutoff=cutoff, full_list=True)
+    i, j, distance = neighbors.compute(positions, cell, periodic=pbc, quantities="ijd")
     return i.astype(np.int64), j.astype(np.int64), distance
 
 
-def _centres(edges: Floats) -> Floats:
+def _centers(edges: Floats) -> Floats:
     return 0.5 * (edges[1:] + edges[:-1])
 
 
 def _density(counts: Floats, edges: Floats) -> Histogram:
     total = float(np.sum(counts * np.diff(edges)))
-    return Histogram(_centres(edges), counts / total if total > 0.0 else counts)
+    return Histogram(_centers(edges), counts / total if total > 0.0 else counts)

@@ -23,13 +23,13 @@ def degrees_of_freedom(masses: Floats, positions: Floats | None = None) -> Float
     shares = 3.0 * (1.0 - masses / masses.sum())
     if positions is None:
         return shares
-    from_centre = positions - masses @ positions / masses.sum()
-    gyration = np.einsum("n,ni,nj->ij", masses, from_centre, from_centre)
+    from_center = positions - masses @ positions / masses.sum()
+    gyration = np.einsum("n,ni,nj->ij", masses, from_center, from_center)
     moments, axes = np.linalg.eigh(np.trace(gyration) * np.eye(3) - gyration)
     for moment, axis in zip(moments, axes.T, strict=True):
         # A linear molecule has no rotation about its axis.
         if moment > 1e-8 * moments.max():
-            arms = np.sum(np.cross(axis, from_centre) ** 2, axis=1)
+            arms = np.sum(np.cross(axis, from_center) ** 2, axis=1)
             shares = shares - masses * arms / moment
     return shares
 

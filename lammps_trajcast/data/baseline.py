@@ -260,11 +260,11 @@ class _Crystal:
         self.scale_x = float(np.sqrt(squares / (frames * self.components)))
         self.scale_v = float(np.sqrt(speeds / (frames * self.components)))
         if len(self.species) == 1 or not (self.scale_x > 1e-9 and self.scale_v > 0.0):
-            raise DatasetError("its atoms do not move about their centre of mass: nothing to fit")
+            raise DatasetError("its atoms do not move about their center of mass: nothing to fit")
         # Coordination shells of a perfect crystal: the nearest is all that is needed.
         cell = first["cell"][:]
-        neighbours = vesin.NeighborList(cutoff=4.0, full_list=False)
-        (distances,) = neighbours.compute(
+        neighbors = vesin.NeighborList(cutoff=4.0, full_list=False)
+        (distances,) = neighbors.compute(
             self.lattice @ cell, cell, periodic=first["pbc"][:], quantities="d"
         )
         nearest = float(distances.min()) if len(distances) else 4.0
@@ -281,22 +281,22 @@ class _Crystal:
         return (near - self.lattice) @ segment["cell"][:]
 
     def _inside(self, segment: Any) -> NDArray[np.float64]:
-        """Fractional coordinates (F, N, 3) about the centre of mass."""
+        """Fractional coordinates (F, N, 3) about the center of mass."""
         if not np.array_equal(segment["species"][:], self.species):
             raise NoCrystalError(
                 f"{segment.file.filename}, {segment.name}: holds other atoms than the first "
                 "segment; a linear map is for one crystal"
             )
         fractional = segment["positions"][:] @ np.linalg.inv(segment["cell"][:])
-        centre = np.einsum("n,fnc->fc", self.masses, fractional) / self.masses.sum()
-        return fractional - centre[:, None, :]
+        center = np.einsum("n,fnc->fc", self.masses, fractional) / self.masses.sum()
+        return fractional - center[:, None, :]
 
     def _near(
         self, places: NDArray[np.float64], reference: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """The images nearest to a reference; atoms may have crossed the cell between segments."""
         near = places - np.round(places - reference)
-        # Crossing atoms have moved the centre of mass of the images that were stored.
+        # Crossing atoms have moved the center of mass of the images that were stored.
         shift = np.einsum("n,fnc->fc", self.masses, near - reference) / self.masses.sum()
         return near - shift[:, None, :]
 

@@ -107,7 +107,7 @@ class Frame:
     divided: bool = False
 
     def temperature(self, masses: NDArray[np.float64]) -> float:
-        """Kinetic temperature in K, from the velocities about the centre of mass.
+        """Kinetic temperature in K, from the velocities about the center of mass.
 
         masses: (N,) g/mol.
         """

@@ -22,7 +22,7 @@ from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
 # Frames of a segment in which the smallest distance is looked for: it hardly changes with more.
 DISTANCE_FRAMES = 50
-# Atoms of two species that never come closer than this are no neighbours, Angstrom.
+# Atoms of two species that never come closer than this are no neighbors, Angstrom.
 NEIGHBOUR_RANGE = 6.0
 
 
@@ -185,8 +185,8 @@ def lower_distances(
     present = np.unique(species)
     # Nothing beyond what is known already counts, but every pair has to be known first.
     cutoff = min(float(smallest[np.ix_(present, present)].max()), NEIGHBOUR_RANGE)
-    neighbours = vesin.NeighborList(cutoff=cutoff, full_list=False)
-    first, second, found = neighbours.compute(positions, cell, periodic=pbc, quantities="ijd")
+    neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
+    first, second, found = neighbors.compute(positions, cell, periodic=pbc, quantities="ijd")
     np.minimum.at(smallest, (species[first], species[second]), found)
     np.minimum(smallest, smallest.T, out=smallest)
 
@@ -198,13 +198,13 @@ def raise_isolation(
     pbc: NDArray[np.bool_],
     species: NDArray[np.int64],
 ) -> None:
-    """Raise the largest distance of a species to the nearest neighbour where a frame has more.
+    """Raise the largest distance of a species to the nearest neighbor where a frame has more.
 
     largest (S,), positions (N, 3), cell (3, 3) in Angstrom; pbc (3,), species (N,). An atom without
-    a neighbour within NEIGHBOUR_RANGE has none: infinite.
+    a neighbor within NEIGHBOUR_RANGE has none: infinite.
     """
-    neighbours = vesin.NeighborList(cutoff=NEIGHBOUR_RANGE, full_list=True)
-    atoms, found = neighbours.compute(positions, cell, periodic=pbc, quantities="id")
+    neighbors = vesin.NeighborList(cutoff=NEIGHBOUR_RANGE, full_list=True)
+    atoms, found = neighbors.compute(positions, cell, periodic=pbc, quantities="id")
     nearest = np.full(len(species), np.inf)
     np.minimum.at(nearest, atoms, found)
     np.maximum.at(largest, species, nearest)
@@ -225,8 +225,8 @@ def smallest_distance(
     # Nothing lies outside a sphere of the whole system and one cell.
     limit = float(np.linalg.norm(np.ptp(positions, axis=0)) + np.abs(cell).sum() + cutoff)
     while cutoff < 2.0 * limit:
-        neighbours = vesin.NeighborList(cutoff=cutoff, full_list=False)
-        (distances,) = neighbours.compute(positions, cell, periodic=pbc, quantities="d")
+        neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
+        (distances,) = neighbors.compute(positions, cell, periodic=pbc, quantities="d")
         if len(distances) > 0:
             return float(np.min(distances))
         cutoff *= 1.5
@@ -240,7 +240,7 @@ def _positive(values: NDArray[np.float64]) -> tuple[float | None, ...]:
 def _temperatures(
     velocities: NDArray[np.float64], masses: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Temperature of each frame, velocities (F, N, 3) about the centre of mass."""
+    """Temperature of each frame, velocities (F, N, 3) about the center of mass."""
     drift = np.einsum("n,fnc->fc", masses, velocities) / masses.sum()
     relative = velocities - drift[:, None, :]
     twice_kinetic = np.einsum("n,fnc,fnc->f", masses, relative, relative)

@@ -1,4 +1,4 @@
-"""What `equalize` and `balance` share: cheap changes of a model's last layer."""
+"""What `equipartition` and `match-moments` share: cheap changes of a model's last layer."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Adjustment:
     def _change(factor: Tensor, effect: Tensor, wanted: Tensor, uncertainty: Tensor) -> Tensor:
         """Return the cheapest change (size,) of the weights that does what is wanted.
 
-        Minimises the cost plus the square of what is missing over its uncertainty.
+        Minimizes the cost plus the square of what is missing over its uncertainty.
 
         Args:
             factor: (size, size) Cholesky factor of the cost.

@@ -1,4 +1,4 @@
-"""`lammps-trajcast balance`: energies that a step gives to kinds of motion, set right on data."""
+"""`lammps-trajcast match-moments`: energies that a step gives to motions, set right on data."""
 
 from __future__ import annotations
 
@@ -137,10 +137,10 @@ class Balancer(Adjustment):
     def _gains(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Return gains and their uncertainties, relative, and which kinds they are of."""
         batches = self._batches(split, self._number(split))
-        centres = self._centres(split)
+        centers = self._centers(split)
         parts: list[list[Tensor]] = [[] for _ in range(PARTS)]
         for k, batch in enumerate(batches):
-            found = self._moments(batch, centres)
+            found = self._moments(batch, centers)
             part = parts[k * PARTS // len(batches)]
             part.append(torch.stack(found))
         sums = torch.stack([torch.stack(part).sum(0) for part in parts if part])
@@ -162,7 +162,7 @@ class Balancer(Adjustment):
         state = State(batch.positions + batch.displacement, batch.velocity_after)
         return batch._replace(later=[state]).advanced(*state, self.cutoff)
 
-    def _centres(self, split: Split) -> Tensor:
+    def _centers(self, split: Split) -> Tensor:
         """Return the mean distance of every kind of pairs."""
         sums: list[Tensor] = []
         for batch in self._batches(split, min(CENTRE_PAIRS, self._number(split))):
@@ -173,12 +173,12 @@ class Balancer(Adjustment):
         length, number = torch.stack(sums).sum(0)
         return length / number.clamp_min(1.0)
 
-    def _moments(self, batch: Batch, centres: Tensor) -> Moments:
+    def _moments(self, batch: Batch, centers: Tensor) -> Moments:
         displacement, velocity = self.layer.predict(batch)
         after = self._after(batch)
         kinds = Kinds.of(after, self.cutoff)
         both = [
-            _moments_of(after, kinds, centres, d - batch.displacement, v)
+            _moments_of(after, kinds, centers, d - batch.displacement, v)
             for d, v in ((displacement, velocity), (batch.displacement, batch.velocity_after))
         ]
         predicted, true = (torch.cat(moments) for moments in both)
@@ -191,36 +191,36 @@ class Balancer(Adjustment):
     def _effect(self, used: Tensor) -> Tensor:
         """Return the derivatives (K, size) of the gains of the kinds in use by the weights."""
         batches = self._batches("train", min(EFFECT_PAIRS, self._number("train")))
-        centres = self._centres("train")
+        centers = self._centers("train")
         effect, scale = torch.zeros(()), torch.zeros(())
         for batch in batches:
             displacement, velocity = self.layer.predict(batch)
             after = self._after(batch)
             kinds = Kinds.of(after, self.cutoff)
-            by = _derivatives(after, kinds, centres, displacement - batch.displacement, velocity)
+            by = _derivatives(after, kinds, centers, displacement - batch.displacement, velocity)
             for k, (target, directions) in enumerate(by):
                 by[k] = (target, self.layer.pull(batch, target, directions))
             effect = effect + torch.cat([pulled for _, pulled in by])
-            scale = scale + self._moments(batch, centres).scale
+            scale = scale + self._moments(batch, centers).scale
         return (effect / scale.clamp_min(1e-30)[:, None])[used]
 
 
 def _moments_of(
-    after: Batch, kinds: Kinds, centres: Tensor, missed: Tensor, velocities: Tensor
+    after: Batch, kinds: Kinds, centers: Tensor, missed: Tensor, velocities: Tensor
 ) -> list[Tensor]:
     """Return sums over atoms and pairs of each kind.
 
-    after: at the true positions. centres: mean distances. missed: (N, 3) from the true positions.
+    after: at the true positions. centers: mean distances. missed: (N, 3) from the true positions.
     """
     found = [kinds.elements.T @ velocities.square().sum(1)]
     found += [kinds.sums(part.square().sum(1)) for part in kinds.parts(after, velocities)]
     vectors = after.edge_vectors + missed[after.senders] - missed[after.receivers]
     length = vectors.norm(dim=1)
-    return [*found, kinds.sums((length - centres[kinds.kind]).square()), kinds.sums(length)]
+    return [*found, kinds.sums((length - centers[kinds.kind]).square()), kinds.sums(length)]
 
 
 def _derivatives(
-    after: Batch, kinds: Kinds, centres: Tensor, missed: Tensor, velocities: Tensor
+    after: Batch, kinds: Kinds, centers: Tensor, missed: Tensor, velocities: Tensor
 ) -> list[tuple[int, Tensor]]:
     """Return the derivatives (K, N, 3) of :func:`_moments_of`.
 
@@ -231,5 +231,5 @@ def _derivatives(
     vectors = after.edge_vectors + missed[after.senders] - missed[after.receivers]
     length = vectors.norm(dim=1, keepdim=True)
     line = vectors / length
-    beyond = length - centres[kinds.kind][:, None]
+    beyond = length - centers[kinds.kind][:, None]
     return [*found, (0, kinds.spread(after, 2.0 * beyond * line)), (0, kinds.spread(after, line))]

@@ -1,4 +1,4 @@
-"""`lammps-trajcast equalize`: runs of a model, and small changes that bring equipartition."""
+"""`lammps-trajcast equipartition`: runs of a model, and small changes that bring equipartition."""
 
 from __future__ import annotations
 

@@ -51,9 +51,9 @@ def motions(
     across = 2.0 * along
     if angular:
         x = batch.positions
-        centred = x - (mass[:, None] * x).sum(0) / mass.sum()
-        own = own - _rigid(centred, centred, mass)
-        across = across - _rigid(batch.edge_vectors, centred, mass)
+        centered = x - (mass[:, None] * x).sum(0) / mass.sum()
+        own = own - _rigid(centered, centered, mass)
+        across = across - _rigid(batch.edge_vectors, centered, mass)
     energies = [kinds.elements.T @ velocities.square().sum(1)]
     expected = [kinds.elements.T @ own]
     numbers = [kinds.elements.sum(0)]
@@ -120,10 +120,12 @@ class Kinds(NamedTuple):
         return along, relative - along
 
 
-def _rigid(arms: Tensor, centred: Tensor, mass: Tensor) -> Tensor:
+def _rigid(arms: Tensor, centered: Tensor, mass: Tensor) -> Tensor:
     """Return the variance (M,) of what a rigid rotation adds over arms (M, 3), over k_B T."""
-    eye = torch.eye(3, dtype=centred.dtype)
-    square = (mass * centred.square().sum(1)).sum()
-    inverse = torch.linalg.pinv(square * eye - torch.einsum("n,na,nb->ab", mass, centred, centred))
+    eye = torch.eye(3, dtype=centered.dtype)
+    square = (mass * centered.square().sum(1)).sum()
+    inverse = torch.linalg.pinv(
+        square * eye - torch.einsum("n,na,nb->ab", mass, centered, centered)
+    )
     # <|w x r|^2> with <w w> = k_B T / I.
     return arms.square().sum(1) * inverse.trace() - torch.einsum("na,ab,nb->n", arms, inverse, arms)

@@ -220,7 +220,7 @@ class FusedInteraction(torch.nn.Module):
         return self.update(features, nodes, pooled)
 
     def own(self, features: Tensor, num_receivers: int) -> Tensor | None:
-        """Return what the receivers add to the features of their neighbours, if anything."""
+        """Return what the receivers add to the features of their neighbors, if anything."""
         if self.own_share is None:
             return None
         own: Tensor = self.own_share(features[:num_receivers])

@@ -23,7 +23,7 @@ class PathTable:
     linear map.
 
     Args:
-        tensor_product: the e3nn module whose instructions, coefficients and normalisation to take.
+        tensor_product: the e3nn module whose instructions, coefficients and normalization to take.
     """
 
     def __init__(self, tensor_product: o3.TensorProduct) -> None:

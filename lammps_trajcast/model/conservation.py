@@ -33,7 +33,7 @@ class Conservation(torch.nn.Module):
 
     Linear: v' += (P* - P(v')) / M; if P* is exactly zero the mass-weighted mean displacement is
     removed too. Angular (isolated molecules, unwrapped coordinates): v' += omega x x' about the
-    centre of mass of x' = x + d, with I(x') omega = L* - L(x', v'). P* and L* are those of the
+    center of mass of x' = x + d, with I(x') omega = L* - L(x', v'). P* and L* are those of the
     input unless the architecture fixes them. After Thiemann et al., Nature Machine Intelligence 8,
     764 (2026).
 
@@ -89,7 +89,7 @@ class Conservation(torch.nn.Module):
         )
 
     @exported
-    def centre_sums(
+    def center_sums(
         self,
         prediction: Prediction,
         positions: Tensor,
@@ -109,15 +109,15 @@ class Conservation(torch.nn.Module):
         positions: Tensor,
         velocities: Tensor,
         masses: Tensor,
-        centres: Tensor,
+        centers: Tensor,
         system: Tensor,
         num_systems: int,
     ) -> Tensor:
-        """Return (num_systems, 15): input L, predicted L, inertia tensor, about the centres.
+        """Return (num_systems, 15): input L, predicted L, inertia tensor, about the centers.
 
-        ``centres`` are the :meth:`centre_sums` over all ranks.
+        ``centers`` are the :meth:`center_sums` over all ranks.
         """
-        before, after = self._about_centre(prediction, positions, centres, system)
+        before, after = self._about_center(prediction, positions, centers, system)
         m = masses.unsqueeze(1)
         l_in = torch.linalg.cross(before, m * velocities)
         l_out = torch.linalg.cross(after, m * prediction.velocity)
@@ -132,7 +132,7 @@ class Conservation(torch.nn.Module):
         self,
         prediction: Prediction,
         positions: Tensor,
-        centres: Tensor,
+        centers: Tensor,
         sums: Tensor,
         system: Tensor,
     ) -> Prediction:
@@ -141,16 +141,16 @@ class Conservation(torch.nn.Module):
         inertia = sums[:, 6:].reshape(-1, 3, 3)
         # A pseudo-inverse, because a single atom or a linear molecule has no inertia about an axis.
         omega = (torch.linalg.pinv(inertia) @ (wanted - sums[:, 3:6]).unsqueeze(2)).squeeze(2)
-        _, after = self._about_centre(prediction, positions, centres, system)
+        _, after = self._about_center(prediction, positions, centers, system)
         spin = torch.linalg.cross(omega[system], after)
         return Prediction(prediction.displacement, prediction.velocity + spin)
 
-    def _about_centre(
-        self, prediction: Prediction, positions: Tensor, centres: Tensor, system: Tensor
+    def _about_center(
+        self, prediction: Prediction, positions: Tensor, centers: Tensor, system: Tensor
     ) -> tuple[Tensor, Tensor]:
-        mass = centres[:, 0:1]
-        before = positions - (centres[:, 1:4] / mass)[system]
-        after = positions + prediction.displacement - (centres[:, 4:7] / mass)[system]
+        mass = centers[:, 0:1]
+        before = positions - (centers[:, 1:4] / mass)[system]
+        after = positions + prediction.displacement - (centers[:, 4:7] / mass)[system]
         return before, after
 
     def forward(
@@ -176,9 +176,9 @@ class Conservation(torch.nn.Module):
         sums = self.linear_sums(prediction, velocities, masses, system, num_systems)
         prediction = self.apply_linear(prediction, sums, system)
         if self.conserve_angular:
-            centres = self.centre_sums(prediction, positions, masses, system, num_systems)
+            centers = self.center_sums(prediction, positions, masses, system, num_systems)
             spins = self.angular_sums(
-                prediction, positions, velocities, masses, centres, system, num_systems
+                prediction, positions, velocities, masses, centers, system, num_systems
             )
-            prediction = self.apply_angular(prediction, positions, centres, spins, system)
+            prediction = self.apply_angular(prediction, positions, centers, spins, system)
         return prediction

@@ -12,7 +12,7 @@ from lammps_trajcast.model.normalization import GAUSSIAN_NORM
 
 
 class NodeEmbedding(NamedTuple):
-    """What is known of an atom before it has talked to its neighbours; N atoms."""
+    """What is known of an atom before it has talked to its neighbors; N atoms."""
 
     one_hot: Tensor  # (N, num_chem_elements)
     speed: Tensor  # (N, num_vel_rbf)
@@ -28,7 +28,7 @@ class EdgeEmbedding(NamedTuple):
 
 
 class SphericalHarmonics(torch.nn.Module):
-    """Real spherical harmonics, orders 0..lmax, of a vector's direction; component-normalised.
+    """Real spherical harmonics, orders 0..lmax, of a vector's direction; component-normalized.
 
     With ``scale`` those of order l are multiplied by (length / scale)^l: solid harmonics.
     """
@@ -102,15 +102,15 @@ def limited(speed: Tensor, limit: float) -> Tensor:
 class NodeEmbeddingLayer(torch.nn.Module):
     """Embedding of species and velocity, and the initial features made of them."""
 
-    centres: Tensor
+    centers: Tensor
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
         self.num_species = arch.num_chem_elements
         lmax, size = arch.max_rotation_order, arch.num_vel_rbf
         # As in soft_one_hot_linspace with cutoff=True: the end points carry no basis function.
-        centres = torch.linspace(0.0, arch.vel_max, size + 2)[1:-1]
-        self.register_buffer("centres", centres, persistent=False)
+        centers = torch.linspace(0.0, arch.vel_max, size + 2)[1:-1]
+        self.register_buffer("centers", centers, persistent=False)
         self.spacing = arch.vel_max / (size + 1)
         self.speed_scale = math.sqrt(size) / GAUSSIAN_NORM
         self.speed_limit = arch.speed_limit or 0.0
@@ -129,7 +129,7 @@ class NodeEmbeddingLayer(torch.nn.Module):
         norm = torch.linalg.vector_norm(velocities, dim=1)
         if self.speed_limit > 0.0:
             norm = limited(norm, self.speed_limit)
-        offset = (norm.unsqueeze(-1) - self.centres) / self.spacing
+        offset = (norm.unsqueeze(-1) - self.centers) / self.spacing
         speed = self.element_tp(torch.exp(-offset * offset) * self.speed_scale, one_hot)
         direction = self.harmonics(velocities)
         features = self.linear(torch.cat([one_hot, speed, direction[:, 1:]], dim=1))

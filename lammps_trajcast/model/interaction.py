@@ -69,10 +69,10 @@ def _gate(arch: Architecture, irreps_out: o3.Irreps) -> nn.Gate:
 
 
 class OwnShare(torch.nn.Module):
-    """What a receiver adds to the features of its neighbours before messages are made of them.
+    """What a receiver adds to the features of its neighbors before messages are made of them.
 
     Each channel of each irrep is multiplied by a weight: at first -1, so that messages are made of
-    differences, but 0 for scalars, of which the sum over neighbours says more.
+    differences, but 0 for scalars, of which the sum over neighbors says more.
     """
 
     channel: Tensor

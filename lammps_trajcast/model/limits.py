@@ -26,7 +26,7 @@ class Limits(BaseModel):
     max_speed: tuple[_Positive | None, ...]  # (S,)
     rms_speed: tuple[_Positive | None, ...]  # (S,)
     min_distance: tuple[tuple[_Positive | None, ...], ...]  # (S, S) smallest, for pairs of species
-    # (S,) largest from an atom to its nearest neighbour; None: files of earlier releases do not say
+    # (S,) largest from an atom to its nearest neighbor; None: files of earlier releases do not say
     max_isolation: tuple[_Positive | None, ...] | None = None
     min_temperature: _Temperature  # K, kinetic, of a frame
     mean_temperature: _Temperature  # K

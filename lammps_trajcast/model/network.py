@@ -17,7 +17,7 @@ from lammps_trajcast.model.torchscript import exported, scripted
 
 @contextmanager
 def _double_default() -> Iterator[None]:
-    # e3nn stores Clebsch-Gordan coefficients and normalisations in the default dtype when a module
+    # e3nn stores Clebsch-Gordan coefficients and normalizations in the default dtype when a module
     # is made; built in single precision, a later .double() could not give the digits back.
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

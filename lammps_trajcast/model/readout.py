@@ -1,4 +1,4 @@
-"""The read-out: from features to a normalised displacement and a normalised new velocity."""
+"""The read-out: from features to a normalized displacement and a normalized new velocity."""
 
 import torch
 from e3nn import o3

@@ -10,7 +10,7 @@ from lammps_trajcast.model.file import ModelFile
 def with_speed_limit(model: ModelFile, factor: float) -> ModelFile:
     """Return a model whose radial functions see speeds up to about ``factor`` rms speeds only.
 
-    Weights on radial functions of speeds that were rare in training are whatever the optimiser
+    Weights on radial functions of speeds that were rare in training are whatever the optimizer
     left there, and a single fast atom can make a prediction explode. Where the network does not
     depend on speeds near the limit nothing else changes: atoms slower than three quarters of it
     are embedded within 2 percent of their speed, those slower than half within 0.1 percent.

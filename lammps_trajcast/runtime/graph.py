@@ -28,8 +28,8 @@ def build_graph(positions: ArrayLike, cell: ArrayLike, pbc: ArrayLike, cutoff: f
         pbc: (3,) bool, which directions are periodic.
         cutoff: Angstrom; may exceed half the cell.
     """
-    neighbours = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
-    receivers, senders, vectors = neighbours.compute(
+    neighbors = vesin.NeighborList(cutoff=float(cutoff), full_list=True)
+    receivers, senders, vectors = neighbors.compute(
         points=np.asarray(positions, dtype=np.float64),
         box=np.asarray(cell, dtype=np.float64),
         periodic=np.asarray(pbc, dtype=bool),

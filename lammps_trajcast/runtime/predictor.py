@@ -67,7 +67,7 @@ class RunLimits(NamedTuple):
     displacements: NDArray[np.float64]  # (T,) Angstrom
     speeds: NDArray[np.float64]  # (T,) in the units of the run
     distances: NDArray[np.float64]  # (T, T) Angstrom
-    isolations: NDArray[np.float64]  # (T,) Angstrom, to the nearest neighbour
+    isolations: NDArray[np.float64]  # (T,) Angstrom, to the nearest neighbor
     temperature: float  # K
 
 
@@ -123,7 +123,7 @@ class Predictor:
 
     Attributes:
         timestep: time that a step advances, fs.
-        cutoff: neighbours closer than this make edges, Angstrom.
+        cutoff: neighbors closer than this make edges, Angstrom.
         masses: (number of types,) g/mol, those that the model was trained with.
         conserves_angular_momentum: whether it does, for isolated molecules.
         limits: of the training data; None if the file does not say.
@@ -317,7 +317,7 @@ class Predictor:
             if state.round == 0:
                 after = layer.apply_linear(state.prediction, total, system)
                 if self.conserves_angular_momentum:
-                    more = layer.centre_sums(after, positions, masses, system, 1)
+                    more = layer.center_sums(after, positions, masses, system, 1)
                 state = state._replace(prediction=after, round=1)
             elif state.round == 1:
                 more = layer.angular_sums(

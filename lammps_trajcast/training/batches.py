@@ -146,7 +146,7 @@ def with_noise(
 ) -> Pair:
     """Return the pair with Gaussian noise on its first state; where it leads to stays the same.
 
-    The noise moves neither the centre of mass nor the total momentum.
+    The noise moves neither the center of mass nor the total momentum.
 
     Args:
         pair: of N atoms.

@@ -1,4 +1,4 @@
-"""The network as the training library sees it: loss, validation, optimiser."""
+"""The network as the training library sees it: loss, validation, optimizer."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Errors(NamedTuple):
 
 
 class TrainingModule(pl.LightningModule):
-    """Minimise the mean square error of displacement and velocity, each in units of its rms.
+    """Minimize the mean square error of displacement and velocity, each in units of its rms.
 
     Args:
         architecture: of the network.
         rms_targets: rms displacement (Angstrom) and rms velocity (Angstrom/fs) of all atoms, the
             units of the network's targets.
-        options: loss, optimiser and schedule.
+        options: loss, optimizer and schedule.
         precision: ``single`` or ``double``.
         kernels: ``fused`` or ``plain``.
         rms_of_elements: (elements, 2), the same for each element, the units of the loss where
@@ -254,7 +254,7 @@ class TrainingModule(pl.LightningModule):
                     self.log(f"{name}_over_baseline", error / self.baseline[k])
 
     def configure_optimizers(self) -> Any:
-        """The optimiser asked for, with the learning rate set anew at every step."""
+        """The optimizer asked for, with the learning rate set anew at every step."""
         rate = self.options.learning_rate
         optimizer: torch.optim.Optimizer
         if self.options.optimizer == "muon":

@@ -1,4 +1,4 @@
-"""The optimiser Muon for networks whose matrices lie side by side in flat parameters."""
+"""The optimizer Muon for networks whose matrices lie side by side in flat parameters."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ from lammps_trajcast.training.progress import (
 from lammps_trajcast.training.saving import WholeCheckpoints
 from lammps_trajcast.training.schedule import UNTYPICAL_STEPS, Schedule
 
-# Frames over which the mean number of neighbours is taken; it hardly varies.
+# Frames over which the mean number of neighbors is taken; it hardly varies.
 NEIGHBOUR_FRAMES = 20
 # Folder of the logs that metrics.csv is joined from.
 LOGS = "logs"
@@ -163,7 +163,7 @@ def _load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
         what = f"a speed limit of {has:.3g} rms speeds" if limit else "no speed limit"
         raise TrainingError(
             f"start_from: {config.start_from} has {what}, but network.speed_limit_rms is "
-            f"{factor:g}; set it with 'lammps-trajcast limit-speed', or leave the key out"
+            f"{factor:g}; set it with 'lammps-trajcast clamp-speed', or leave the key out"
         )
     if different:
         raise TrainingError(
@@ -667,7 +667,7 @@ def _fit(
     teller: Teller,
     baseline: Comparison | None,
 ) -> dict[str, Any] | None:
-    """Optimise the weights; returns the best checkpoint, or None in all processes but the first."""
+    """Optimize the weights; returns the best checkpoint, or None in all processes but the first."""
     options = config.optimization
     resume = None if fresh else _checkpoint_to_resume(config.directory)
     resumed_at = 0 if resume is None else int(resume.content["global_step"])

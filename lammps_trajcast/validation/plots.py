@@ -1,4 +1,4 @@
-"""The pictures: the reference in grey with its spread, the model in red."""
+"""The pictures: the reference in gray with its spread, the model in red."""
 
 from __future__ import annotations
 

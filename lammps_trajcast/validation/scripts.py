@@ -549,7 +549,7 @@ class Inputs:
         return f"velocity        all create {start:g} {seed} mom yes rot {rotation} dist gaussian"
 
     def _model_system(self) -> str:
-        # No forces act on the atoms; pair style zero asks for the neighbours.
+        # No forces act on the atoms; pair style zero asks for the neighbors.
         model = self.model
         timestep = model.timestep / TIME_IN_FS[self.system.units]
         return _join(
@@ -559,7 +559,7 @@ class Inputs:
             f"pair_style      zero {model.cutoff:.12g} full",
             "pair_coeff      * *",
             *(f"{kind}_style{' ' * (10 - len(kind))}none" for kind in self.system.molecular),
-            # A weight of zero would take bonded neighbours out of the list.
+            # A weight of zero would take bonded neighbors out of the list.
             "special_bonds   lj/coul 1e-50 1e-50 1e-50" if self.system.molecular else "",
             f"timestep        {timestep:.12g}",
         )

@@ -64,7 +64,7 @@ def radial(both: Comparison) -> Part:
         "Radial distribution functions",
         f"Integrated |g − g_ref| over the integral of |g_ref − 1|, up to {settings.r_max:g} Å.",
         checks,
-        [Plot("rdf", figure, "g(r); grey band: spread from block to block")],
+        [Plot("rdf", figure, "g(r); gray band: spread from block to block")],
         curve_data(x, reference, model),
         limits=both.independent([run.energy for run in both.model]),
     )
@@ -198,7 +198,7 @@ def _densities(
         title,
         "Half of the integrated |p − p_ref|: the share of the density that lies elsewhere.",
         checks,
-        [Plot(slug, figure, f"{title}; grey band: spread from block to block")],
+        [Plot(slug, figure, f"{title}; gray band: spread from block to block")],
         curve_data(x, reference, model),
         limits=both.independent([run.energy for run in both.model]),
     )

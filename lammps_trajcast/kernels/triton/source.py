@@ -74,7 +74,7 @@ def families(entries: Iterable[Entry]) -> list[Family]:
         )
         for numbers in found.values()
     ]
-    # By size of the input irrep, then by harmonic: neighbours in this order read the same features.
+    # By size of the input irrep, then by harmonic: neighbors in this order read the same features.
     return sorted(
         result, key=lambda f: (len(f.inputs()) // len(f.paths), f.harmonics(), f.outputs())
     )
