@@ -681,12 +681,15 @@ class _Fit:
             )
             outcomes[reversible] = Outcome.from_dict(found)
             self._tell(f"probe of {duration:.3g} ps, {kind} steps: {outcomes[reversible]}")
-            if not outcomes[reversible].fails:
+            # A few ps do not see slow heating: what they leave undecided is no recommendation.
+            if outcomes[reversible].verdict == "proven":
                 break
         if True not in outcomes:
             return [False, True]
+        better = outcomes[True].rank < outcomes[False].rank
         # Where both fail, the worse one need not be validated at length.
-        return [outcomes[True].rank < outcomes[False].rank]
+        both = not outcomes[better].fails
+        return [better, not better] if both else [better]
 
     def _probe_length(self, survey: Survey, horizon: float) -> float:
         """ps; a fiftieth of the budget for its reference."""
