@@ -17,7 +17,7 @@ from lammps_trajcast.model.torchscript import compile_network
 
 # For crystals of quartz, as that of the examples, in a fraction of the time and less accurate: for
 # tests whose claim holds for any model that keeps a crystal together.
-LIGHT_QUARTZ = Path(__file__).parent / "data" / "quartz_light.safetensors"
+LIGHT_QUARTZ = Path(__file__).parent / "data" / "quartz_light" / "quartz_light.safetensors"
 
 
 def tiny_model(
