@@ -55,7 +55,7 @@ sanitize: install
 	  -D CMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -D Python_EXECUTABLE=$(abspath $(BIN))/python
 	$(BIN)/cmake --build $(sanitized)
 	OMP_NUM_THREADS=1 TRAJCAST_SANITIZED=$(sanitized) \
-	  $(BIN)/python -m pytest -m sanitize tests/test_sanitized.py
+	  $(BIN)/python -m pytest -m sanitize tests/reliability/test_sanitized.py
 
 # ---- what docs/reliability.md shows ----------------------------------------------------------------------
 # MARKS=long runs those that take hours, MARKS=sanitize those of make sanitize; rows of tests that do not
@@ -69,7 +69,7 @@ reliability: install
 .PHONY: docs
 
 docs: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_readme.py tests/test_docs.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/workflows/test_readme.py tests/workflows/test_docs.py
 
 clean:
 	rm -rf build $(VENV)/installed

@@ -21,7 +21,10 @@ from xdist.scheduler import LoadScopeScheduling
 # Before anything imports Triton: without a GPU its kernels run in its interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 
-DATA = Path(__file__).parent / "data"
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+EXAMPLES = ROOT / "examples"
+DATA = TESTS / "data"
 PARITY = DATA / "parity"
 PARITY_CASES = sorted(path.name for path in PARITY.iterdir())
 ENVIRONMENT = Path(sys.prefix)

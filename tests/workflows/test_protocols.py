@@ -1,0 +1,225 @@
+"""Protocols without equilibrium: what the figures say of known series, and runs in LAMMPS."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from validations import CONFIG, invoke, write_system
+
+from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
+from lammps_trajcast.validation.compare import Check
+from lammps_trajcast.validation.config import ValidationConfig
+from lammps_trajcast.validation.protocols import Series, quench_parts, two_temperature_parts
+from lammps_trajcast.validation.report import table_of_reports
+from lammps_trajcast.validation.scripts import Plan
+from lammps_trajcast.validation.trajectory import Trajectory
+
+FRAMES, ATOMS, HORIZON = 200, 400, 30.0
+MASSES = np.full(ATOMS, 16.0)
+CELL = 20.0 * np.eye(3)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> ValidationConfig:
+    directory = write_system(tmp_path_factory.mktemp("config"))
+    return ValidationConfig.load(directory / "validate.yaml")
+
+
+@pytest.fixture(scope="module")
+def plan(config: ValidationConfig) -> Plan:
+    return Plan.make(config.lengths["short"], HORIZON, 1.0)
+
+
+def series(seed: int, temperatures: np.ndarray, lower: np.ndarray | None = None) -> Series:
+    """Atoms at rest in space, with velocities of exactly these temperatures (F,) or (F, 2).
+
+    lower: (N,) which atoms have the first of two temperatures.
+    """
+    random = np.random.default_rng(seed)
+    positions = random.uniform(0.0, 20.0, (ATOMS, 3))
+    if lower is not None:
+        # Lattice coordinates decide, of atoms outside of the cell too.
+        positions[:, 2] = np.where(lower, random.uniform(20.0, 29.0, ATOMS), 15.0)
+    velocities = random.normal(size=(len(temperatures), ATOMS, 3))
+    shares = degrees_of_freedom(MASSES)
+    groups = [np.arange(ATOMS)] if lower is None else [np.flatnonzero(x) for x in (lower, ~lower)]
+    for column, atoms in enumerate(groups):
+        wanted = temperatures if lower is None else temperatures[:, column]
+        found = kinetic_temperatures(velocities[:, atoms], MASSES[atoms], shares[atoms])
+        velocities[:, atoms] *= np.sqrt(wanted / found)[:, None, None]
+    steps = np.arange(len(temperatures))
+    frames = Trajectory(
+        steps=steps,
+        times=steps * HORIZON,
+        positions=positions + 0.001 * steps[:, None, None],
+        velocities=velocities,
+        species=np.zeros(ATOMS, dtype=int),
+        elements=["O"],
+        masses=MASSES,
+        cell=CELL,
+        pbc=np.ones(3, dtype=bool),
+    )
+    return frames, ATOMS * np.linspace(0.0, -1.0, len(temperatures))
+
+
+def named(checks: list[Check], start: str) -> Check:
+    (found,) = (check for check in checks if check.name.startswith(start))
+    return found
+
+
+COOLING = np.linspace(300.0, 100.0, FRAMES, endpoint=False)
+
+
+def test_a_quench_that_lags_behind(config: ValidationConfig, plan: Plan) -> None:
+    """20 K too hot; means over twenty parts go through 190 K."""
+    runs = [series(seed, COOLING) for seed in (1, 2, 3)]
+    late = [series(seed, COOLING + 20.0) for seed in (1, 2, 3)]
+    (part,) = quench_parts(config, plan, runs, late)
+    check = named(part.checks, "temperature")
+    assert check.value == pytest.approx(20.0 / 190.0, rel=1e-6)
+    assert check.passed is False
+    assert check.floor == pytest.approx(0.0, abs=1e-9)
+    for name in ("potential energy", "mean-square displacement", "g(r) O-O"):
+        assert named(part.checks, name).value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_runs_are_averaged(config: ValidationConfig, plan: Plan) -> None:
+    """Deviations to both sides cancel, and are what the noise is taken from."""
+    runs = [series(seed, COOLING) for seed in (1, 2)]
+    (part,) = quench_parts(
+        config, plan, runs, [series(1, COOLING + 19.0), series(2, COOLING - 19.0)]
+    )
+    check = named(part.checks, "temperature")
+    assert check.value == pytest.approx(0.0, abs=1e-9)
+    # Standard deviation of +-0.1 with n - 1, over sqrt 2, times the mean |x| of a normal.
+    assert check.floor == pytest.approx(0.1 * np.sqrt(2.0 / np.pi), rel=1e-6)
+    (alone,) = quench_parts(config, plan, runs[:1], [series(1, COOLING + 19.0)])
+    check = named(alone.checks, "temperature")
+    assert check.value == pytest.approx(0.1, rel=1e-6)
+    assert check.floor == pytest.approx(0.0, abs=1e-9) and "beyond" not in check.model
+
+
+def test_runs_of_the_reference_that_disagree(config: ValidationConfig, plan: Plan) -> None:
+    """Each half of them is half of 60 K from all: no measure for a model."""
+    runs = [series(1, COOLING + 30.0), series(2, COOLING - 30.0)]
+    (part,) = quench_parts(config, plan, runs, [series(1, COOLING), series(2, COOLING)])
+    check = named(part.checks, "temperature")
+    assert check.own is not None and check.own.value == pytest.approx(30.0 / 190.0, rel=1e-6)
+    assert check.verdict == "reference fails"
+    # All of another structure: what is judged by the reference's own spread is judged.
+    assert named(part.checks, "potential energy").verdict == "passed"
+
+
+def test_when_it_goes_wrong(config: ValidationConfig, plan: Plan) -> None:
+    """Right for three quarters of the time."""
+    wrong = COOLING + np.where(np.arange(FRAMES) < 150, 0.0, 60.0)
+    (part,) = quench_parts(
+        config,
+        plan,
+        [series(seed, COOLING) for seed in (1, 2)],
+        [series(seed, wrong) for seed in (1, 2)],
+    )
+    spacing = plan.every * plan.horizon * 1e-3
+    assert f"; beyond 10 % from {150 * spacing:.3g} ps" in named(part.checks, "temperature").model
+
+
+def test_a_model_that_was_stopped(config: ValidationConfig, plan: Plan) -> None:
+    """Its run counts as far as it went, and so does the reference's from the same start."""
+    runs = [series(1, COOLING), series(2, COOLING + 100.0)]
+    found = [series(1, COOLING), series(2, COOLING[:40] + 100.0)]
+    (part,) = quench_parts(config, plan, runs, found)
+    assert named(part.checks, "temperature").value == pytest.approx(0.0, abs=1e-9)
+    # All of them, early: there are fewer frames than parts.
+    (part,) = quench_parts(config, plan, runs[:1], [series(1, COOLING[:7])])
+    assert named(part.checks, "temperature").value == pytest.approx(0.0, abs=1e-9)
+
+
+def test_halves(config: ValidationConfig, plan: Plan) -> None:
+    """Each run has halves of its own, by where its atoms are at the start."""
+    down = np.linspace(600.0, 400.0, FRAMES, endpoint=False)
+    up = 800.0 - down
+    both, wrong = np.stack([down, up], axis=1), np.stack([down, up - 9.5], axis=1)
+    halves = [np.arange(ATOMS) < number for number in (150, 250)]
+    runs = [series(seed, both, half) for seed, half in enumerate(halves)]
+    (part,) = two_temperature_parts(
+        config, plan, runs, [series(seed, wrong, half) for seed, half in enumerate(halves)]
+    )
+    assert named(part.checks, "temperature of the hot").value == pytest.approx(0.0, abs=1e-9)
+    assert named(part.checks, "temperature of the cold").value == pytest.approx(0.05, rel=1e-6)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    directory = write_system(tmp_path)
+    data: dict[str, Any] = {
+        **CONFIG,
+        "lengths": {
+            "short": {
+                **CONFIG["lengths"]["short"],
+                **{"equilibration": 0.3, "runs": 2, "reference_runs": 1},
+            }
+        },
+        "protocols": {
+            "quench": {"quench": [300, 150, 250]},
+            "relax": {"two_temperature": [200, 600], "duration": 0.6},
+        },
+    }
+    (directory / "validate.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    return directory
+
+
+@pytest.mark.usefixtures("forked_runs")
+def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ("--protocol", "quench", "--protocol", "relax")
+    status, out, error = invoke("validate", home / "validate.yaml", *words)
+    assert status in (0, 2, 3), error
+    assert out.count("failures in 2 runs") == 2
+    runs = home / "validation" / "runs"
+    inputs = {path.parent.name[:-11]: path.read_text() for path in runs.glob("*/in.lmp")}
+    starts = {f"equilibration-{start}" for start in ("300K", "300K-2", "200K", "200K-2")}
+    assert {name for name in inputs if "round" not in name} == starts | {
+        f"{name}{what}"
+        for name in ("quench", "relax")
+        for what in ("", "-2", "-reference", "-reference-2", "-energies")
+    }
+    assert out.count("reference, fluctuation of the temperature") == 2
+    for name, text in inputs.items():
+        if name.startswith("quench") and "energies" not in name:
+            bath = re.findall(r"^fix +bath all temp/csvr (\S+) (\S+) ", text, re.MULTILINE)[-1]
+            assert bath == ("300", "150")
+    # Starts of their own, and the model begins where the reference does.
+    first_frames = {}
+    for run in runs.glob("*/series.dump"):
+        first = run.read_text().split("ITEM: TIMESTEP")[1]
+        first_frames[run.parent.name[:-11]] = first
+    for name in ("quench", "relax"):
+        assert first_frames[name] == first_frames[f"{name}-reference"]
+        assert first_frames[f"{name}-2"] == first_frames[f"{name}-reference-2"]
+        assert first_frames[name] != first_frames[f"{name}-2"]
+    files = {name: home / "validation" / f"quartz-short-{name}" for name in ("quench", "relax")}
+    checks = {}
+    for name, file in files.items():
+        data = json.loads(file.with_suffix(".json").read_text())
+        assert data["protocol"] == name and str(file.with_suffix(".html")) in out
+        assert file.with_suffix(".html").is_file()
+        (chapter,) = data["chapters"]
+        checks[name] = {
+            check["name"]: check for part in chapter["parts"] for check in part["checks"]
+        }
+    assert not (home / "validation" / "quartz-short.html").exists()
+    # Both protocols of a model are one column.
+    table = table_of_reports([file.with_suffix(".json") for file in files.values()])
+    assert table.splitlines()[0] == "| check | 30 fs (quartz.safetensors) |"
+    assert "quench: from" in table and "relax: a half" in table
+    hot = checks["relax"]["temperature of the hot half, K, over time"]
+    first, last = (float(word) for word in hot["reference"].split(" to "))
+    # Half of the heat is in the bonds, and the rest crosses to the other half.
+    assert 350.0 < first < 650.0 and last < first
+    assert hot["error"] > 0.0 and hot["chance"] > 0.0

@@ -1,0 +1,404 @@
+"""Recording: segments are NVE, starts differ, an interrupted recording goes on, mistakes say so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from conftest import ENVIRONMENT, lammps_environment, read_dump
+from recordings import OPTIONS, SCRIPT, SYSTEM, changed
+from reliability import workflow
+from trainings import write_config
+from typer.testing import CliRunner
+
+from lammps_trajcast.cli import app
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.frames import Species, TrajectoryError
+from lammps_trajcast.data.lammps_dump import LammpsDump
+from lammps_trajcast.data.layout import DatasetError, open_dataset
+from lammps_trajcast.data.trajectory import checked
+from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.recording import record as recording
+from lammps_trajcast.recording.ensemble import sort_fixes, with_seed
+from lammps_trajcast.recording.record import RecordOptions, _Schedule, record
+from lammps_trajcast.recording.session import Fix
+from lammps_trajcast.runtime.graph import build_graph
+from lammps_trajcast.training.config import TrainingConfig
+from lammps_trajcast.training.train import train
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recording that was interrupted in the middle of its fourth shard, and finished."""
+    directory = tmp_path_factory.mktemp("record")
+    (directory / "in.argon").write_text(SCRIPT)
+    before = recording._Worker.segment
+    calls = []
+
+    def interrupted(self, *arguments):
+        calls.append(arguments[0])
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return before(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        patch.setattr(recording._Worker, "segment", interrupted)
+        with pytest.raises(DatasetError, match="interrupted; 3 shards are finished"):
+            record(Path("in.argon"), Path("data"), OPTIONS, progress=False)
+        names = sorted(path.name for path in Path("data").iterdir())
+        assert names == [
+            *("t20.000.h5", "t20.001.h5", "t20.002.state", "t20.log"),
+            *("t60.000.h5", "t60.001.state", "t60.log"),
+        ]
+        shutil.copy("data/t60.001.state", "after_shard_0.state")
+        shards = record(Path("in.argon"), Path("data"), OPTIONS, progress=False)
+        assert calls == [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
+    assert [shard.name for shard in shards] == [f"t{t}.00{k}.h5" for t in (20, 60) for k in (0, 1)]
+    return directory
+
+
+def test_what_is_recorded(recorded: Path) -> None:
+    splits = []
+    with open_dataset(recorded / "data") as file:
+        assert file.attrs["horizon"] == 20.0
+        assert file.attrs["masses"].tolist() == [39.95, 20.18]
+        starts, temperatures = [], []
+        for segment in file["segments"].values():
+            splits.append(segment.attrs["split"])
+            # 0.2 ps in 2 fs steps, stored every 5: a divisor of 10 near a third of the horizon.
+            steps = segment["steps"][:]
+            assert len(steps) == 21 and set(np.diff(steps)) == {5} and steps[0] % 5 == 0
+            assert segment["pairs"][:].tolist() == [[k, k + 2] for k in range(19)]
+            masses = np.array([39.95, 20.18])[segment["species"][:]]
+            velocities = segment["velocities"][:]
+            momentum = np.einsum("n,fnc->fc", masses, velocities) / masses.sum()
+            assert np.abs(momentum).max() < 1e-9
+            kinetic = np.einsum("n,fnc,fnc->f", masses, velocities, velocities)
+            temperatures.append(kinetic.mean() / (3 * len(masses) * 8.31446e-7))
+            starts.append(velocities[0] / np.linalg.norm(velocities[0]))
+    assert sorted(splits[:4]) == ["test", "train", "train", "validation"] == sorted(splits[4:])
+    assert 10 < np.mean(temperatures[:4]) < 30 < 40 < np.mean(temperatures[4:]) < 80
+    # New momenta for every segment, in a crystal that forgets them in about a tenth of a ps.
+    alike = [abs(np.sum(a * b)) for k, a in enumerate(starts) for b in starts[:k]]
+    assert max(alike) < 0.5, alike
+    pairs = TrajectoryPairs(recorded / "data" / "t*.h5", "train")
+    assert len(pairs) == 4 * 19
+
+
+def test_segments_are_constant_energy(recorded: Path, tmp_path: Path) -> None:
+    """LAMMPS's own integrator, started from the first state of a pair, arrives at the second."""
+    with open_dataset(recorded / "data/t60.001.h5") as file:
+        segment = file["segments/000001"]
+        x, v = segment["positions"][3], segment["velocities"][3] * 1e3
+        x_after, v_after = segment["positions"][5], segment["velocities"][5]
+    rows = [f"{k + 1} {' '.join(map(repr, map(float, (*x[k], *v[k]))))}" for k in range(len(x))]
+    bounds = ["0 19.61", "0 16.96", "0 15.9"]
+    tilts = ["2.65", "0", "1.06"]
+    (tmp_path / "start.dump").write_text(
+        f"ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n{len(x)}\n"
+        "ITEM: BOX BOUNDS xy xz yz pp pp pp\n"
+        + "\n".join(f"{b} {t}" for b, t in zip(bounds, tilts, strict=True))
+        + "\nITEM: ATOMS id xu yu zu vx vy vz\n"
+        + "\n".join(rows)
+        + "\n"
+    )
+    (tmp_path / "in.nve").write_text(
+        f"{SYSTEM}\nread_dump start.dump 0 x y z vx vy vz wrapped no box no replace yes\n"
+        "fix 1 all nve\nrun 10\n"
+        "write_dump all custom end.dump id xu yu zu vx vy vz modify sort id format float %.15g\n"
+    )
+    subprocess.run(
+        [str(ENVIRONMENT / "bin/lmp"), "-in", "in.nve", "-log", "none"],
+        cwd=tmp_path, env=lammps_environment(), check=True, capture_output=True, timeout=3600,
+    )  # fmt: skip
+    positions, velocities = read_dump(tmp_path / "end.dump")
+    moved = positions - x
+    edges = np.array([[15.9, 0, 0], [2.65, 15.9, 0], [0, 1.06, 15.9]])
+    moved -= np.round(moved @ np.linalg.inv(edges)) @ edges
+    np.testing.assert_allclose(moved, x_after - x, atol=1e-9)
+    np.testing.assert_allclose(velocities * 1e-3, v_after, atol=1e-10)
+
+
+def test_recording_goes_on_where_it_was(recorded: Path) -> None:
+    """The state that the second call began with is the end of the last finished segment."""
+    with h5py.File(recorded / "data/t60.000.h5") as file:
+        segment = file["segments/000001"]
+        last, step = segment["velocities"][-1], int(segment["steps"][-1])
+    text = (recorded / "after_shard_0.state").read_text().splitlines()
+    assert int(text[1]) == step
+    state = np.array([[float(word) for word in line.split()] for line in text[9:]])
+    np.testing.assert_allclose(state[:, 8:11] * 1e-3, last, rtol=1e-9)
+    assert f"t60.001.state {step} x y z" in (recorded / "data/t60.log").read_text()
+    # The script's own output was taken off: one dump every 7 steps until step 103.
+    assert (recorded / "mine.dump").read_text().count("ITEM: TIMESTEP") == 15
+    restarts = sorted(path.name for path in recorded.glob("*.restart"))
+    assert restarts == ["argon.100.restart", "argon.50.restart"]
+
+
+def test_finished_recording_is_left_alone(recorded: Path, monkeypatch) -> None:
+    monkeypatch.chdir(recorded)
+    before = {path: path.stat().st_mtime_ns for path in Path("data").iterdir()}
+    words = ["record", "in.argon", "--elements", "Ar", "Ne", "--horizon", "20", "-o", "data"]
+    words += ["--temperatures", "20", "60", "--segments", "4", "--segment-length", "0.2"]
+    words += ["--decorrelate", "0.1", "--segments-per-shard", "2", "--split", "0.5", "0.25", "0.25"]
+    result = CliRunner().invoke(app, [*words, "--var", "seed=99"])
+    assert result.exit_code == 0, result.stderr
+    assert "4 files" in result.stdout and "temperature" in result.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in Path("data").iterdir()}
+    other = CliRunner().invoke(app, [*words, "--var", "seed=99", "--interval", "20"])
+    assert other.exit_code == 1
+    assert "was recorded with interval None, not 20" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "changes", "message"),
+    [
+        (SCRIPT + "unfix bath\n", {}, "leaves no thermostat on"),
+        (SCRIPT + "fix push all addforce 0 0 1\n", {}, r"write --keep push to leave it on"),
+        (SCRIPT.replace("$T $T", "20 20").replace("(2*v_T)", "(40)"), {}, "not use the variable T"),
+        (SCRIPT, {"elements": ["Ar"]}, "has 2 atom types, but --elements names 1"),
+        (SCRIPT, {"horizon": 15.0}, "no multiple of the script's time step of 2 fs"),
+        (SCRIPT + "quit\n", {}, "must not 'quit'"),
+        (SCRIPT + "nonsense\n", {}, r"LAMMPS stopped: ERROR: Unknown command"),
+        ("units metal\n", {}, "LAMMPS has no simulation box"),
+        (SCRIPT, {"lmp": "no-such-lmp"}, "--lmp no-such-lmp: no such program"),
+        (SCRIPT, {"segments": 2}, "2 segment.s. for 3 splits"),
+        (SCRIPT, {"keep": ["other"]}, "--keep other: the script leaves no fix of that name"),
+    ],
+)
+def test_mistakes(tmp_path: Path, monkeypatch, script: str, changes, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.argon").write_text(script)
+    with pytest.raises(DatasetError, match=message) as error:
+        record(Path("in.argon"), Path("data"), changed(**changes), progress=False)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("data/*.h5*"))
+
+
+def fix(command: str) -> Fix:
+    words = command.split()
+    return Fix(name=words[1], style=words[3], group=words[2], commands=[command])
+
+
+def test_fixes_are_sorted() -> None:
+    fixes = [
+        fix("fix 1 all nvt/omp temp 300 300 0.1"),
+        fix("fix q all qeq/reaxff 1 0 10 1e-6 reaxff"),
+        fix("fix 2 all shake 1e-4 20 0 b 1"),
+        fix("fix out all ave/time 1 1 1 c_1"),
+        fix("fix hold all spring/self 10"),
+    ]
+    ensemble = sort_fixes(fixes, ["hold"])
+    assert ensemble.start() == ["unfix out", "unfix 2", "unfix 1"]
+    assert ensemble.bath_on(3) == [fixes[0].commands[0], fixes[2].commands[0]]
+    assert ensemble.bath_off() == ["unfix 2", "unfix 1"]
+    assert ensemble.nve_on() == ["fix trajcast_record_nve all nve", fixes[2].commands[0]]
+    assert ensemble.nve_off() == ["unfix 2", "unfix trajcast_record_nve"]
+    with pytest.raises(DatasetError, match="no integrator on for all atoms"):
+        sort_fixes([fix("fix 1 mobile nvt temp 300 300 0.1")], [])
+
+
+@pytest.mark.parametrize(
+    ("styles", "named"),
+    [
+        (["langevin 300 300 0.1 9"], None),
+        (["langevin/omp 300 300 0.1 9", "temp/csvr 300 300 0.1 9"], None),
+        (["gld 300 300 2 1 1 9"], None),
+        (["temp/csvr 300 300 0.1 9"], "2"),
+        (["momentum 100 linear 1 1 1", "temp/berendsen 300 300 0.1"], "3"),
+        (["nvt/omp temp 300 300 0.1"], "2"),
+    ],
+)
+def test_thermostats_that_draw_no_new_start(styles: list[str], named: str | None) -> None:
+    """One that scales all velocities alike leaves a crystal's modes as they were."""
+    fixes = [fix("fix 1 all nve")]
+    fixes += [fix(f"fix {number} all {style}") for number, style in enumerate(styles, 2)]
+    bath = sort_fixes(fixes, []).global_bath
+    assert (bath and bath.name) == named
+
+
+def test_a_global_thermostat_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    langevin = "langevin $T $T &\n    0.05 ${seed} zero yes"
+    lines = SCRIPT.replace(langevin, "temp/csvr $T $T 0.05 ${seed}")
+    assert lines != SCRIPT
+    for name, script in (("global", lines), ("local", SCRIPT)):
+        Path("in.argon").write_text(script)
+        record(Path("in.argon"), Path(name), changed(temperatures=[20.0]), progress=False)
+        warned = "fix bath (temp/csvr) scales all velocities alike" in capsys.readouterr().err
+        assert warned == (name == "global")
+
+
+@pytest.mark.parametrize(
+    "command", ["fix 1 all langevin 300 300 0.1 9 zero yes", "fix 1 all temp/csvr 300 300 0.1 9"]
+)
+def test_every_segment_has_its_own_noise(command: str) -> None:
+    seeds = {re.sub(r"^(\S+ ){7}(\d+).*", r"\2", with_seed(command, k)) for k in range(50)}
+    assert len(seeds) == 50 and all(0 < int(seed) <= 900_000_000 for seed in seeds)
+    assert with_seed(command, 0) == command
+    assert with_seed("fix 1 all nvt temp 300 300 0.1", 3) == "fix 1 all nvt temp 300 300 0.1"
+
+
+@pytest.mark.parametrize(
+    ("horizon", "timestep", "interval"), [(30, 1, 10), (10, 1, 5), (7, 1, 7), (7, 0.25, 3.5)]
+)
+def test_frames_per_horizon(horizon: float, timestep: float, interval: float) -> None:
+    schedule = _Schedule.of(RecordOptions(horizon=horizon, elements=["H"]), timestep)
+    assert schedule.interval * timestep == interval
+    assert schedule.segment % schedule.interval == 0
+
+
+# ---- open boundaries -----------------------------------------------------------------------------
+
+# A cluster that drifts, turns and breathes, in a box that means nothing.
+CLUSTER = """
+variable T index 20
+units metal
+boundary BOUNDARY
+# Noise is dealt out in the order of the atoms in memory.
+atom_modify sort 0 0.0
+lattice fcc 5.3
+region box block -4 6 -4 6 -4 6
+create_box 1 box
+region ball sphere 1 1 1 1.1
+create_atoms 1 region ball
+mass 1 39.95
+pair_style lj/cut 8.0
+pair_coeff * * 0.0104 3.4
+timestep 0.002
+neigh_modify every 1 delay 0 check no
+velocity all create 40 4711 mom no
+fix 1 all nve
+fix 2 all langevin $T $T 0.1 48279
+run 20
+"""
+
+
+def recorded_cluster(directory: Path, boundary: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    Path("in.cluster").write_text(CLUSTER.replace("BOUNDARY", boundary))
+    options = changed(elements=["Ar"], temperatures=(), variables={}, segments_per_shard=4)
+    record(Path("in.cluster"), Path("data"), options, progress=False)
+    return directory / "data"
+
+
+@pytest.mark.parametrize("boundary", ["s s s", "m m m", "p p s", "p s m"])
+def test_open_boundaries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boundary: str, record_property
+) -> None:
+    """No atom sees a boundary: the same motion as in a fixed box, whose corner does not move."""
+    kinds = np.array([kind == "p" for kind in boundary.split()])
+    data = [
+        recorded_cluster(tmp_path / name, kind, monkeypatch)
+        for name, kind in (("fixed", "f f f"), ("other", boundary))
+    ]
+    with open_dataset(data[0]) as fixed, open_dataset(data[1]) as other:
+        assert len(fixed["segments"]) == len(other["segments"]) == 4
+        for name, known in fixed["segments"].items():
+            found = other["segments"][name]
+            assert found["pbc"][:].tolist() == kinds.tolist()
+            np.testing.assert_allclose(found["velocities"][:], known["velocities"][:], atol=1e-9)
+            moves = [np.diff(s["positions"][:], axis=0) for s in (found, known)]
+            np.testing.assert_allclose(*moves, atol=1e-7)
+            assert np.abs(moves[0]).max() > 1e-2
+            edges = np.diag(found["cell"][:])
+            np.testing.assert_allclose(edges[kinds], 53.0)
+            # Distances to neighbors are those of the fixed box, whatever the other one was.
+            graphs = [
+                build_graph(s["positions"][-1], s["cell"][:], s["pbc"][:], 6.0)
+                for s in (found, known)
+            ]
+            lengths = [np.sort(g.edge_vectors.norm(dim=1).numpy()) for g in graphs]
+            assert len(lengths[0]) > 20
+            np.testing.assert_allclose(*lengths, atol=1e-7)
+    if boundary == "s s s":
+        assert np.abs(edges - 53.0).max() > 10.0
+    result = "displacements and velocities of a run in a fixed box, within 1e-7"
+    workflow(record_property, f"a data set of a run with boundary {boundary}", result)
+
+
+def test_training_on_open_boundaries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink-wrapped, and periodic in two directions: the same model as of the fixed box."""
+    models = []
+    for boundary in ("f f f", "s s s", "p p s"):
+        directory = tmp_path / boundary.replace(" ", "")
+        data = recorded_cluster(directory, boundary, monkeypatch)
+        settings = {"steps": 3, "epoch_steps": 3, "pushforward_steps": 1, "batch_size": 2}
+        settings["read_out_pairs"] = 0  # ill-conditioned after so short a training
+        config = TrainingConfig.load(write_config(directory, data, **settings))
+        network = config.network.model_copy(update={"edge_cutoff": 5.0})
+        config = config.model_copy(update={"network": network})
+        train(config, progress=False)
+        models.append(ModelFile.load(config.output))
+    for model in models[1:]:
+        for name, weights in models[0].state_dict.items():
+            torch.testing.assert_close(model.state_dict[name], weights, rtol=1e-4, atol=1e-6)
+        limits = [m.metadata.limits for m in (model, models[0])]
+        assert limits[0].min_distance[0][0] == pytest.approx(limits[1].min_distance[0][0])
+
+
+def test_recording_with_open_boundaries_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a state whose box is another than that of the script."""
+    whole = recorded_cluster(tmp_path / "whole", "s s s", monkeypatch)
+    monkeypatch.chdir(tmp_path / "whole")
+    options = changed(elements=["Ar"], temperatures=(), variables={}, segments_per_shard=2)
+    before = recording._Worker.segment
+
+    def interrupted(self, number, *arguments):
+        if number == 2:
+            raise KeyboardInterrupt
+        return before(self, number, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recording._Worker, "segment", interrupted)
+        with pytest.raises(DatasetError, match="interrupted; 1 shards are finished"):
+            record(Path("in.cluster"), Path("parts"), options, progress=False)
+    record(Path("in.cluster"), Path("parts"), options, progress=False)
+    with open_dataset(whole) as one, open_dataset(Path("parts")) as other:
+        for name, known in one["segments"].items():
+            found = other["segments"][name]["velocities"][:]
+            np.testing.assert_allclose(found, known["velocities"][:], atol=1e-8)
+
+
+def test_changed_cell_is_refused_in_periodic_directions_alone(tmp_path: Path) -> None:
+    """A hand-written dump: free flight, and a box of which one edge grows."""
+    velocity = np.array([0.1, 0.2, 0.3])
+    for kinds, edge, refused in (
+        ("pp pp ss", 2, False),
+        ("ss ff mm", 0, False),
+        ("pp pp ss", 1, True),
+    ):
+        lines = []
+        for frame in range(5):
+            low, high = np.array([-3.0, -2.0, -1.0]), np.array([7.0, 8.0, 9.0])
+            low[edge] -= 0.5 * frame
+            high[edge] += 0.25 * frame
+            lines += ["ITEM: TIMESTEP", str(10 * frame), "ITEM: NUMBER OF ATOMS", "2"]
+            lines += [f"ITEM: BOX BOUNDS {kinds}"]
+            lines += [f"{a} {b}" for a, b in zip(low, high, strict=True)]
+            x = " ".join(map(repr, map(float, velocity * frame * 0.01)))
+            lines += ["ITEM: ATOMS id type xu yu zu vx vy vz", f"1 1 {x} 0.1 0.2 0.3"]
+            lines += ["2 1 3 3 3 0 0 0"]
+        path = tmp_path / "x.dump"
+        path.write_text("\n".join(lines) + "\n")
+        file = LammpsDump(path, Species.from_types(["Ar"]), "metal", 1.0)
+        if refused:
+            with pytest.raises(TrajectoryError, match="the cell has changed"):
+                list(checked(file))
+            continue
+        frames = list(checked(file))
+        for frame in frames:
+            flown = velocity * 1e-3 * frame.time
+            np.testing.assert_allclose(frame.positions[0] - frames[0].positions[0], flown)
