@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lammps_trajcast.kernels.builder import NetworkBuilder
 from lammps_trajcast.kernels.library import ffi, load_library
-from lammps_trajcast.kernels.step_graph import KernelGraph
 from lammps_trajcast.kernels.tables import ORDER, TOLERANCE
 from lammps_trajcast.model.architecture import Architecture
 
@@ -18,6 +17,22 @@ MAX_ORDER = 3
 """Largest rotation order that the kernels were compiled for."""
 
 _INSTRUCTIONS = {"best": 0, "portable": 1, "avx2": 2}
+
+
+class KernelGraph(NamedTuple):
+    """A graph for the kernels, as :class:`~lammps_trajcast.kernels.step_graph.StepGraph` has it.
+
+    Attributes:
+        species, velocities: of at least the atoms that receive, velocities in the kernels' type.
+        edges: what the kernels have made of the edge vectors, see :meth:`NetworkKernels.edges`.
+        first_edge, senders: as there.
+    """
+
+    species: NDArray[Any]
+    velocities: NDArray[Any]
+    edges: NDArray[Any]
+    first_edge: NDArray[Any]
+    senders: NDArray[Any]
 
 
 class NetworkKernels:

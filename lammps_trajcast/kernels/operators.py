@@ -8,8 +8,8 @@ import weakref
 import torch
 from torch import Tensor
 
-from lammps_trajcast.kernels.network import NetworkKernels
-from lammps_trajcast.kernels.step_graph import KernelGraph, StepGraph
+from lammps_trajcast.kernels.network import KernelGraph, NetworkKernels
+from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.torchscript import exported
 
 # An operation takes numbers and tensors alone, so it is told of the kernels by a number.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -25,19 +24,3 @@ class StepGraph(NamedTuple):
     edge_vectors: Tensor
     first_edge: Tensor
     senders: Tensor
-
-
-class KernelGraph(NamedTuple):
-    """The same for the kernels: arrays, with what they have made of the edge vectors.
-
-    Attributes:
-        species, velocities: of at least the atoms that receive, velocities in the kernels' type.
-        edges: see :meth:`NetworkKernels.edges`.
-        first_edge, senders: as in :class:`StepGraph`.
-    """
-
-    species: NDArray[Any]
-    velocities: NDArray[Any]
-    edges: NDArray[Any]
-    first_edge: NDArray[Any]
-    senders: NDArray[Any]

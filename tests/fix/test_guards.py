@@ -349,7 +349,7 @@ def test_two_ranks_see_the_same_distance(one_rank, two_ranks) -> None:
     one, two = (runs["stop_distance"].warnings() for runs in (one_rank, two_ranks))
     assert one == two
     atoms, distance, step, limit = numbers(one[0])
-    assert (sorted(atoms), step, limit) == ([6, 39], 1, 1.57)
+    assert (sorted(atoms), step, limit) == ([6, 39], 2, 1.57)
     final = two_ranks["stop_distance"].final()
     assert final[5, 6] != final[38, 6]
 

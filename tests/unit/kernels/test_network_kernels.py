@@ -12,8 +12,7 @@ from e3nn.nn import FullyConnectedNet
 from models import kernels_of, predict
 from networks import Case, architecture, network, random_inputs, relative
 
-from lammps_trajcast.kernels.network import NetworkKernels
-from lammps_trajcast.kernels.step_graph import KernelGraph
+from lammps_trajcast.kernels.network import KernelGraph, NetworkKernels
 from lammps_trajcast.kernels.tables import (
     ORDER,
     TOLERANCE,

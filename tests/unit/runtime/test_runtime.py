@@ -14,7 +14,7 @@ from reference import Reference, assert_close
 from lammps_trajcast.describe import describe_limits
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
-from lammps_trajcast.runtime import predictor as predictor_module
+from lammps_trajcast.runtime import kernel_backend
 from lammps_trajcast.runtime.bridge import FAILED, LOST, OK, Bridge
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.halo import Halo, Traffic
@@ -76,14 +76,14 @@ def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
     """A second opening finds those of the first; other weights or another precision do not."""
     made: list[str] = []
 
-    class Watched(predictor_module.NetworkKernels):
-        def __init__(self, arch, weights, precision) -> None:
+    class Watched(kernel_backend.NetworkKernels):
+        def __init__(self, arch, weights, precision, tolerance) -> None:
             made.append(precision)
-            super().__init__(arch, weights, precision)
+            super().__init__(arch, weights, precision, tolerance)
 
-    monkeypatch.setattr(predictor_module, "NetworkKernels", Watched)
-    monkeypatch.setattr(predictor_module, "_last", None)
-    monkeypatch.setattr(predictor_module, "_kernels", weakref.WeakValueDictionary())
+    monkeypatch.setattr(kernel_backend, "NetworkKernels", Watched)
+    monkeypatch.setattr(kernel_backend, "_last", None)
+    monkeypatch.setattr(kernel_backend, "_kernels", weakref.WeakValueDictionary())
     path, elements = str(model_file("quartz_l2")), ["Si", "O"]
     other = ModelFile.load(path)
     name = "interactions.0.linear_updates.weight"
@@ -110,9 +110,9 @@ def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
     assert len(made) == 3
     assert np.abs(changed - first).max() > 10.0 * np.abs(single - first).max()
     # Nothing holds those that neither were the last nor are in use.
-    assert len(predictor_module._kernels) == 2
+    assert len(kernel_backend._kernels) == 2
     del again
-    assert len(predictor_module._kernels) == 1
+    assert len(kernel_backend._kernels) == 1
 
 
 def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:
