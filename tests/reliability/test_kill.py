@@ -119,7 +119,7 @@ json.dump({"killed": done, "survivors": survivors}, open("report.json", "w"))
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
-def test_killed_training(kills, tmp_path, dataset, record_property) -> None:  # noqa: F811
+def test_killed_training(kills, tmp_path, dataset, record_property) -> None:
     """The same command goes on, to the same weights and the same learning curve."""
     write_config(tmp_path / "whole", dataset)
     subprocess.run(

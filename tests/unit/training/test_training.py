@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 from reliability import fault
-from trainings import HORIZON, same_weights, validation_errors, write_config
+from trainings import HORIZON, dataset, same_weights, trained, validation_errors, write_config  # noqa: F401
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import Split
@@ -503,11 +503,11 @@ def test_training_refuses_another_start(tmp_path: Path, trained: Path, dataset: 
         train(config.model_copy(update={"start_from": tmp_path / "no"}), progress=False)
     network = config.network.model_copy(update={"speed_limit_rms": 2.0})
     start = {"start_from": trained / "model.safetensors", "network": network}
-    with pytest.raises(TrainingError, match="has no speed limit.*limit-speed"):
+    with pytest.raises(TrainingError, match="has no speed limit.*clamp-speed"):
         train(config.model_copy(update=start), progress=False)
     limited = tmp_path / "limited.safetensors"
     with_speed_limit(ModelFile.load(trained / "model.safetensors"), 3.0).save(limited)
-    with pytest.raises(TrainingError, match="limit of 3 rms speeds.*limit-speed"):
+    with pytest.raises(TrainingError, match="limit of 3 rms speeds.*clamp-speed"):
         train(config.model_copy(update=start | {"start_from": limited}), progress=False)
 
 

@@ -75,8 +75,8 @@ def test_published_network() -> None:
 
 def test_a_second_stage_need_not_repeat_the_network(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
-    trained: Path,  # noqa: F811
+    dataset: Path,
+    trained: Path,
 ) -> None:
     """What the file does not say is as in the model that training begins with."""
     path = write_config(tmp_path, dataset, steps=2, epoch_steps=2)
@@ -101,7 +101,7 @@ def test_a_second_stage_need_not_repeat_the_network(
 )
 def test_presets_make_architectures(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     preset: str,
     limit: float | None,
 ) -> None:

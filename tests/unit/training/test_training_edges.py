@@ -57,7 +57,7 @@ LONG = pytest.mark.long
 
 
 @pytest.mark.parametrize("channels", [4, 7])
-def test_few_channels(tmp_path: Path, dataset: Path, channels: int, record_property) -> None:  # noqa: F811
+def test_few_channels(tmp_path: Path, dataset: Path, channels: int, record_property) -> None:
     """The read-out has a quarter of them, and the last equations are for two."""
     path = with_network(tmp_path, dataset, {}, num_hidden_channels=channels)
     with pytest.raises(TrainingError, match=rf"line \d+: network.num_hidden_channels: {channels} "):
@@ -71,7 +71,7 @@ def test_few_channels(tmp_path: Path, dataset: Path, channels: int, record_prope
     assert built.read_out.read_out.weight.numel() == 2
 
 
-def test_bounds_are_those_of_the_architecture(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+def test_bounds_are_those_of_the_architecture(tmp_path: Path, dataset: Path) -> None:
     """What the YAML file may say makes an architecture, at both ends of its range."""
     config = TrainingConfig.load(write_config(tmp_path, dataset))
     whole = make_architecture(
@@ -108,7 +108,7 @@ def test_bounds_are_those_of_the_architecture(tmp_path: Path, dataset: Path) -> 
 )
 def test_values_that_ended_in_a_traceback(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     section: str,
     key: str,
     value: str,
@@ -126,7 +126,7 @@ def test_values_that_ended_in_a_traceback(
 @pytest.mark.parametrize("key", ["directory", "output"])
 def test_places_that_cannot_be_written_are_found_before_training(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     key: str,
 ) -> None:
     config = TrainingConfig.load(write_config(tmp_path, dataset))
@@ -195,7 +195,7 @@ def test_atoms_that_do_not_move(tmp_path: Path) -> None:
         train(TrainingConfig.load(write_config(tmp_path, data)), progress=False)
 
 
-def test_too_few_states_to_balance(tmp_path: Path, trained: Path) -> None:  # noqa: F811
+def test_too_few_states_to_balance(tmp_path: Path, trained: Path) -> None:
     data = [gas(tmp_path / "gas.h5", 9.0)]
     balancer = Balancer(trained / "model.safetensors", data, data, 100)
     with pytest.raises(SetupError, match="no kind of motion is there more than 400 times"):
@@ -244,8 +244,8 @@ JOBS = {
 @pytest.mark.parametrize("job", JOBS)
 def test_one_device_is_one_process_in_any_job(
     tmp_path: Path,
-    trained: Path,  # noqa: F811
-    dataset: Path,  # noqa: F811
+    trained: Path,
+    dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
     job: str,
     record_property,
@@ -303,7 +303,7 @@ def test_processes_of_srun_find_each_other(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", ["train", "torchrun", "srun"])
-def test_two_processes_in_a_job(tmp_path: Path, dataset: Path, launcher: str) -> None:  # noqa: F811
+def test_two_processes_in_a_job(tmp_path: Path, dataset: Path, launcher: str) -> None:
     """Started by the first, by torchrun or by Slurm's srun, inside of a Slurm allocation."""
     for name, devices in (("one", 1), ("two", 2)):
         # The equations of the read-out would enlarge the rounding.
@@ -336,7 +336,7 @@ def test_two_processes_in_a_job(tmp_path: Path, dataset: Path, launcher: str) ->
 # ---- its directory and its end -----------------------------------------------------------------
 
 
-def test_two_trainings_in_one_directory(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+def test_two_trainings_in_one_directory(tmp_path: Path, dataset: Path) -> None:
     config = TrainingConfig.load(write_config(tmp_path, dataset))
     config.directory.mkdir()
     says = "^directory: .*run: is in use by another process .* or write another directory"
@@ -351,7 +351,7 @@ def test_two_trainings_in_one_directory(tmp_path: Path, dataset: Path) -> None: 
 )
 def test_killed_training_leaves_nothing_running(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     number: signal.Signals,
     record_property,
 ) -> None:
@@ -466,7 +466,7 @@ def test_fork_server_of_a_killed_training_ends() -> None:
     assert "lammps_trajcast.launch" in ended.stderr and "training.train" not in ended.stderr
 
 
-def test_second_process_of_a_killed_training_ends(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+def test_second_process_of_a_killed_training_ends(tmp_path: Path, dataset: Path) -> None:
     """It finds out however late it asks, here when another process is its parent already."""
     config = TrainingConfig.load(write_config(tmp_path, dataset))
 

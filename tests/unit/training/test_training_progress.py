@@ -30,7 +30,7 @@ class FakeClock:
         return self.now
 
 
-def test_log_of_a_training(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+def test_log_of_a_training(tmp_path: Path, dataset: Path) -> None:
     """Every stage says what it is, in whole lines, and the figures are those of the data."""
     path = write_config(tmp_path, dataset, steps=20)
     result = CliRunner().invoke(app, ["train", str(path)])
@@ -52,7 +52,7 @@ def test_log_of_a_training(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
     assert "ended after 20 steps, as asked" in lines
 
 
-def test_status_for_a_program(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+def test_status_for_a_program(tmp_path: Path, dataset: Path) -> None:
     told: list[Status] = []
     config = TrainingConfig.load(write_config(tmp_path, dataset, steps=30))
     errors = train(config, progress=False, observer=told.append)
@@ -74,7 +74,7 @@ def test_status_for_a_program(tmp_path: Path, dataset: Path) -> None:  # noqa: F
     assert summary["test_errors"] == errors and summary["baseline"]["kind"] == "straight flight"
 
 
-def test_errors_are_compared_with_the_baseline(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+def test_errors_are_compared_with_the_baseline(tmp_path: Path, dataset: Path) -> None:
     """Velocities that turn a little in a step: straight flight has known errors."""
     copy = tmp_path / "turning.h5"
     copy.write_bytes(dataset.read_bytes())
@@ -172,7 +172,7 @@ def test_what_is_left_is_of_the_whole() -> None:
     assert Status(step=3).seconds_left is None
 
 
-def test_a_plateau_tells_why_it_ends(tmp_path: Path, dataset: Path) -> None:  # noqa: F811
+def test_a_plateau_tells_why_it_ends(tmp_path: Path, dataset: Path) -> None:
     path = write_config(
         *(tmp_path, dataset),
         **{"schedule": "plateau", "steps": 60, "epoch_steps": 4, "patience": 4, "min_fall": 0.99},

@@ -245,7 +245,7 @@ def steps_of(directory: Path) -> list[int]:
 
 def test_training_converges_and_resumes_to_the_same_weights(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
 ) -> None:
     """Errors that do not fall: 4 validations, half as many steps more, of which some are done
     again.
@@ -280,7 +280,7 @@ def test_training_converges_and_resumes_to_the_same_weights(
 
 def test_training_that_is_stopped_before_its_decay(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
 ) -> None:
     """What the schedule has seen before an interruption counts after it."""
     options = {**SHORT, "steps": 500, "min_fall": 0.9, "read_out_pairs": 4}
@@ -303,7 +303,7 @@ def test_training_that_is_stopped_before_its_decay(
 
 def test_training_ends_by_max_hours(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A clock that goes a minute with every step, half an hour in all."""
@@ -337,7 +337,7 @@ def test_training_ends_by_max_hours(
 )
 def test_options_that_contradict_each_other(
     tmp_path: Path,
-    dataset: Path,  # noqa: F811
+    dataset: Path,
     options: dict[str, object],
     message: str,
 ) -> None:
