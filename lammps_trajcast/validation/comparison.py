@@ -71,6 +71,11 @@ class Comparison:
             else np.mean([degrees_of_freedom(first.masses, x) for x in positions], axis=0)
         )
 
+    @property
+    def num_blocks(self) -> int:
+        """Of a run; one that was continued until all is decided has more than were planned."""
+        return len(self.reference[0].frames)
+
     def blocks(self) -> tuple[list[Trajectory], list[Trajectory]]:
         """The blocks of all runs, of the reference and of the model."""
         reference, model = (

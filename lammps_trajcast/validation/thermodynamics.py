@@ -36,7 +36,7 @@ def temperatures(both: Comparison) -> Part:
     )
     expected = canonical_fluctuation(target, both.shares)
     ratio = float(samples.std()) / expected
-    error = deviation_error([run.temperature for run in both.model], both.plan.blocks)
+    error = deviation_error([run.temperature for run in both.model], both.num_blocks)
     checks = [
         _temperature_check(
             "temperature",
@@ -94,7 +94,7 @@ def _temperature_check(
     """Mean of series (L,) of runs of reference and model, K, beside the thermostat's."""
     target = both.temperature
     known, found = (
-        (float(np.concatenate(side).mean()), mean_error(side, both.plan.blocks)) for side in sides
+        (float(np.concatenate(side).mean()), mean_error(side, both.num_blocks)) for side in sides
     )
     return Check(
         name,
@@ -117,7 +117,7 @@ def _own_fluctuation(both: Comparison) -> Own:
     """The fluctuation of the reference's temperature beside the canonical one."""
     samples = np.concatenate([run.temperature for run in both.reference])
     expected = canonical_fluctuation(both.temperature, both.shares)
-    error = deviation_error([run.temperature for run in both.reference], both.plan.blocks)
+    error = deviation_error([run.temperature for run in both.reference], both.num_blocks)
     return Own(
         abs(float(samples.std()) / expected - 1.0),
         "temperature beside the canonical",
@@ -150,9 +150,9 @@ def energy(both: Comparison) -> Part:
     energies = [[run.energy for run in side] for side in (both.reference, both.model)]
     of_reference, runs = ([series / atoms for series in side] for side in energies)
     known, found = (float(np.concatenate(side).mean()) for side in (of_reference, runs))
-    error = combined([mean_error(side, both.plan.blocks) for side in (of_reference, runs)])
-    fluctuation = combined([deviation_error(side, both.plan.blocks) for side in energies])
-    number = len(both.reference[0].frames)
+    error = combined([mean_error(side, both.num_blocks) for side in (of_reference, runs)])
+    fluctuation = combined([deviation_error(side, both.num_blocks) for side in energies])
+    number = both.num_blocks
     parts = [part.mean() for run in of_reference for part in np.array_split(run, number)]
     known_fluctuation, found_fluctuation = (
         float(np.sqrt(np.mean([series.var() for series in side]))) for side in energies

@@ -325,6 +325,25 @@ def steady(known: Production) -> Production:
     )
 
 
+def test_continued_runs_count_with_all_their_blocks(
+    validation: Validation, reference: tuple[Finished, Production]
+) -> None:
+    """With the two that were planned, five standard errors would be one interval for a mean."""
+    known = steady(reference[1])
+    random = np.random.default_rng(2)
+    length = 16 * len(known.temperature)
+    known = replace(
+        known,
+        frames=16 * known.frames,
+        temperature=300.0 + 10.0 * random.normal(size=length),
+        energy=known.energy.mean() + known.energy.std() * random.normal(size=length),
+    )
+    both = Comparison(validation.config, "metal", False, validation.plan, 300.0, [known], [known])
+    assert validation.plan.blocks < both.num_blocks == len(known.frames)
+    assert temperatures(both).checks[0].freedom >= both.num_blocks - 1
+    assert energy(both).checks[0].freedom >= both.num_blocks - 1
+
+
 def test_verdicts_can_go_either_way(
     validation: Validation, reference: tuple[Finished, Production]
 ) -> None:
