@@ -384,8 +384,8 @@ bool PairPythonASE::calculate() {
 
 /* ----------------------------------------------------------------------
    Whether it is an error if there is no virial. LAMMPS asks for it in the first step of each run
-and in those of dumps, for whoever might look at it: that it is not a number is an error as soon as
-   somebody has.
+   and in those of dumps, for whoever might look at it: that it is not a number is an error as
+   soon as somebody has.
 ------------------------------------------------------------------------- */
 
 bool PairPythonASE::virial_is_needed() const {

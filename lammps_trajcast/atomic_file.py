@@ -21,7 +21,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_left_overs(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f"{path.name}.{_machine()}.{os.getpid()}.part")
     try:
         yield partial
         with partial.open("rb") as file:
@@ -32,8 +32,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_left_overs(path: Path) -> None:
-    """Remove what processes that were killed have left beside the file."""
-    for partial in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+    """Remove what processes of this machine that were killed have left beside the file."""
+    for partial in path.parent.glob(f"{glob.escape(path.name)}.{_machine()}.*.part"):
         writer = partial.suffixes[-2][1:]
         if writer.isdecimal() and not Path("/proc", writer).exists():
             partial.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """The name of this machine, without dots; several may share a directory."""
+    return os.uname().nodename.partition(".")[0]

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from ase.data import atomic_numbers
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.model.file import explain
 from lammps_trajcast.training.config import NetworkConfig, OptimizationConfig
-from lammps_trajcast.validation.config import Tolerances
+from lammps_trajcast.validation.config import Tolerances, known_elements
 from lammps_trajcast.yaml_file import read_checked
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -184,10 +184,7 @@ class FitConfig(_Section):
     @field_validator("elements")
     @classmethod
     def _known_elements(cls, elements: list[str]) -> list[str]:
-        for element in elements:
-            if atomic_numbers.get(element, 0) == 0:
-                raise ValueError(f"'{element}' is not a chemical element")
-        return elements
+        return known_elements(elements)
 
     @field_validator("budget")
     @classmethod
@@ -289,16 +286,8 @@ def _check_keys(section: type[BaseModel], content: dict[str, Any]) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a text file that is whole or not there; raises OSError."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as partial:
+        partial.write_text(text)
 
 
 Verdict = Literal["proven", "fails", "undecided"]

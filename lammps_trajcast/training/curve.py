@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.data.baseline import Comparison
 
 
@@ -24,7 +25,7 @@ def join_logs(logs: Path, table: Path) -> None:
         lines = [line for line in part.read_text().splitlines(keepends=True) if line[-1] == "\n"]
         rows += [row for row in csv.DictReader(lines) if end is None or int(row["step"]) < end]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    with table.open("w", newline="") as file:
+    with replacing(table) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)

@@ -1,12 +1,16 @@
-"""Checkpoints that are whole or not there."""
+"""Checkpoints and logs that are whole or as they were."""
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from lammps_trajcast.atomic_file import replacing
@@ -31,3 +35,33 @@ class WholeCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         with replacing(path) as partial:
             partial.write_bytes(content.getbuffer())
+
+
+class WholeLogWriter(ExperimentWriter):
+    """Rewrite a log with a new column without a moment at which its rows are nowhere.
+
+    The training library empties the file before it writes the rows again. It does so after the
+    first epoch of each start, when the checkpoint is there already: rows that a kill loses then
+    would not be logged again.
+    """
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        with replacing(path) as partial, partial.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+class WholeLogs(CSVLogger):
+    """The training library's CSV log, by :class:`WholeLogWriter`."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer; it makes the directory, and empties the log of a start at the same step."""
+        if self._experiment is None:
+            self._experiment = WholeLogWriter(self.log_dir)
+        return self._experiment

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from pydantic import ValidationError
 from torch.utils.data import DataLoader, Sampler
 
@@ -56,7 +56,7 @@ from lammps_trajcast.training.progress import (
     describe_errors,
     duration,
 )
-from lammps_trajcast.training.saving import WholeCheckpoints
+from lammps_trajcast.training.saving import WholeCheckpoints, WholeLogs
 from lammps_trajcast.training.schedule import UNTYPICAL_STEPS, Schedule
 
 # Frames over which the mean number of neighbors is taken; it hardly varies.
@@ -467,7 +467,7 @@ def _ended(checkpoint: dict[str, Any], options: OptimizationConfig) -> bool:
 def _loggers(config: TrainingConfig, first_step: int) -> list[Logger]:
     # One log for each start: the logger empties the file that it is given.
     start = f"from_step_{first_step:08d}"
-    loggers: list[Logger] = [CSVLogger(config.directory, LOGS, version=start)]
+    loggers: list[Logger] = [WholeLogs(config.directory, LOGS, version=start)]
     if config.tensorboard:
         try:
             board = TensorBoardLogger(

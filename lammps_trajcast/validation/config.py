@@ -30,6 +30,14 @@ def _deprecated(words: str) -> None:
     print(f"WARNING: {words}", file=sys.stderr)
 
 
+def known_elements(elements: list[str]) -> list[str]:
+    """Return chemical symbols as they are; raises ValueError, for pydantic, if one is none."""
+    for element in elements:
+        if atomic_numbers.get(element, 0) == 0:
+            raise ValueError(f"'{element}' is not a chemical element")
+    return elements
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -258,10 +266,7 @@ class ValidationConfig(_Section):
     @field_validator("elements")
     @classmethod
     def _known_elements(cls, elements: list[str]) -> list[str]:
-        for element in elements:
-            if atomic_numbers.get(element, 0) == 0:
-                raise ValueError(f"'{element}' is not a chemical element")
-        return elements
+        return known_elements(elements)
 
     @field_validator("thermostat")
     @classmethod

@@ -1,5 +1,6 @@
 """Training learns, resumes to the same weights after a kill, and names what is wrong."""
 
+import csv
 import resource
 import shutil
 import subprocess
@@ -39,6 +40,7 @@ from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.dense_graph import dense_edges
 from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.polish import fit_read_out
+from lammps_trajcast.training.saving import WholeLogWriter
 from lammps_trajcast.training.schedule import Schedule
 from lammps_trajcast.training.train import (
     _training_indices,
@@ -89,6 +91,29 @@ def test_kernels_train_the_same(tmp_path: Path, trained: Path, dataset: Path) ->
     config = TrainingConfig.load(path).model_copy(update={"kernels": "plain"})
     train(config, progress=False)
     same_weights(tmp_path, trained, 1e-6)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_log_that_gets_a_column_keeps_its_rows(killed: bool, tmp_path: Path, monkeypatch) -> None:
+    """Also if the process is killed meanwhile, here an error: their checkpoint is there already."""
+
+    def kill(*_: object) -> None:
+        raise InterruptedError
+
+    writer = WholeLogWriter(str(tmp_path))
+    writer.log_metrics({"validation_loss": 0.5}, step=9)
+    writer.save()
+    writer.log_metrics({"train_loss": 0.7}, step=9)
+    if killed:
+        monkeypatch.setattr(csv.DictWriter, "writerows", kill)
+        with pytest.raises(InterruptedError):
+            writer.save()
+    else:
+        writer.save()
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["validation_loss"] == "0.5"
+    assert [row["train_loss"] for row in rows[1:]] == ([] if killed else ["0.7"])
 
 
 def test_broken_checkpoint_is_left_out(tmp_path: Path, trained: Path, dataset: Path) -> None:
