@@ -201,6 +201,14 @@ class _LearningCurve(pl.Callback):
         self.directory = directory
         self.baseline = baseline
 
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Set the step that logs name right.
+
+        The training library counts one too many for each time that it goes on from a checkpoint;
+        a row would then seem to be of the start after it, and be dropped.
+        """
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.sanity_checking or not trainer.is_global_zero:
             return

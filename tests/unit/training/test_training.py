@@ -40,6 +40,7 @@ from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.dense_graph import dense_edges
 from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.polish import fit_read_out
+from lammps_trajcast.training.progress import Status
 from lammps_trajcast.training.saving import WholeLogWriter
 from lammps_trajcast.training.schedule import Schedule
 from lammps_trajcast.training.train import (
@@ -91,6 +92,32 @@ def test_kernels_train_the_same(tmp_path: Path, trained: Path, dataset: Path) ->
     config = TrainingConfig.load(path).model_copy(update={"kernels": "plain"})
     train(config, progress=False)
     same_weights(tmp_path, trained, 1e-6)
+
+
+def test_logs_of_several_starts_are_those_of_one(tmp_path: Path, dataset: Path) -> None:
+    """Steps and errors, of a training that has gone on three times from its checkpoints."""
+
+    class StoppedError(Exception):
+        pass
+
+    def learn(name: str, *stops: int) -> list[tuple[int, float]]:
+        path = write_config(tmp_path / name, dataset, steps=40, epoch_steps=10)
+        for stop in stops:
+
+            def observe(status: Status, stop: int = stop) -> None:
+                if status.step >= stop:
+                    raise StoppedError
+
+            with pytest.raises(StoppedError):
+                train(TrainingConfig.load(path), progress=False, observer=observe)
+        train(TrainingConfig.load(path), progress=False)
+        with (tmp_path / name / "run" / "metrics.csv").open() as file:
+            return [(int(r["step"]), float(r["validation_loss"]))
+                    for r in csv.DictReader(file) if r["validation_loss"]]  # fmt: skip
+
+    whole, resumed = learn("one"), learn("several", 12, 23, 34)
+    assert [step for step, _ in whole] == [9, 19, 29, 39] == [step for step, _ in resumed]
+    assert [loss for _, loss in resumed] == pytest.approx([loss for _, loss in whole], rel=1e-9)
 
 
 @pytest.mark.parametrize("killed", [False, True])
