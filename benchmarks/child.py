@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lammps_trajcast import launch
+from lammps_trajcast.child_processes import end_with_creator, ending_with_this_process
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def run_program(
         BenchmarkError: it ended with an error; with its last line.
     """
 
-    end = launch.ending_with_this_process()
+    end = ending_with_this_process()
 
     def limit() -> None:
         end()
@@ -98,6 +98,6 @@ def in_child(function: Callable[..., T], *arguments: Any) -> T:
     Keeps torch and its memory out of this process, whose children's peaks are measured.
     """
     with ProcessPoolExecutor(
-        1, mp_context=get_context("spawn"), initializer=launch.end_with_creator
+        1, mp_context=get_context("spawn"), initializer=end_with_creator
     ) as pool:
         return pool.submit(function, *arguments).result()

@@ -42,4 +42,4 @@ def measure_gpu(replicate: tuple[int, int, int]) -> dict[str, Any]:
             options="device cuda",
         )
         loop = last_loop(run_lammps(script, 1))
-    return {"ns_per_day": TIMESTEP * 1e-6 / loop.step * 86400.0, "step": loop.step}
+    return {"ns_per_day": TIMESTEP * 1e-6 / loop.step_seconds * 86400.0, "step": loop.step_seconds}

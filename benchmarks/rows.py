@@ -14,10 +14,10 @@ from benchmarks.lammps import (
     EXAMPLES,
     last_loop,
     network_input,
-    read_columns,
     run_lammps,
     vashishta_input,
 )
+from lammps_trajcast.lammps_runs.log import loops_in
 
 GIGABYTE = 1e9
 
@@ -191,7 +191,7 @@ def cost_per_atom(session: Session) -> Outcome:
         steps = max(3, sizes.atom_steps // atoms)
         script = network_input(_words(replicate), max(sizes.threads), steps, warm_up=2)
         loop = last_loop(run_lammps(script, max(sizes.threads)))
-        samples.setdefault(atoms, []).append(loop.step / atoms)
+        samples.setdefault(atoms, []).append(loop.step_seconds / atoms)
     cost = {atoms: statistics.median(values) for atoms, values in sorted(samples.items())}
     spread = 100.0 * (max(cost.values()) / min(cost.values()) - 1.0)
     return Outcome(
@@ -210,7 +210,7 @@ def _peak_memory(session: Session, replicate: tuple[int, int, int]) -> Outcome:
             "atoms": _atoms(replicate),
             "bytes": done.memory,
             "wall": done.wall,
-            "step": last_loop(done).step,
+            "step": last_loop(done).step_seconds,
         },
     )
 
@@ -229,10 +229,10 @@ def simulated_time(session: Session) -> Outcome:
         potential: list[float] = []
         for _ in range(max(1, sizes.rounds // 2)):
             done = run_lammps(network_input(words, cores, steps, warm_up=2), cores)
-            network.append(30.0 / last_loop(done).step)
+            network.append(30.0 / last_loop(done).step_seconds)
             script = vashishta_input(words, 3 * steps, warm_up=2)
             done = run_lammps(script, 1, ranks=cores if cores > 1 else 0)
-            potential.append(1.0 / last_loop(done).step)
+            potential.append(1.0 / last_loop(done).step_seconds)
         values[f"{cores} core{'s' if cores > 1 else ''}"] = statistics.median(
             network
         ) / statistics.median(potential)
@@ -268,7 +268,7 @@ def slow_steps(session: Session) -> Outcome:
     script = network_input(_words(sizes.small), threads, sizes.steps, thermo=1)
     runs = []
     for _ in range(max(2, sizes.rounds - 1)):
-        columns = read_columns(run_lammps(script, threads).output)[-1]
+        columns = loops_in(run_lammps(script, threads).output)[-1].columns
         cpu = columns["CPU"]
         runs.append([b - a for a, b in zip(cpu[:-1], cpu[1:], strict=True)])
     fastest = [min(times) for times in zip(*runs, strict=True)]

@@ -523,7 +523,8 @@ def validate(
     is 0 if all checks pass, 2 if some fail, 3 if none fails but some are undecided: by chance, or
     as the reference itself does not pass them.
     """
-    from lammps_trajcast.launch import LaunchError, lammps_words
+    from lammps_trajcast.lammps_runs.errors import LaunchError
+    from lammps_trajcast.lammps_runs.program import lammps_command
     from lammps_trajcast.validation.config import SetupError, ValidationConfig
     from lammps_trajcast.validation.outcome import validate_model
     from lammps_trajcast.validation.validate import with_model
@@ -539,7 +540,7 @@ def validate(
             directory,
             length=length,
             protocols=names,
-            command=lammps_words(lmp),
+            command=lammps_command(lmp),
             images=images,
         )
     typer.echo(outcome.table())
@@ -589,7 +590,8 @@ def equipartition(
     from lammps_trajcast.data.frames import TrajectoryError
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.equipartition.equalize import Equalizer, Round
-    from lammps_trajcast.launch import LaunchError, lammps_words
+    from lammps_trajcast.lammps_runs.errors import LaunchError
+    from lammps_trajcast.lammps_runs.program import lammps_command
     from lammps_trajcast.model.file import ModelFileError
     from lammps_trajcast.validation.config import SetupError, ValidationConfig
     from lammps_trajcast.validation.validate import with_model
@@ -611,7 +613,7 @@ def equipartition(
         place.mkdir(parents=True, exist_ok=True)
         equalizer = Equalizer(
             *(settings, place, dataset, duration, rate, damping, temperature or ()),
-            lammps_words(lmp),
+            lammps_command(lmp),
         )
         equalizer.run(rounds, tell).save(output)
     typer.echo(f"{output}: mean of the later half")

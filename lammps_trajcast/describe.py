@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lammps_trajcast.launch import is_plain
+from lammps_trajcast.lammps_runs.paths import is_plain
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 

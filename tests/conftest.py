@@ -315,7 +315,7 @@ def forked_runs(monkeypatch: pytest.MonkeyPatch, fork_server: ForkServer) -> Non
 
 def fork_runs(patch: pytest.MonkeyPatch, fork_server: ForkServer) -> None:
     """As the fixture, until the patch is undone."""
-    from lammps_trajcast.validation.runner import FailedRunError, Runner
+    from lammps_trajcast.lammps_runs.runner import FailedRunError, Runner
 
     of_a_process = Runner._execute
 

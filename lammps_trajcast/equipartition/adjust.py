@@ -15,8 +15,9 @@ from lammps_trajcast.model.file import ModelFile, weights_of
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.training.batches import GraphPairs, collate
 from lammps_trajcast.training.config import OptimizationConfig
+from lammps_trajcast.training.finishing import TEST_PAIRS, measure_errors
 from lammps_trajcast.training.module import TrainingModule
-from lammps_trajcast.training.train import TEST_PAIRS, measure_errors, rms_of_elements, spread
+from lammps_trajcast.training.preparation import rms_of_elements, spread
 from lammps_trajcast.validation.config import SetupError
 
 # Atoms of the data set on which the cost of a change is measured.

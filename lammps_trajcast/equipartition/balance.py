@@ -18,7 +18,7 @@ from lammps_trajcast.equipartition.adjust import Adjustment
 from lammps_trajcast.equipartition.motions import Kinds
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.batches import Batch, GraphPairs, State
-from lammps_trajcast.training.train import make_loader
+from lammps_trajcast.training.loaders import make_loader
 from lammps_trajcast.validation.config import SetupError
 
 # Atoms of a mini-batch, and parts of the data whose scatter is the uncertainty of a mean.

@@ -13,13 +13,13 @@ from torch import Tensor
 from lammps_trajcast.data.dataset import Pair
 from lammps_trajcast.equipartition.adjust import Adjustment
 from lammps_trajcast.equipartition.motions import Motions, gradients, motions
+from lammps_trajcast.lammps_runs.runner import Finished
+from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.batches import Batch, Sample, collate
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
-from lammps_trajcast.validation.runner import Finished
-from lammps_trajcast.validation.trajectory import Trajectory
 from lammps_trajcast.validation.validate import Validation
 
 # Frames of a round, and how many of them the effect of a change is averaged over.

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lammps_trajcast.child_processes import interruptible
 from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.fit import choose
@@ -45,14 +46,15 @@ from lammps_trajcast.fit.validating import (
 )
 from lammps_trajcast.fit.verdict import Facts, Verdict, make_verdict, put_on_top
 from lammps_trajcast.fit.watch import watch_runs, watch_shards
-from lammps_trajcast.launch import LaunchError, interruptible, lammps_words
+from lammps_trajcast.lammps_runs.errors import LaunchError
+from lammps_trajcast.lammps_runs.program import lammps_command
+from lammps_trajcast.lammps_runs.runner import Finished
+from lammps_trajcast.lammps_runs.trajectory import Reader
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
-from lammps_trajcast.validation.runner import Finished
-from lammps_trajcast.validation.scripts import Model, System
-from lammps_trajcast.validation.trajectory import Reader
+from lammps_trajcast.validation.system import Model, System
 
 # The share of the budget that another round of training and validation needs.
 ANOTHER = 0.2
@@ -134,7 +136,7 @@ class _Fit:
         _check_files(config)
         self.state = State(output / "state.json")
         self.progress = progress or Progress(config.seconds, lambda: self.state.elapsed)
-        self.command = lammps_words(config.lmp)
+        self.command = lammps_command(config.lmp)
         self.survey_runs = SurveyRuns(config, output / "survey", self.command)
         self.validation_runs = output / "runs"
         self._what = "start"

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.fit.config import FitError
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns, distances_from, forces_of
-from lammps_trajcast.validation.runner import Finished
-from lammps_trajcast.validation.scripts import READ
-from lammps_trajcast.validation.trajectory import Reader
+from lammps_trajcast.lammps_runs.runner import Finished
+from lammps_trajcast.lammps_runs.script import READ
+from lammps_trajcast.lammps_runs.trajectory import Reader
 
 Floats = NDArray[np.float64]
 

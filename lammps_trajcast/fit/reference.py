@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.fit.config import FitConfig, FitError
+from lammps_trajcast.lammps_runs.runner import Finished, Runner, file_key
+from lammps_trajcast.lammps_runs.trajectory import Reader
 from lammps_trajcast.units import BOLTZMANN, TIME_IN_FS
 from lammps_trajcast.validation.config import Lengths, Reference, SetupError, ValidationConfig
+from lammps_trajcast.validation.plan import Plan
 from lammps_trajcast.validation.reading import RunReader
-from lammps_trajcast.validation.runner import Finished, Runner, file_key
-from lammps_trajcast.validation.scripts import Model, Plan, System
-from lammps_trajcast.validation.trajectory import Reader
+from lammps_trajcast.validation.system import Model, System
 from lammps_trajcast.validation.validate import Validation
 
 Floats = NDArray[np.float64]

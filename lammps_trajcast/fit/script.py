@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 from lammps_trajcast.fit.config import FitConfig
-from lammps_trajcast.launch import is_plain
+from lammps_trajcast.lammps_runs.paths import is_plain
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
+from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.scripts import Inputs
+from lammps_trajcast.validation.system import Model, System
 
 
 def write_script(

@@ -97,8 +97,9 @@ def seconds_a_step(config: TrainingConfig) -> float:
     from lammps_trajcast.data.dataset import TrajectoryPairs
     from lammps_trajcast.data.statistics import dataset_statistics
     from lammps_trajcast.training.batches import GraphPairs
+    from lammps_trajcast.training.loaders import make_loader
     from lammps_trajcast.training.module import TrainingModule
-    from lammps_trajcast.training.train import make_architecture, make_loader, spread
+    from lammps_trajcast.training.preparation import make_architecture, spread
 
     pairs = TrajectoryPairs(config.dataset, "train")
     statistics = dataset_statistics(config.dataset, "train")

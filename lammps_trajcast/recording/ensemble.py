@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from lammps_trajcast.data.layout import DatasetError
-from lammps_trajcast.recording.session import Fix
+from lammps_trajcast.lammps_runs.state import Fix
 
 # Styles that integrate and keep a temperature or pressure, or only the latter.
 INTEGRATING_BATHS = {"nvt", "npt", "nph", "gld"}

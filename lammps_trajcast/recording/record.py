@@ -15,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lammps_trajcast.atomic_file import replacing
+from lammps_trajcast.child_processes import interruptible
 from lammps_trajcast.data.build import (
     Masses,
     check_shares,
@@ -27,10 +28,13 @@ from lammps_trajcast.data.frames import Frame, Species
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.data.trajectory import checked
-from lammps_trajcast.launch import LaunchError, PlainPaths, interruptible
+from lammps_trajcast.lammps_runs.errors import FailedRunError, LaunchError
+from lammps_trajcast.lammps_runs.paths import PlainPaths
+from lammps_trajcast.lammps_runs.program import lammps_command
+from lammps_trajcast.lammps_runs.session import LammpsSession
+from lammps_trajcast.lammps_runs.state import State, read_state
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes
-from lammps_trajcast.recording.session import LammpsSession, State, lammps_command, read_state
 from lammps_trajcast.units import TIME_IN_FS
 
 # A pair for every phase of fast vibrations without storing frames that are nearly the same.
@@ -165,9 +169,11 @@ def record(script: Path, output: Path, options: RecordOptions, progress: bool = 
     if not script.is_file():
         raise DatasetError(f"{script}: no such file")
     species = Species.from_types(options.elements, options.masses)
-    command = lammps_command(options.lmp)
     try:
+        command = lammps_command(options.lmp)
         output.mkdir(parents=True, exist_ok=True)
+    except LaunchError as error:
+        raise DatasetError(str(error)) from None
     except OSError as error:
         raise DatasetError(f"{output}: cannot be made ({error.strerror})") from None
     try:
@@ -177,7 +183,7 @@ def record(script: Path, output: Path, options: RecordOptions, progress: bool = 
                 for temperature in (options.temperatures or (None,))
             ]
             _finish(runs, command, lock, progress)
-    except (InUseError, LaunchError) as error:
+    except (InUseError, LaunchError, FailedRunError) as error:
         raise DatasetError(str(error)) from None
     return [shard for run in runs for shard in run.shards]
 
@@ -403,7 +409,8 @@ class _Worker:
     def segment(self, number: int, species: Species, masses: Masses) -> list[Frame]:
         """Draw a new start and record its segment.
 
-        Raises TrajectoryError for a fault in it, DatasetError if LAMMPS stops.
+        Raises TrajectoryError for a fault in it, FailedRunError if LAMMPS stops, DatasetError if
+        frames are missing.
         """
         every = self.schedule.interval
         # LAMMPS dumps on multiples of the interval.
@@ -441,7 +448,7 @@ class _Worker:
     def save_state(self, path: Path) -> None:
         """Write positions and velocities for a later call to go on from.
 
-        Raises DatasetError if LAMMPS stops, OSError if the file is not whole.
+        Raises FailedRunError if LAMMPS stops, OSError if the file is not whole.
         """
         with replacing(path) as partial:
             self.lammps.run(

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from lammps_trajcast.analysis.blocks import Blocks, inefficiency
 from lammps_trajcast.analysis.structure import Histogram
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
+from lammps_trajcast.lammps_runs.runner import Loop
+from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation.compare import Split
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.runner import Loop
-from lammps_trajcast.validation.scripts import Plan
-from lammps_trajcast.validation.trajectory import Trajectory
+from lammps_trajcast.validation.plan import Plan
 
 Floats = NDArray[np.float64]
 

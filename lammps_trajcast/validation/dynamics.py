@@ -17,6 +17,7 @@ from lammps_trajcast.analysis.dynamics import (
 )
 from lammps_trajcast.analysis.structure import Histogram
 from lammps_trajcast.analysis.uncertainty import Error, combined, jackknife
+from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
     CHANCE,
@@ -29,7 +30,6 @@ from lammps_trajcast.validation.compare import (
     relative,
 )
 from lammps_trajcast.validation.comparison import Comparison, curve_blocks, curve_data
-from lammps_trajcast.validation.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.blocks import inefficiency
+from lammps_trajcast.lammps_runs.runner import Finished
 from lammps_trajcast.validation.compare import Check, Part
 from lammps_trajcast.validation.config import Tolerances
-from lammps_trajcast.validation.runner import Finished
 
 Floats = NDArray[np.float64]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lammps_trajcast.lammps_runs.runner import Observer
 from lammps_trajcast.validation.compare import FAILED, PASSED, UNDECIDED, Check
 from lammps_trajcast.validation.config import EQUILIBRIUM, Length, ValidationConfig
 from lammps_trajcast.validation.report import Report
-from lammps_trajcast.validation.runner import Observer
 from lammps_trajcast.validation.speed import Speeds
 from lammps_trajcast.validation.validate import Validation
 

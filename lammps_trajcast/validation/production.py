@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from lammps_trajcast.lammps_runs.runner import Finished, Loop
 from lammps_trajcast.validation.compare import Check, Part
 from lammps_trajcast.validation.comparison import Comparison, Production
 from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
 from lammps_trajcast.validation.equilibration import reference_part
 from lammps_trajcast.validation.equilibrium import equilibrium_parts
 from lammps_trajcast.validation.reading import joined
-from lammps_trajcast.validation.runner import Finished, Loop
 from lammps_trajcast.validation.speed import Speeds, measure, speed_part, steps_of
 
 if TYPE_CHECKING:

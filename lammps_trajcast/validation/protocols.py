@@ -11,6 +11,7 @@ from lammps_trajcast.analysis.blocks import Blocks, inefficiency
 from lammps_trajcast.analysis.structure import radial_distributions
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
 from lammps_trajcast.analysis.uncertainty import Error, jackknife
+from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
     Check,
@@ -21,8 +22,7 @@ from lammps_trajcast.validation.compare import (
     compare_curves,
 )
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.scripts import Plan
-from lammps_trajcast.validation.trajectory import Trajectory
+from lammps_trajcast.validation.plan import Plan
 
 Floats = NDArray[np.float64]
 

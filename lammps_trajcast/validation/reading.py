@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.data.frames import TrajectoryError
+from lammps_trajcast.lammps_runs.runner import Finished, Loop
+from lammps_trajcast.lammps_runs.trajectory import Reader, Trajectory
 from lammps_trajcast.validation.comparison import Production
 from lammps_trajcast.validation.config import SetupError
 from lammps_trajcast.validation.constant_energy import Nve
-from lammps_trajcast.validation.runner import Finished, Loop
-from lammps_trajcast.validation.scripts import Plan
-from lammps_trajcast.validation.trajectory import Reader, Trajectory
+from lammps_trajcast.validation.plan import Plan
 
 
 @dataclass(frozen=True)

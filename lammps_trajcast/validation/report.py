@@ -25,8 +25,8 @@ from lammps_trajcast.validation.compare import (
     Plot,
 )
 from lammps_trajcast.validation.config import EQUILIBRIUM, Length, ValidationConfig
-from lammps_trajcast.validation.scripts import Model
 from lammps_trajcast.validation.speed import Speeds
+from lammps_trajcast.validation.system import Model
 
 DPI = 110
 

@@ -6,25 +6,12 @@ Every input works in the directory of the system's include file and takes its fi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from lammps_trajcast.launch import is_plain
-from lammps_trajcast.units import TIME_IN_FS
-from lammps_trajcast.validation.config import Lengths, SetupError, ValidationConfig
+from lammps_trajcast.lammps_runs.script import DUMP, READ, dump_lines, join
+from lammps_trajcast.validation.plan import NVE_ENERGIES
+from lammps_trajcast.validation.script_parts import THERMO, ScriptParts
 
-DUMP = "id type xu yu zu vx vy vz"
-READ = "x y z vx vy vz wrapped no"
-THERMO = "custom step temp pe ke etotal"
-# Thermostats that count the energy that they take out.
-TALLYING = ("temp/berendsen", "temp/csld", "temp/csvr", "temp/rescale")
-# Thermostats that suppress the fluctuations of the temperature.
-NOT_CANONICAL = ("temp/berendsen", "temp/rescale")
-# Of fix langevin in the equilibration, ps: slow modes are damped little enough to forget their
-# start as well. Where the time is short, this part of it.
-DAMPING, DAMPING_PART = 0.2, 1.0 / 8.0
 # Between the seeds of rounds of equilibration.
 ROUND_SEEDS = 104_729
 # Before the speed is measured.
@@ -33,177 +20,13 @@ WARM_STEPS = 10
 PART_SEEDS = 15_485_863
 # In the tested part of an equilibration.
 TEST_SAMPLES = 500
-# Frames of an NVE run in which the potential energy is evaluated.
-NVE_ENERGIES = 200
 # Seeds of further runs of the reference begin so far above the first one's, those of the model's
 # runs follow it.
 OTHER_REFERENCES = 499
 
 
-@dataclass(frozen=True)
-class System:
-    """What the include file of a system says, with the files that it includes.
-
-    units:     "metal" or "real".
-    molecular: styles of bonded interactions that it sets ("bond", "angle", …).
-    kspace:    whether it sets a long-range solver.
-    charges:   IDs of the fixes that equilibrate charges for its pair style.
-    box:       whether frames have to bring their box along: it follows the atoms.
-    files:     all files that it names and that exist, itself first.
-    """
-
-    path: Path
-    units: str
-    molecular: tuple[str, ...]
-    kspace: bool
-    charges: tuple[str, ...]
-    box: bool
-    files: tuple[Path, ...]
-
-    @property
-    def include(self) -> str:
-        """Its name for an include command: from the variable `system` if no command can hold it."""
-        return self.path.name if is_plain(Path(self.path.name)) else "${system}"
-
-    @classmethod
-    def read(cls, path: Path) -> System:
-        """Raises SetupError if the file is absent or its units are not of use."""
-        if not path.is_file():
-            raise SetupError(f"{path}: no such file; name the LAMMPS include under system")
-        inputs, others = [path], list[Path]()
-        lines: list[list[str]] = []
-        for file in inputs:
-            for line in file.read_text(errors="replace").splitlines():
-                words = line.split("#")[0].split()
-                named = [path.parent / word for word in words[1:] if (path.parent / word).is_file()]
-                is_include = words[:1] == ["include"]
-                (inputs if is_include else others).extend(
-                    name for name in named if name not in inputs
-                )
-                lines.append(words)
-        commands = {words[0]: words[1:] for words in lines if words}
-        units = " ".join(commands.get("units", ["lj"]))
-        if units not in TIME_IN_FS:
-            raise SetupError(
-                f"{path}: needs a line 'units metal' or 'units real' (it has '{units}')"
-            )
-        kinds = ("bond", "angle", "dihedral", "improper")
-        return cls(
-            path=path,
-            units=units,
-            molecular=tuple(kind for kind in kinds if f"{kind}_style" in commands),
-            kspace="kspace_style" in commands,
-            charges=tuple(
-                words[1]
-                for words in lines
-                if words[:1] == ["fix"] and words[3:] and words[3].startswith(("qeq/", "acks2/"))
-            ),
-            box=set("".join(commands.get("boundary", ["p"]))) != {"p"},
-            files=tuple(dict.fromkeys([*inputs, *others])),
-        )
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the inputs have to know of a model file.
-
-    timestep: fs. cutoff: Angstrom. angular: whether it keeps the angular momentum.
-    """
-
-    path: Path
-    fingerprint: str
-    timestep: float
-    cutoff: float
-    angular: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How many horizons (time steps of the model) everything takes.
-
-    steps: time steps of the reference in a horizon.
-    """
-
-    horizon: float
-    steps: int
-    equilibration: int
-    blocks: int
-    block: int
-    spectrum: int
-    every: int
-    nve: int
-    pairs: int
-    runs: int
-    reference_runs: int
-
-    @classmethod
-    def make(cls, lengths: Lengths, horizon: float, timestep: float) -> Plan:
-        """horizon and timestep of the reference: fs.
-
-        Raises SetupError if the times do not fit together.
-        """
-        steps = round(horizon / timestep)
-        if steps < 1 or abs(steps * timestep - horizon) > 1e-6 * horizon:
-            raise SetupError(
-                f"reference.timestep {timestep:g} fs does not divide the model's time step of "
-                f"{horizon:g} fs; write {horizon / max(steps, 1):g}"
-            )
-
-        def horizons(picoseconds: float) -> int:
-            return max(round(picoseconds * 1e3 / horizon), 1)
-
-        every = lengths.frames_every
-        block = horizons(lengths.production) // lengths.blocks // every * every
-        # The displacement needs frames of different lags in every block.
-        if block < 4 * every:
-            raise SetupError(
-                f"lengths: a production of {lengths.production:g} ps in {lengths.blocks} blocks "
-                f"leaves fewer than 4 frames to a block; write at least "
-                f"{4 * every * lengths.blocks * horizon * 1e-3:g}"
-            )
-        spectrum = block if lengths.spectrum is None else horizons(lengths.spectrum)
-        nve = horizons(lengths.nve)
-        return cls(
-            horizon=horizon,
-            steps=steps,
-            equilibration=horizons(lengths.equilibration),
-            blocks=lengths.blocks,
-            block=block,
-            spectrum=min(spectrum, block),
-            every=every,
-            nve=nve,
-            pairs=min(lengths.one_step, nve),
-            runs=lengths.runs,
-            reference_runs=lengths.reference_runs,
-        )
-
-    def halves(self, number: int) -> tuple[int, int]:
-        """Horizons of the two parts of a round of equilibration; number: of the round, from 0."""
-        whole = max(self.equilibration, 2) * 2**number
-        return whole - whole // 2, whole // 2
-
-    @property
-    def pair_spacing(self) -> int:
-        """Horizons between the starts of one-step pairs."""
-        return max(self.nve // self.pairs, 1)
-
-    @property
-    def nve_every(self) -> int:
-        """Horizons between energies of an NVE run."""
-        return max(self.nve // NVE_ENERGIES, 1)
-
-
-class Inputs:
+class Inputs(ScriptParts):
     """Writes the inputs of one system, model and plan, at one temperature."""
-
-    def __init__(
-        self, config: ValidationConfig, system: System, model: Model, plan: Plan, temperature: float
-    ) -> None:
-        self.config = config
-        self.system = system
-        self.model = model
-        self.plan = plan
-        self.temperature = temperature
 
     # ---- equilibrium -----------------------------------------------------------------------------
 
@@ -230,7 +53,7 @@ class Inputs:
         what = f"equilibration of the reference at {temperature:g} K"
         what += f", start {run + 1}" if run else ""
         what += f", round {number + 1}" if number else ""
-        return _join(
+        return join(
             self._head(what, "out", *["start"][: bool(number)]),
             self._reference_system(),
             self._equilibrated() if number else self._velocities(temperature, seed),
@@ -238,7 +61,7 @@ class Inputs:
             self._local_bath(temperature, first, of_round) if local else bath,
             self._thermo(plan.every * plan.steps),
             f"run             {first * plan.steps}",
-            _join("unfix           still", "unfix           local", bath) if local else "",
+            join("unfix           still", "unfix           local", bath) if local else "",
             "reset_timestep  0",
             *self._kinetic_energies(),
             self._thermo(
@@ -257,7 +80,7 @@ class Inputs:
         Writes frames, spectrum, nve.
         """
         plan = self.plan
-        return _join(
+        return join(
             self._head("the reference", "out", "start"),
             self._reference_system(),
             self._equilibrated(),
@@ -273,7 +96,7 @@ class Inputs:
 
         run: number of the run, from 1. Writes frames and spectrum.
         """
-        return _join(
+        return join(
             self._head(f"the reference, run {run + 1}", "out", "start"),
             self._reference_system(),
             self._equilibrated(),
@@ -288,7 +111,7 @@ class Inputs:
         """
         plan = self.plan
         start = run % plan.blocks * plan.block * plan.steps
-        return _join(
+        return join(
             self._head(f"the model, run {run + 1}", "out", "model", "start"),
             self._model_system(),
             f"read_dump       ${{start}} {start} {READ} {self._box}",
@@ -313,7 +136,7 @@ class Inputs:
         seed = self.config.seed + (run + 1 if of_model else OTHER_REFERENCES + run)
         seed = (seed + PART_SEEDS * part - 1) % 900_000_000 + 1
         side = "model" if of_model else "reference"
-        return _join(
+        return join(
             self._head(
                 f"the {side}, run {run + 1}, part {part + 1}",
                 *("out", "model", "start") if of_model else ("out", "start"),
@@ -334,7 +157,7 @@ class Inputs:
         piece: its number: each is run.
         """
         side = "model" if of_model else "reference"
-        return _join(
+        return join(
             self._head(
                 f"speed of the {side}, piece {piece}",
                 *("model", "start") if of_model else ("start",),
@@ -355,7 +178,7 @@ class Inputs:
 
         run: changes the thermostat's random numbers.
         """
-        return _join(
+        return join(
             self._head(f"the model, round {run + 1}", "out", "model", "start"),
             self._model_system(),
             f"read_dump       ${{start}} {0 if begins else horizons} {READ} {self._box}",
@@ -363,7 +186,7 @@ class Inputs:
             self._model_integrator(),
             self._bath(self.temperature, self.temperature, run + 1),
             self._thermo(every, THERMO + " f_bath" if self.tallies else THERMO),
-            _dump("frames", every),
+            dump_lines("frames", every),
             f"run             {horizons}",
         )
 
@@ -372,7 +195,7 @@ class Inputs:
         one_step.dump; then NVE from the first of these states. Writes nve."""
         plan = self.plan
         spacing = plan.pair_spacing * plan.steps
-        return _join(
+        return join(
             self._head(
                 "single steps of the model, then without thermostat", "out", "model", "start"
             ),
@@ -396,7 +219,7 @@ class Inputs:
         """NVE of the reference with another time step (fs), from the same state and as long as
         the model's."""
         steps = max(round(self.plan.nve * self.plan.horizon / timestep), 1)
-        return _join(
+        return join(
             self._head(f"the reference without thermostat, {timestep:g} fs", "out", "start"),
             self._reference_system(timestep),
             f"read_dump       ${{start}} 0 {READ} {self._box}",
@@ -418,7 +241,7 @@ class Inputs:
                 f"rerun           ${{{variable}}} every {every} last {last} "
                 f"dump x y z wrapped no {self._box}",
             ]
-        return _join(
+        return join(
             self._head("the reference's energy of given frames", *(dump[0] for dump in dumps)),
             f"include         {self.system.include}",
             *lines,
@@ -432,7 +255,7 @@ class Inputs:
         run: its number, from 0; another start and other random numbers.
         """
         what = f"quench from {start:g} to {stop:g} K"
-        return _join(
+        return join(
             self._protocol_start(what, of_model, run),
             self._bath(start, stop, 1 + run),
             self._series(horizons, of_model),
@@ -446,7 +269,7 @@ class Inputs:
         run: its number, from 0; another start.
         """
         seed = self.config.seed + 1 + run
-        heat = _join(
+        heat = join(
             "compute         height all property/atom zs",
             "run             0",
             'variable        lower atom "c_height < 0.5"',
@@ -455,7 +278,7 @@ class Inputs:
             "velocity        all zero linear",
         )
         what = f"a half at {hot:g} K, the other at {cold:g} K"
-        return _join(
+        return join(
             self._protocol_start(what, of_model, run),
             "" if of_model else heat,
             self._series(horizons, of_model),
@@ -464,13 +287,13 @@ class Inputs:
     def _protocol_start(self, what: str, of_model: bool, run: int) -> str:
         what += f", run {run + 1}" if run else ""
         if of_model:
-            return _join(
+            return join(
                 self._head(f"the model, {what}", "out", "model", "start"),
                 self._model_system(),
                 f"read_dump       ${{start}} 0 {READ} {self._box}",
                 self._model_integrator(),
             )
-        return _join(
+        return join(
             self._head(f"the reference, {what}", "out", "start"),
             self._reference_system(),
             self._equilibrated(),
@@ -479,149 +302,8 @@ class Inputs:
     def _series(self, horizons: int, of_model: bool) -> str:
         steps = 1 if of_model else self.plan.steps
         every = self.plan.every * steps
-        return _join(
+        return join(
             self._thermo(every),
-            _dump("series", every, "series.dump"),
+            dump_lines("series", every, "series.dump"),
             f"run             {horizons * steps}",
         )
-
-    # ---- parts -----------------------------------------------------------------------------------
-
-    @property
-    def _box(self) -> str:
-        return f"box {'yes' if self.system.box else 'no'}"
-
-    def _head(self, what: str, *variables: str) -> str:
-        if self.system.include == "${system}":
-            variables = (*variables, "system")
-        given = " ".join(f"-var {name} {name.upper()}" for name in variables)
-        return (
-            f"# {self.config.name}: {what}. Written by lammps-trajcast validate.\n"
-            f"#   lmp -in in.lmp {given}    (in the directory of {self.system.path.name})"
-        )
-
-    def _reference_system(self, timestep: float | None = None) -> str:
-        timestep = timestep or self.config.reference.timestep
-        return _join(
-            f"include         {self.system.include}",
-            f"timestep        {timestep / TIME_IN_FS[self.system.units]:.12g}",
-            "fix             integrate all nve",
-        )
-
-    def _equilibrated(self) -> str:
-        """The end of an equilibration."""
-        return _join(f"read_dump       ${{start}} 0 {READ} {self._box}", self._degrees_of_freedom())
-
-    def _local_bath(self, temperature: float, horizons: int, seed: int) -> str:
-        damping = self.config.reference.damping or min(
-            DAMPING, DAMPING_PART * horizons * self.plan.horizon * 1e-3
-        )
-        in_units = damping * 1e3 / TIME_IN_FS[self.system.units]
-        angular = " angular" if self.model.angular else ""
-        return _join(
-            f"fix             local all langevin {temperature:g} {temperature:g} {in_units:.6g} "
-            f"{seed}",
-            # What takes the total momentum away step by step leaves the rest canonical; `zero yes`
-            # does so only for atoms of one mass.
-            f"fix             still all momentum 1 linear 1 1 1{angular}",
-        )
-
-    @property
-    def kinetic_columns(self) -> dict[str, str]:
-        """Columns of the tested part of an equilibration, with the element each is of."""
-        names = dict.fromkeys(self.config.elements)
-        return {f"c_kinetic_{element}": element for element in names}
-
-    def _kinetic_energies(self) -> list[str]:
-        lines = []
-        for element in self.kinetic_columns.values():
-            types = [k for k, other in enumerate(self.config.elements, 1) if other == element]
-            lines += [
-                f"group           element_{element} type {' '.join(map(str, types))}",
-                f"compute         kinetic_{element} element_{element} ke",
-            ]
-        return lines
-
-    def _velocities(self, temperature: float, seed: int) -> str:
-        # For the temperature of the protocol unless the user wants it otherwise.
-        start = self.config.reference.initial_temperature or temperature
-        rotation = "yes" if self.model.angular else "no"
-        return f"velocity        all create {start:g} {seed} mom yes rot {rotation} dist gaussian"
-
-    def _model_system(self) -> str:
-        # No forces act on the atoms; pair style zero asks for the neighbors.
-        model = self.model
-        timestep = model.timestep / TIME_IN_FS[self.system.units]
-        return _join(
-            f"include         {self.system.include}",
-            "kspace_style    none" if self.system.kspace else "",
-            *(f"unfix           {fix}" for fix in self.system.charges),
-            f"pair_style      zero {model.cutoff:.12g} full",
-            "pair_coeff      * *",
-            *(f"{kind}_style{' ' * (10 - len(kind))}none" for kind in self.system.molecular),
-            # A weight of zero would take bonded neighbors out of the list.
-            "special_bonds   lj/coul 1e-50 1e-50 1e-50" if self.system.molecular else "",
-            f"timestep        {timestep:.12g}",
-        )
-
-    def _model_integrator(self) -> str:
-        elements = " ".join(self.config.elements)
-        line = f"fix             integrate all python/trajcast ${{model}} {elements}"
-        return _join(f"{line} {self.config.fix_options}".rstrip(), self._degrees_of_freedom())
-
-    def _degrees_of_freedom(self) -> str:
-        # Three belong to the fixed momentum, three more to the fixed angular momentum.
-        return "compute_modify  thermo_temp extra/dof 6" if self.model.angular else ""
-
-    @property
-    def tallies(self) -> bool:
-        """Whether the thermostat's scalar is the energy that it has taken out so far."""
-        return self.config.thermostat.split()[0] in TALLYING
-
-    def _bath(self, start: float, stop: float, number: int) -> str:
-        line = self.config.thermostat.format(
-            start=f"{start:g}", stop=f"{stop:g}", seed=self.config.seed + number
-        )
-        modify = "fix_modify      bath temp thermo_temp" if self.model.angular else ""
-        return _join(f"fix             bath all {line}", modify)
-
-    def _production(self, steps: int) -> str:
-        plan = self.plan
-        lines = [self._thermo(plan.every * steps), _dump("frames", plan.every * steps)]
-        for block in range(plan.blocks):
-            lines += [
-                _dump("spectrum", steps, f"spectrum.{block}.dump"),
-                f"run             {plan.spectrum * steps}",
-                "undump          spectrum",
-            ]
-            if plan.block > plan.spectrum:
-                lines.append(f"run             {(plan.block - plan.spectrum) * steps}")
-        return _join(*lines, "undump          frames")
-
-    def _nve(self, steps: int) -> str:
-        plan = self.plan
-        return _join(
-            self._thermo(plan.nve_every * steps),
-            _dump("nve", steps),
-            f"run             {plan.nve * steps}",
-            "undump          nve",
-        )
-
-    def _thermo(self, every: int, columns: str = THERMO) -> str:
-        return _join(
-            f"thermo          {every}",
-            f"thermo_style    {columns}",
-            # LAMMPS shows a hundred; those of each run must not use them up before a guard's.
-            "thermo_modify   flush yes format float %.12g warn 100000",
-        )
-
-
-def _dump(name: str, every: int, file: str | None = None) -> str:
-    return _join(
-        f"dump            {name} all custom {every} ${{out}}/{file or name + '.dump'} {DUMP}",
-        f"dump_modify     {name} sort id format float %.10g",
-    )
-
-
-def _join(*parts: str) -> str:
-    return re.sub(r"\n+", "\n", "\n".join(part for part in parts if part)).strip("\n") + "\n"

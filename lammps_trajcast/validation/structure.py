@@ -15,10 +15,10 @@ from lammps_trajcast.analysis.structure import (
     radial_distributions,
 )
 from lammps_trajcast.analysis.uncertainty import jackknife
+from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import Check, Part, Plot, compare_curves, own_halves
 from lammps_trajcast.validation.comparison import Comparison, curve_blocks, curve_data, visible
-from lammps_trajcast.validation.trajectory import Trajectory
 
 Floats = NDArray[np.float64]
 

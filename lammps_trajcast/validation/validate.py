@@ -13,6 +13,8 @@ from tqdm import tqdm
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.data.frames import Species, TrajectoryError
+from lammps_trajcast.lammps_runs.runner import Finished, Loop, Observer, Runner, file_key
+from lammps_trajcast.lammps_runs.trajectory import Reader
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.units import BOLTZMANN
 from lammps_trajcast.validation.compare import Part
@@ -23,15 +25,16 @@ from lammps_trajcast.validation.equilibration import (
     equilibrium_figures,
     reference_part,
 )
+from lammps_trajcast.validation.plan import Plan
 from lammps_trajcast.validation.production import EquilibriumRuns, failures_part, until_decided
 from lammps_trajcast.validation.protocols import quench_parts, two_temperature_parts
 from lammps_trajcast.validation.reading import RunReader, column
 from lammps_trajcast.validation.report import Report
-from lammps_trajcast.validation.runner import Finished, Loop, Observer, Runner, file_key
-from lammps_trajcast.validation.scripts import NOT_CANONICAL, Inputs, Model, Plan, System
+from lammps_trajcast.validation.script_parts import NOT_CANONICAL
+from lammps_trajcast.validation.scripts import Inputs
 from lammps_trajcast.validation.single_steps import SingleSteps, single_steps_part
 from lammps_trajcast.validation.speed import Speeds
-from lammps_trajcast.validation.trajectory import Reader
+from lammps_trajcast.validation.system import Model, System
 
 
 class Validation:

@@ -11,9 +11,7 @@ import yaml
 
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.config import TrainingConfig
-from lammps_trajcast.training.train import (
-    train,
-)
+from lammps_trajcast.training.train import train
 
 HORIZON = 10.0  # fs
 

@@ -15,10 +15,11 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.__main__ import measure_rows, select_rows
 from benchmarks.child import BenchmarkError, in_child, run_program
-from benchmarks.lammps import read_columns, read_loops, read_modify
+from benchmarks.lammps import read_modify
 from benchmarks.operations import count_couplings, count_operations
 from benchmarks.report import fill_in, write_page
 from benchmarks.rows import ROWS, Sizes, Target
+from lammps_trajcast.lammps_runs.log import loops_in
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
@@ -177,10 +178,13 @@ Modify  | 0.6        | 0.65       | 0.7        |   0.0 | 99.62
 
 
 def test_logs() -> None:
-    loops = read_loops(LOG)
-    assert [(loop.steps, loop.atoms, loop.step) for loop in loops] == [(1, 9, 0.5), (2, 9, 0.375)]
+    loops = loops_in(LOG)
+    assert [(loop.steps, loop.atoms, loop.step_seconds) for loop in loops] == [
+        (1, 9, 0.5),
+        (2, 9, 0.375),
+    ]
     assert read_modify(LOG) == [0.65]
-    assert read_columns(LOG)[-1]["CPU"] == [0.0, 0.25, 0.75]
+    assert list(loops[-1].columns["CPU"]) == [0.0, 0.25, 0.75]
 
 
 def test_targets() -> None:

@@ -16,13 +16,13 @@ from validations import CUTOFF, SYSTEM, frame, invoke, write_system
 from lammps_trajcast.equipartition.equalize import SETTLING, Course, Equalizer, Request, gains
 from lammps_trajcast.equipartition.last_layer import LastLayer
 from lammps_trajcast.equipartition.motions import gradients, motions
+from lammps_trajcast.lammps_runs.trajectory import Reader, Trajectory
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.training.batches import without_drift
 from lammps_trajcast.units import BOLTZMANN_PER_MASS
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
-from lammps_trajcast.validation.trajectory import Reader, Trajectory
 
 
 @pytest.mark.parametrize("angular", [False, True])
@@ -191,7 +191,7 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"interactions.{last}.tp_resnet.weight",
     }
 
-    from lammps_trajcast.validation.runner import Runner
+    from lammps_trajcast.lammps_runs.runner import Runner
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("LAMMPS was started")

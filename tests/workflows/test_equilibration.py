@@ -17,6 +17,7 @@ from validations import CONFIG, invoke, write_system
 
 from lammps_trajcast.analysis.blocks import Blocks, inefficiency
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
+from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.units import BOLTZMANN_PER_MASS
 from lammps_trajcast.validation import validate
 from lammps_trajcast.validation.compare import Check, Own, Part, compare_curves
@@ -26,7 +27,6 @@ from lammps_trajcast.validation.constant_energy import Nve, nve_part
 from lammps_trajcast.validation.equilibration import Figure, Sample, equilibrium_figures
 from lammps_trajcast.validation.report import Report, table_of_reports
 from lammps_trajcast.validation.thermodynamics import energy, temperatures
-from lammps_trajcast.validation.trajectory import Trajectory
 from lammps_trajcast.validation.validate import Validation
 
 TARGET = 300.0

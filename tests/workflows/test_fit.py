@@ -36,10 +36,10 @@ from lammps_trajcast.fit.state import State
 from lammps_trajcast.fit.training import epoch_steps
 from lammps_trajcast.fit.validating import production_in
 from lammps_trajcast.fit.verdict import Facts, make_verdict
+from lammps_trajcast.lammps_runs.trajectory import Reader
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.plugin import plugin_directory
 from lammps_trajcast.validation.compare import Check, Own
-from lammps_trajcast.validation.trajectory import Reader
 
 ARGON = """\
 units           real

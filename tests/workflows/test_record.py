@@ -23,11 +23,11 @@ from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.data.trajectory import checked
+from lammps_trajcast.lammps_runs.state import Fix
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.recording import record as recording
 from lammps_trajcast.recording.ensemble import sort_fixes, with_seed
 from lammps_trajcast.recording.record import RecordOptions, _Schedule, record
-from lammps_trajcast.recording.session import Fix
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.training.train import train

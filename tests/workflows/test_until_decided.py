@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from validations import CONFIG, write_system
 
+from lammps_trajcast.lammps_runs.runner import Runner, cpu_time
+from lammps_trajcast.lammps_runs.trajectory import Reader
 from lammps_trajcast.validation import production
 from lammps_trajcast.validation.compare import Check, Part
 from lammps_trajcast.validation.config import Lengths, Protocol, SetupError, ValidationConfig
 from lammps_trajcast.validation.outcome import validate_model
-from lammps_trajcast.validation.runner import Runner, cpu_time
 from lammps_trajcast.validation.speed import measure, steps_of
-from lammps_trajcast.validation.trajectory import Reader
 from lammps_trajcast.validation.validate import Validation
 
 LENGTHS: dict[str, Any] = {"equilibration": 1, "production": 2, "nve": 1, "until_decided": True}

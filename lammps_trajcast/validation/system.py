@@ -1,0 +1,87 @@
+"""What a validation has to know of its system and its model to write LAMMPS inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lammps_trajcast.lammps_runs.paths import is_plain
+from lammps_trajcast.units import TIME_IN_FS
+from lammps_trajcast.validation.config import SetupError
+
+
+@dataclass(frozen=True)
+class System:
+    """What the include file of a system says, with the files that it includes.
+
+    units:     "metal" or "real".
+    molecular: styles of bonded interactions that it sets ("bond", "angle", …).
+    kspace:    whether it sets a long-range solver.
+    charges:   IDs of the fixes that equilibrate charges for its pair style.
+    box:       whether frames have to bring their box along: it follows the atoms.
+    files:     all files that it names and that exist, itself first.
+    """
+
+    path: Path
+    units: str
+    molecular: tuple[str, ...]
+    kspace: bool
+    charges: tuple[str, ...]
+    box: bool
+    files: tuple[Path, ...]
+
+    @property
+    def include(self) -> str:
+        """Its name for an include command: from the variable `system` if no command can hold it."""
+        return self.path.name if is_plain(Path(self.path.name)) else "${system}"
+
+    @classmethod
+    def read(cls, path: Path) -> System:
+        """Raises SetupError if the file is absent or its units are not of use."""
+        if not path.is_file():
+            raise SetupError(f"{path}: no such file; name the LAMMPS include under system")
+        inputs, others = [path], list[Path]()
+        lines: list[list[str]] = []
+        for file in inputs:
+            for line in file.read_text(errors="replace").splitlines():
+                words = line.split("#")[0].split()
+                named = [path.parent / word for word in words[1:] if (path.parent / word).is_file()]
+                is_include = words[:1] == ["include"]
+                (inputs if is_include else others).extend(
+                    name for name in named if name not in inputs
+                )
+                lines.append(words)
+        commands = {words[0]: words[1:] for words in lines if words}
+        units = " ".join(commands.get("units", ["lj"]))
+        if units not in TIME_IN_FS:
+            raise SetupError(
+                f"{path}: needs a line 'units metal' or 'units real' (it has '{units}')"
+            )
+        kinds = ("bond", "angle", "dihedral", "improper")
+        return cls(
+            path=path,
+            units=units,
+            molecular=tuple(kind for kind in kinds if f"{kind}_style" in commands),
+            kspace="kspace_style" in commands,
+            charges=tuple(
+                words[1]
+                for words in lines
+                if words[:1] == ["fix"] and words[3:] and words[3].startswith(("qeq/", "acks2/"))
+            ),
+            box=set("".join(commands.get("boundary", ["p"]))) != {"p"},
+            files=tuple(dict.fromkeys([*inputs, *others])),
+        )
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the inputs have to know of a model file.
+
+    timestep: fs. cutoff: Angstrom. angular: whether it keeps the angular momentum.
+    """
+
+    path: Path
+    fingerprint: str
+    timestep: float
+    cutoff: float
+    angular: bool
