@@ -14,7 +14,8 @@ import yaml
 from conftest import PARITY
 from typer.testing import CliRunner
 
-from lammps_trajcast.cli import _spread_lists, app
+from lammps_trajcast.cli import app
+from lammps_trajcast.commands.common import spread_lists
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import open_dataset
 from lammps_trajcast.model.file import ModelFile
@@ -116,7 +117,7 @@ def test_list_options_take_as_many_words_as_there_are() -> None:
         "a.dump --elements Si --elements O b.dump --masses 28.1 --masses 16 c.dump --seed 1 "
         "--species C"
     )
-    assert " ".join(_spread_lists(given)) == expected
+    assert " ".join(spread_lists(given)) == expected
 
 
 def test_convert_then_info(tmp_path: Path) -> None:

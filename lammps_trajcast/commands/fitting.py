@@ -1,0 +1,95 @@
+"""From a reference potential to a proven model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    pass
+
+
+from lammps_trajcast.commands.common import one_line_for
+
+
+def fit(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="LAMMPS input that defines units, atoms and the reference potential, or fit.yaml."
+        ),
+    ],
+    elements: Annotated[
+        list[str] | None, typer.Option(help="Element of LAMMPS type 1, 2, …: --elements Si O")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="K, at which the model is to be used and is validated.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Directory of everything.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Wall time of everything together: 90m, 2h (the default).")
+    ] = None,
+    horizon: Annotated[
+        float | None,
+        typer.Option(help="Time step of the model, fs; default: the longest that is proven."),
+    ] = None,
+    temperatures: Annotated[
+        list[float] | None,
+        typer.Option(help="K, of the data; default: 25 % less, the same, 25 % more."),
+    ] = None,
+    trajectories: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--from", help="Data set (.h5), dump or .traj to begin with; may be repeated."
+        ),
+    ] = None,
+    interval: Annotated[
+        float | None,
+        typer.Option(help="fs between frames of trajectories that do not say."),
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Model file whose weights the training begins with.")
+    ] = None,
+    timestep: Annotated[
+        float | None, typer.Option(help="fs, of the reference; default: the system's, or measured.")
+    ] = None,
+    masses: Annotated[list[float] | None, typer.Option(help="g/mol of each type.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    lmp: Annotated[
+        str | None, typer.Option(help='Command that starts LAMMPS, as "mpirun -np 4 lmp".')
+    ] = None,
+) -> None:
+    """From a reference to a proven model; the same command goes on after an interruption.
+
+    Measures the reference, chooses time steps, cutoff and network, records, trains, validates, and
+    ends with a verdict in three lines. The exit status is 0 if the model is proven, 2 if a check
+    fails, 3 if one is undecided, 1 after an error.
+    """
+    from lammps_trajcast.fit.config import FitError
+    from lammps_trajcast.fit.fit import fit as run_fit
+    from lammps_trajcast.fit.request import make_request
+
+    given = {
+        "elements": elements,
+        "temperature": temperature,
+        "budget": budget,
+        "horizon": horizon,
+        "temperatures": temperatures,
+        "trajectories": trajectories and [path.absolute() for path in trajectories],
+        "interval": interval,
+        "start_from": start_from and start_from.absolute(),
+        "timestep": timestep,
+        "masses": masses,
+        "seed": seed,
+        "lmp": lmp,
+    }
+    with one_line_for(FitError, OSError):
+        settings, directory = make_request(source, output, given)
+        verdict = run_fit(settings, directory)
+    typer.echo(f"{verdict}\n{directory / 'report.html'}")
+    if verdict.status:
+        raise typer.Exit(verdict.status)
