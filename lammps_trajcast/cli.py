@@ -7,23 +7,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
-from lammps_trajcast.commands import (
-    adjusting,
-    datasets,
-    fitting,
-    models,
-    training,
-    validating,
-)
+from lammps_trajcast.commands import adjusting, datasets, fitting, models, training, validating
 from lammps_trajcast.commands.common import CommandWithLists
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="lammps-trajcast",

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from lammps_trajcast.units import Units
-
-if TYPE_CHECKING:
-    pass
-
-
 from lammps_trajcast.commands.common import one_line_for
+from lammps_trajcast.units import Units
 
 
 def convert(

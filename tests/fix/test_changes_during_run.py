@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from conftest import System, load_case, read_dump
 from models import tiny_model
 from reference import Reference, assert_close
 from reliability import workflow, wrong_input
+from runs import read_dump
+from systems import System, load_case
 
 ZERO = "pair_style zero 3.5 full\npair_coeff * *"
 FIX = "fix 1 {} python/trajcast tiny.safetensors Si O precision double guard off"

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from conftest import System
 from models import tiny_model
 from reliability import energy, wrong_input
+from systems import System
 
 
 class Caller(NamedTuple):

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import TIME_UNIT, TIMESTEP, System, load_case
 from reference import Reference, assert_close
+from systems import TIME_UNIT, TIMESTEP, System, load_case
 
 FTM2V_REAL = (
     1.0 / 48.88821291**2

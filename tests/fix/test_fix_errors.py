@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, System, lammps_binary, lammps_environment, load_case
+from locations import ENVIRONMENT
 from reliability import wrong_input
+from runs import lammps_binary, lammps_environment
+from systems import System, load_case
+
+# Its tests share runs of LAMMPS, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("fix_errors")
 
 FIX = "python/trajcast"
 

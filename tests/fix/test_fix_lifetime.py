@@ -5,15 +5,10 @@ import signal
 import subprocess
 
 import pytest
-from conftest import (
-    ENVIRONMENT,
-    System,
-    lammps_binary,
-    lammps_environment,
-    load_case,
-    quoted,
-)
+from locations import ENVIRONMENT
 from reference import assert_close
+from runs import lammps_binary, lammps_environment
+from systems import System, load_case, quoted
 
 from lammps_trajcast.plugin import plugin_directory
 

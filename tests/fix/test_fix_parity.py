@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import PARITY, PARITY_CASES, System, load_case, quoted
+from locations import PARITY, PARITY_CASES
 from reference import Reference, assert_close
+from systems import System, load_case, quoted
 
 EXACT = 1e-12
 PUBLISHED = 1e-10

@@ -13,12 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, EXAMPLES, System, lammps_environment
+from locations import ENVIRONMENT, EXAMPLES
 from models import LIGHT_QUARTZ
 from numpy.typing import NDArray
 from reference import Reference
+from runs import lammps_environment
+from systems import System
 
 from lammps_trajcast.model.file import ModelFile
+
+# Its tests share runs of LAMMPS, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("guards")
 
 MODEL = LIGHT_QUARTZ
 

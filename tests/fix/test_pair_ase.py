@@ -12,8 +12,9 @@ from ase import Atoms
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.md.verlet import VelocityVerlet
-from conftest import System, load_case, quoted, refusals
 from numpy.typing import NDArray
+from runs import refusals
+from systems import System, load_case, quoted
 
 from lammps_trajcast.runtime.ase_calculator import value_of
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EXAMPLES, System, load_case, read_dump
+from locations import EXAMPLES
 from models import LIGHT_QUARTZ
 from reference import Reference, assert_close
 from reliability import wrong_input
+from runs import read_dump
+from systems import System, load_case
 
 QUARTZ = EXAMPLES / "quartz"
 STATE = "id xu yu zu vx vy vz modify sort id format float %.17g"

@@ -14,11 +14,16 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import PARITY, System, load_case, refusals
+from locations import PARITY
 from reliability import wrong_input
+from runs import refusals
 from safetensors.torch import save_file
+from systems import System, load_case
 
 from lammps_trajcast.model.file import HEADER_KEY, ModelFile
+
+# Its tests share runs of LAMMPS, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("wrong_inputs")
 
 FIX = "python/trajcast"
 REMEDY = "fix ID group python/trajcast MODEL El1 El2"

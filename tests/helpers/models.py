@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from ase.data import chemical_symbols
-from conftest import TESTS
+from locations import TESTS
 
 from lammps_trajcast.kernels.network import NetworkKernels
 from lammps_trajcast.kernels.operators import PredictionNetwork

@@ -5,7 +5,7 @@ from pathlib import Path
 import ase.io
 import numpy as np
 import torch
-from conftest import PARITY
+from locations import PARITY
 
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.checkpoint import convert_checkpoint

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from conftest import System
 from numpy.typing import NDArray
+from systems import System
 
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.graph import build_graph

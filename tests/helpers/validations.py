@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from conftest import EXAMPLES
+from locations import EXAMPLES
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app

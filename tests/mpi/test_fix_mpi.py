@@ -9,18 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
-    ENVIRONMENT,
-    EXAMPLES,
-    System,
-    lammps_environment,
-    lammps_runner,
-    load_case,
-    quoted,
-    read_dump,
-)
 from forks import ForkServer
+from locations import ENVIRONMENT, EXAMPLES
 from reference import Reference
+from runs import lammps_environment, lammps_runner, read_dump
+from systems import System, load_case, quoted
 
 from lammps_trajcast.runtime.graph import build_graph
 

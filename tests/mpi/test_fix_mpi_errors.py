@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, System, lammps_environment, load_case
+from locations import ENVIRONMENT
 from reliability import fault, wrong_input
+from runs import lammps_environment
+from systems import System, load_case
 
 from lammps_trajcast.model.file import ModelFile
 

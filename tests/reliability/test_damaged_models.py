@@ -13,12 +13,7 @@ from models import tiny_model
 from reliability import fault
 from safetensors.torch import save_file
 
-from lammps_trajcast.model.file import (
-    CHECKSUM_KEY,
-    HEADER_KEY,
-    ModelFile,
-    ModelFileError,
-)
+from lammps_trajcast.model.file import CHECKSUM_KEY, HEADER_KEY, ModelFile, ModelFileError
 
 PLACES = 200
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import lammps_environment
 from models import tiny_model
+from runs import lammps_environment
 
 CHUNKS = 50
 WARM_UP = CHUNKS // 5

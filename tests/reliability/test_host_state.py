@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DATA, ENVIRONMENT, System, lammps_environment, load_case, quoted, read_dump
+from locations import DATA, ENVIRONMENT
 from reliability import host_state
+from runs import lammps_environment, read_dump
+from systems import System, load_case, quoted
 
 MPIRUN = str(ENVIRONMENT / "bin/mpirun")
 LMP = str(ENVIRONMENT / "bin/lmp")

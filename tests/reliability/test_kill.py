@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, lammps_binary, lammps_environment, load_case, read_dump
+from locations import ENVIRONMENT
 from reference import assert_close
 from reliability import fault
+from runs import lammps_binary, lammps_environment, read_dump
+from systems import load_case
 from trainings import dataset, same_weights, validation_errors, write_config  # noqa: F401
 
 from lammps_trajcast.plugin import plugin_directory

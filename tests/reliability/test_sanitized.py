@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, TESTS, lammps_binary, lammps_environment, load_case
+from locations import ENVIRONMENT, TESTS
+from runs import lammps_binary, lammps_environment
+from systems import load_case
 
 pytestmark = pytest.mark.sanitize
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import PARITY
+from locations import PARITY
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import typer
-from conftest import ROOT
 from e3nn import o3
+from locations import ROOT
 
 sys.path.insert(0, str(ROOT))
 
@@ -24,6 +24,9 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
+
+# Its tests share fixtures, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("benchmarks")
 
 TINY = Sizes(
     threads=(1,),

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from locations import ROOT
 
 sys.path.insert(0, str(ROOT))
 

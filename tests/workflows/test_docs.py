@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from locations import ROOT
 
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()

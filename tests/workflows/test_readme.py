@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from conftest import ROOT
+from locations import ROOT
 
 
 def test_the_input_script_is_the_one_of_the_demo() -> None:

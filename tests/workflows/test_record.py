@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from conftest import ENVIRONMENT, lammps_environment, read_dump
+from locations import ENVIRONMENT
 from recordings import OPTIONS, SCRIPT, SYSTEM, changed
 from reliability import workflow
+from runs import lammps_environment, read_dump
 from trainings import write_config
 from typer.testing import CliRunner
 
@@ -31,6 +32,9 @@ from lammps_trajcast.recording.record import RecordOptions, _Schedule, record
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.training.train import train
+
+# Its tests share runs of LAMMPS, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("record")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 import yaml
-from conftest import ROOT
+from locations import ROOT
 
 import lammps_trajcast
 from lammps_trajcast.kernels.library import LIBRARY_NAME, LIBRARY_VARIABLE

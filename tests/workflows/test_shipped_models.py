@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import EXAMPLES
+from locations import EXAMPLES
 from validations import invoke
 
 from lammps_trajcast.analysis.demo import GROUPS

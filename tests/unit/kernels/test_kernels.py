@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from conftest import PARITY_CASES
 from e3nn import o3
+from locations import PARITY_CASES
 from networks import architecture, random_inputs, relative
 
 from lammps_trajcast.kernels.edge_convolution import edge_convolution

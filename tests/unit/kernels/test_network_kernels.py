@@ -5,10 +5,10 @@ import runpy
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY_CASES, ROOT
 from e3nn import o3
 from e3nn.math import normalize2mom
 from e3nn.nn import FullyConnectedNet
+from locations import PARITY_CASES, ROOT
 from models import kernels_of, predict
 from networks import Case, architecture, network, random_inputs, relative
 

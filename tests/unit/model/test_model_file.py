@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import PARITY
+from locations import PARITY
 from models import tiny_model
 from safetensors.torch import save_file
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from ase.neighborlist import primitive_neighbor_list
-from conftest import PARITY_CASES
 from e3nn import o3
+from locations import PARITY_CASES
 from networks import TOLERANCE, Case
 
 from lammps_trajcast.model.network import TrajCast
@@ -13,7 +13,8 @@ from lammps_trajcast.model.shapes import weight_shapes
 from lammps_trajcast.model.torchscript import compile_network
 from lammps_trajcast.runtime.graph import build_graph
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
+# Its tests share fixtures, which each worker would make for itself.
+pytestmark = [pytest.mark.usefixtures("unoptimized"), pytest.mark.xdist_group("network_parity")]
 
 
 @pytest.fixture(scope="module", params=PARITY_CASES)

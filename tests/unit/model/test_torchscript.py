@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import lammps_environment, load_case
 from models import first_edge, kernels_of
 from networks import TOLERANCE, Case
+from runs import lammps_environment
+from systems import load_case
 
 import lammps_trajcast
 from lammps_trajcast.kernels.fused import FusedTrajCast

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY_CASES, load_case
+from locations import PARITY_CASES
 from models import first_edge
 from reference import assert_close
+from systems import load_case
 
 from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.file import ModelFile

@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ENVIRONMENT, lammps_environment
+from locations import ENVIRONMENT
+from runs import lammps_environment
 
 # Every rank has its own number of atoms, and atom i of rank r has the features 1000 r + i + k/10 in
 # column k: what has to arrive is known without asking anybody.

@@ -7,9 +7,10 @@ import weakref
 import numpy as np
 import pytest
 import torch
-from conftest import PARITY, PARITY_CASES, System, load_case
+from locations import PARITY, PARITY_CASES
 from models import tiny_model
 from reference import Reference, assert_close
+from systems import System, load_case
 
 from lammps_trajcast.describe import describe_limits
 from lammps_trajcast.model.file import ModelFile

@@ -50,6 +50,9 @@ from lammps_trajcast.training.saving import WholeLogWriter
 from lammps_trajcast.training.schedule import Schedule
 from lammps_trajcast.training.train import train
 
+# Its tests share fixtures, which each worker would make for itself.
+pytestmark = pytest.mark.xdist_group("training")
+
 
 def test_training_learns(tmp_path: Path, dataset: Path) -> None:
     """Ballistic motion is learned far below the error of the mean (relative error 1)."""

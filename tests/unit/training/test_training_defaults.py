@@ -6,19 +6,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from locations import ROOT
 from trainings import dataset, trained, write_config  # noqa: F401
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import dataset_statistics
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.training.config import (
-    PUBLISHED,
-    NetworkConfig,
-    TrainingConfig,
-    TrainingError,
-)
+from lammps_trajcast.training.config import PUBLISHED, NetworkConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.preparation import make_architecture
 from lammps_trajcast.training.train import train
 from lammps_trajcast.yaml_file import read_checked

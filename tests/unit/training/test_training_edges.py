@@ -18,8 +18,8 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from conftest import ENVIRONMENT, ROOT
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from locations import ENVIRONMENT, ROOT
 from processes import PATIENCE, with_mark
 from reliability import fault, workflow, wrong_input
 from trainings import dataset, same_weights, trained, validation_errors, write_config  # noqa: F401
@@ -542,7 +542,7 @@ def test_commands_survive_warnings(
 
 @pytest.mark.own_process
 def test_fix_survives_warnings(model_file, lmp, record_property) -> None:
-    from conftest import load_case
+    from systems import load_case
 
     quartz = load_case("quartz_l2")
     script = quartz.script(model_file("quartz_l2"), 1)
