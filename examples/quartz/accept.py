@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from lammps_trajcast.analysis.demo import (
+from quartz_demo import (
     COORDINATION,
     COORDINATION_CUTOFF,
     ELEMENTS,
@@ -28,8 +27,10 @@ from lammps_trajcast.analysis.demo import (
     PAIRS,
     RANGES,
 )
-from lammps_trajcast.analysis.rdf import read_csv, read_lammps_rdf, relative_deviation
-from lammps_trajcast.analysis.run import read_structure, read_temperatures, read_thermo
+from quartz_rdf import read_csv, read_lammps_rdf, relative_deviation
+from quartz_run import read_structure, read_temperatures, read_thermo
+
+from lammps_trajcast.lammps_runs.log import first_error
 from lammps_trajcast.model.file import ModelFile
 
 HERE = Path(__file__).resolve().parent
@@ -116,8 +117,8 @@ def run_lammps(directory: Path, processes: int) -> str | None:
     done = subprocess.run(lmp, cwd=directory, text=True, capture_output=True)
     if done.returncode == 0:
         return None
-    errors = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line]
-    return errors[0] if errors else f"lmp ended with status {done.returncode}"
+    error = first_error((done.stdout + done.stderr).splitlines())
+    return error or f"lmp ended with status {done.returncode}"
 
 
 def judge(directory: Path, temperature: float) -> dict[str, Any]:

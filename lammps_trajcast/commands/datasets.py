@@ -131,7 +131,7 @@ def record(
     from lammps_trajcast.data.frames import TrajectoryError
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.data.statistics import dataset_statistics
-    from lammps_trajcast.recording.record import RecordOptions
+    from lammps_trajcast.recording.options import RecordOptions
     from lammps_trajcast.recording.record import record as run_recording
 
     variables: dict[str, str] = {}

@@ -12,7 +12,8 @@ from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.fit.config import FitConfig, FitError, write_whole
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns
-from lammps_trajcast.recording.record import RecordOptions, record
+from lammps_trajcast.recording.options import RecordOptions
+from lammps_trajcast.recording.record import record
 
 SEGMENTS_OF_A_SHARD = 5
 # ps, of the Langevin bath: strong enough to draw new starts soon.

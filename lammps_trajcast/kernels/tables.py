@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.normalization import GAINS, GAUSSIAN_NORM
+from lammps_trajcast.model.normalization import GAINS
+from lammps_trajcast.model.radial import (
+    SHIFT,
+    bessel_factor,
+    envelope_terms,
+    gaussian_factor,
+    gaussian_spacing,
+)
 
 Numbers = NDArray[np.float64]
 Jet = NDArray[np.float64]  # (order, K, H), or (order, K) of one function
@@ -232,12 +239,8 @@ def message_function(
         exponent: of the envelope's polynomial.
         weights: of the perceptron, a matrix a layer.
     """
-    roots, p = np.asarray(roots, dtype=np.float64), float(exponent)
-    terms = (
-        (p, -(p + 1.0) * (p + 2.0) / 2.0),
-        (p + 1.0, p * (p + 2.0)),
-        (p + 2.0, -p * (p + 1.0) / 2.0),
-    )
+    roots = np.asarray(roots, dtype=np.float64)
+    terms = envelope_terms(exponent)
 
     def embedding(r: Numbers, order: int) -> Jet:
         per_length = cutoff ** -np.arange(order, dtype=np.float64)
@@ -246,7 +249,7 @@ def message_function(
         envelope[0] = 1.0
         for power, factor in terms:
             envelope += factor * np.stack(_powers(x, power, order))
-        envelope *= per_length[:, None] * (2.0 / cutoff)
+        envelope *= per_length[:, None] * bessel_factor(cutoff)
         # The derivatives of a sine are sines a quarter of a period on.
         waves = np.stack(
             [
@@ -256,7 +259,7 @@ def message_function(
                 for k in range(order)
             ]
         )
-        inverse = np.stack(_powers(r + 1e-5, -1.0, order))
+        inverse = np.stack(_powers(r + SHIFT, -1.0, order))
         return _product(waves, _product(inverse, envelope)[:, :, None])
 
     return _perceptron(weights, embedding)
@@ -294,7 +297,7 @@ class SpeedEmbedding:
     @property
     def spacing(self) -> float:
         """Between the centers of the Gaussians; their width too."""
-        return self.vel_max / (self.size + 1)
+        return gaussian_spacing(self.vel_max, self.size)
 
     @property
     def centers(self) -> Numbers:
@@ -317,7 +320,7 @@ class SpeedEmbedding:
         num_species = self.mixing.shape[1]
         # e3nn's normalization: one over the root of the number of terms summed.
         mixing = self.mixing[:, species] / math.sqrt(self.size * num_species)
-        scale = math.sqrt(self.size) / GAUSSIAN_NORM
+        scale = gaussian_factor(self.size)
 
         def run(speed: Numbers, order: int) -> Jet:
             offset = (speed[:, None] - self.centers) / self.spacing

@@ -8,7 +8,13 @@ from e3nn import o3
 from torch import Tensor
 
 from lammps_trajcast.model.architecture import Architecture
-from lammps_trajcast.model.normalization import GAUSSIAN_NORM
+from lammps_trajcast.model.radial import (
+    SHIFT,
+    bessel_factor,
+    envelope_terms,
+    gaussian_factor,
+    gaussian_spacing,
+)
 
 
 class NodeEmbedding(NamedTuple):
@@ -49,14 +55,17 @@ class SphericalHarmonics(torch.nn.Module):
 class BesselBasis(torch.nn.Module):
     """Trainable Bessel functions of the edge length times a smooth polynomial cutoff.
 
-    b_n(r) = (2/rc) sin(w_n r/rc) / (r + 1e-5), after Gasteiger et al., ICLR 2020, eq. 7, with the
-    polynomial envelope of eq. 8 there.
+    b_n(r) = (2/rc) sin(w_n r/rc) / (r + 1e-5) times the polynomial envelope; its coefficients are
+    in :mod:`lammps_trajcast.model.radial`.
     """
 
     def __init__(self, cutoff: float, size: int, exponent: int) -> None:
         super().__init__()
         self.cutoff = cutoff
         self.exponent = float(exponent)
+        self.factors = [factor for _, factor in envelope_terms(self.exponent)]
+        self.scale = bessel_factor(cutoff)
+        self.shift = SHIFT
         self.bessel_roots = torch.nn.Parameter(torch.arange(1, size + 1) * math.pi)
 
     def forward(self, length: Tensor) -> Tensor:
@@ -65,13 +74,13 @@ class BesselBasis(torch.nn.Module):
         p = self.exponent
         envelope = (
             1.0
-            - (p + 1.0) * (p + 2.0) / 2.0 * x**p
-            + p * (p + 2.0) * x ** (p + 1.0)
-            - p * (p + 1.0) / 2.0 * x ** (p + 2.0)
+            + self.factors[0] * x**p
+            + self.factors[1] * x ** (p + 1.0)
+            + self.factors[2] * x ** (p + 2.0)
         )
         envelope = envelope * (x < 1.0)
-        basis = torch.sin(x.unsqueeze(-1) * self.bessel_roots) / (length.unsqueeze(-1) + 1e-5)
-        return basis * (2.0 / self.cutoff) * envelope.unsqueeze(-1)
+        basis = torch.sin(x.unsqueeze(-1) * self.bessel_roots) / (length.unsqueeze(-1) + self.shift)
+        return basis * self.scale * envelope.unsqueeze(-1)
 
 
 class EdgeEmbeddingLayer(torch.nn.Module):
@@ -111,8 +120,8 @@ class NodeEmbeddingLayer(torch.nn.Module):
         # As in soft_one_hot_linspace with cutoff=True: the end points carry no basis function.
         centers = torch.linspace(0.0, arch.vel_max, size + 2)[1:-1]
         self.register_buffer("centers", centers, persistent=False)
-        self.spacing = arch.vel_max / (size + 1)
-        self.speed_scale = math.sqrt(size) / GAUSSIAN_NORM
+        self.spacing = gaussian_spacing(arch.vel_max, size)
+        self.speed_scale = gaussian_factor(size)
         self.speed_limit = arch.speed_limit or 0.0
         scalars = o3.Irreps([(size, (0, 1))])
         species = o3.Irreps([(self.num_species, (0, 1))])

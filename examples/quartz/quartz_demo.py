@@ -1,6 +1,6 @@
 """The end of `make demo`: a table and a picture of the run of examples/lammps_inputs/in.quartz.
 
-python -m lammps_trajcast.analysis.demo RUN_DIRECTORY REFERENCE.csv
+python quartz_demo.py RUN_DIRECTORY REFERENCE.csv
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-
-from lammps_trajcast.analysis.rdf import (
+from quartz_rdf import (
     RadialDistribution,
     RDFError,
     plot_rdf,
@@ -18,7 +17,7 @@ from lammps_trajcast.analysis.rdf import (
     read_lammps_rdf,
     relative_deviation,
 )
-from lammps_trajcast.analysis.run import (
+from quartz_run import (
     RunError,
     Temperatures,
     Thermo,
@@ -26,6 +25,7 @@ from lammps_trajcast.analysis.run import (
     read_temperatures,
     read_thermo,
 )
+
 from lammps_trajcast.data.frames import TrajectoryError
 
 if TYPE_CHECKING:
