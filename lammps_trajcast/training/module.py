@@ -212,9 +212,10 @@ class TrainingModule(pl.LightningModule):
         """Return what makes the mean over processes the mean over the atoms of all of them."""
         if self.trainer.world_size == 1:
             return 1.0
+        # The sum of whole numbers is exact in single precision; their ratio would not be.
         atoms = torch.tensor(float(num_atoms), device=self.device)
-        total = self.trainer.strategy.reduce(atoms.clone(), reduce_op="sum")
-        return float(atoms * self.trainer.world_size / total)
+        total = self.trainer.strategy.reduce(atoms, reduce_op="sum")
+        return num_atoms * self.trainer.world_size / float(total)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log errors of one step; the weights are the averaged ones.
