@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 
 from lammps_trajcast.data.dataset import Pair, State, TrajectoryPairs
 from lammps_trajcast.runtime.graph import Graph, build_graph
-from lammps_trajcast.training.dense_graph import dense_edges
+from lammps_trajcast.training.bruteforce_neighbors import bruteforce_edges
 
 
 class Batch(NamedTuple):
@@ -80,7 +80,7 @@ class Batch(NamedTuple):
     def _edges(self, positions: Tensor, cutoff: float) -> dict[str, Any]:
         """Return the fields that describe the edges for other positions."""
         if positions.device.type != "cpu":
-            edges = dense_edges(positions, self.system, self.cells, self.pbc, cutoff)
+            edges = bruteforce_edges(positions, self.system, self.cells, self.pbc, cutoff)
             if edges is not None:
                 return edges
         counts = torch.bincount(self.system, minlength=self.num_systems).tolist()

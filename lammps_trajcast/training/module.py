@@ -13,8 +13,8 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.training.batches import Batch
-from lammps_trajcast.training.captured import CapturedNetwork
 from lammps_trajcast.training.config import OptimizationConfig, TrainingError
+from lammps_trajcast.training.cuda_graphs import CudaGraphNetwork
 from lammps_trajcast.training.muon import Muon
 from lammps_trajcast.training.schedule import Schedule
 
@@ -70,13 +70,13 @@ class TrainingModule(pl.LightningModule):
         # In a list, so that its parameters, which are the network's, are not listed twice; with the
         # device that its own tables are on.
         self._fused: list[tuple[torch.device, FusedTrajCast]] = []
-        self._captured: CapturedNetwork | None = None
+        self._cuda_graphs: CudaGraphNetwork | None = None
 
     def predict(self, batch: Batch, use: str = "there") -> Prediction:
         """Return the network's prediction for a batch, in the network's precision.
 
         use: predictions in training whose gradients are needed at once have different ones, see
-            :class:`CapturedNetwork`.
+            :class:`CudaGraphNetwork`.
         """
         batch = batch.to_dtype(self.real)
         predictor: Any = self.network
@@ -86,10 +86,10 @@ class TrainingModule(pl.LightningModule):
                 fused = FusedTrajCast(self.network).to(device)
                 self._fused = [(device, fused)]
                 on_graphs = device.type == "cuda" and self.one_process
-                self._captured = CapturedNetwork(fused, self.cutoff) if on_graphs else None
+                self._cuda_graphs = CudaGraphNetwork(fused, self.cutoff) if on_graphs else None
             predictor = self._fused[0][1]
-            if self._captured is not None and self.training and torch.is_grad_enabled():
-                return self._on_graphs(self._captured, use, batch)
+            if self._cuda_graphs is not None and self.training and torch.is_grad_enabled():
+                return self._on_graphs(self._cuda_graphs, use, batch)
         prediction: Prediction = predictor(
             batch.species,
             batch.positions,
@@ -109,8 +109,8 @@ class TrainingModule(pl.LightningModule):
         trainer = self._trainer
         return trainer is None or trainer.world_size == 1
 
-    def _on_graphs(self, captured: CapturedNetwork, use: str, batch: Batch) -> Prediction:
-        target = captured.predict(
+    def _on_graphs(self, network: CudaGraphNetwork, use: str, batch: Batch) -> Prediction:
+        target = network.predict(
             *(use, batch.species, batch.velocities),
             *(batch.edge_vectors, batch.receivers, batch.senders),
         )

@@ -34,10 +34,10 @@ from lammps_trajcast.training.batches import (
     ShareSampler,
     collate,
 )
-from lammps_trajcast.training.captured import CapturedNetwork, filled_up
+from lammps_trajcast.training.bruteforce_neighbors import bruteforce_edges
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
+from lammps_trajcast.training.cuda_graphs import CudaGraphNetwork, pad_edges
 from lammps_trajcast.training.curve import join_logs
-from lammps_trajcast.training.dense_graph import dense_edges
 from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.polish import fit_read_out
 from lammps_trajcast.training.preparation import (
@@ -304,7 +304,7 @@ def test_edges_by_looking_at_all_pairs(cutoff: float, periodic: bool) -> None:
     frames = [random.uniform(*spans, (n, 3)) @ c for n, c in zip(counts, cells, strict=True)]
     expected = [build_graph(*frame, cutoff) for frame in zip(frames, cells, pbc, strict=True)]
     system = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
-    found = dense_edges(
+    found = bruteforce_edges(
         torch.from_numpy(np.concatenate(frames)),
         system,
         torch.from_numpy(cells),
@@ -334,8 +334,8 @@ def test_edges_by_looking_at_all_pairs(cutoff: float, periodic: bool) -> None:
 def test_edges_of_slabs_are_left_to_others() -> None:
     slab = torch.tensor([[True, True, False]])
     where = (torch.zeros(2, 3).double(), torch.zeros(2).long(), torch.eye(3).double()[None] * 5.0)
-    assert dense_edges(*where, slab, 3.0) is None
-    assert dense_edges(*where, torch.ones_like(slab), 3.0) is not None
+    assert bruteforce_edges(*where, slab, 3.0) is None
+    assert bruteforce_edges(*where, torch.ones_like(slab), 3.0) is not None
 
 
 def gas_network(dataset: Path) -> tuple[TrajCast, Batch]:
@@ -362,7 +362,7 @@ def test_edges_that_fill_up_contribute_nothing(dataset: Path) -> None:
     network, batch = gas_network(dataset)
     edges = (batch.edge_vectors, batch.receivers, batch.senders)
     inputs = (batch.species, batch.velocities, *edges)
-    more = filled_up(inputs, len(batch.senders) + 37, 3.0)
+    more = pad_edges(inputs, len(batch.senders) + 37, 3.0)
     assert len(more[4]) == len(batch.senders) + 37
     assert bool((more[3].diff() >= 0).all())
     predict = FusedTrajCast(network).predict
@@ -377,16 +377,16 @@ def test_graphs_on_a_gpu_change_nothing(dataset: Path) -> None:
     network, batch = gas_network(dataset)
     network = network.cuda()
     fused = FusedTrajCast(network).cuda()
-    captured = CapturedNetwork(fused, 3.0)
+    on_graphs = CudaGraphNetwork(fused, 3.0)
     edges = (batch.edge_vectors, batch.receivers, batch.senders)
     inputs = tuple(x.cuda() for x in (batch.species, batch.velocities, *edges))
     fewer = (*inputs[:2], *(x[: len(x) // 2] for x in inputs[2:]))
     for given in [fewer, inputs, *4 * [fewer], *2 * [inputs], fewer]:
         expected = predicted_and_gradients(fused.predict, network, given)
-        found = predicted_and_gradients(lambda *x: captured.predict("there", *x), network, given)
+        found = predicted_and_gradients(lambda *x: on_graphs.predict("there", *x), network, given)
         for one, other in zip(expected, found, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
-    assert captured._graphs and not captured._failed
+    assert on_graphs._graphs and not on_graphs._failed
 
 
 def test_sampler_passes_over_everything() -> None:

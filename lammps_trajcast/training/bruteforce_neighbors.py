@@ -13,7 +13,7 @@ from torch import Tensor
 MAX_DISTANCES = 40_000_000
 
 
-def dense_edges(
+def bruteforce_edges(
     positions: Tensor, system: Tensor, cells: Tensor, pbc: Tensor, cutoff: float
 ) -> dict[str, Tensor] | None:
     """Return receivers, senders and edge vectors (sender - receiver + lattice shift).

@@ -36,7 +36,7 @@ class _Predict(torch.nn.Module):
         return target
 
 
-class CapturedNetwork:
+class CudaGraphNetwork:
     """Calls :meth:`FusedTrajCast.predict` of a network on a CUDA device.
 
     Args:
@@ -70,9 +70,9 @@ class CapturedNetwork:
         if key not in self._graphs or edges > self._graphs[key][0]:
             room = -(-int(ROOM * edges) // GRANULE) * GRANULE
             try:
-                captured: Any = torch.cuda.make_graphed_callables(
+                replay: Any = torch.cuda.make_graphed_callables(
                     _Predict(self._network).train(),
-                    filled_up(inputs, room, self._cutoff),
+                    pad_edges(inputs, room, self._cutoff),
                     num_warmup_iters=WARMUPS,
                     allow_unused_input=True,
                 )
@@ -82,16 +82,16 @@ class CapturedNetwork:
                 )
                 self._failed = True
                 return self._plain(inputs)
-            self._graphs[key] = (room, captured)
+            self._graphs[key] = (room, replay)
         room, graph = self._graphs[key]
-        return graph(*filled_up(inputs, room, self._cutoff))
+        return graph(*pad_edges(inputs, room, self._cutoff))
 
     def _plain(self, inputs: tuple[Tensor, ...]) -> Tensor:
         result: Tensor = self._network.predict(*inputs)
         return result
 
 
-def filled_up(inputs: tuple[Tensor, ...], room: int, cutoff: float) -> tuple[Tensor, ...]:
+def pad_edges(inputs: tuple[Tensor, ...], room: int, cutoff: float) -> tuple[Tensor, ...]:
     """Return the inputs of a prediction with more edges, which contribute nothing.
 
     They are as long as the cutoff, lead from atoms to themselves, and are dealt out evenly: a
