@@ -23,7 +23,7 @@ class BenchmarkError(Exception):
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """What the operating system says of a program that has ended.
 
     wall:   s.
@@ -43,7 +43,7 @@ def run_program(
     directory: Path,
     environment: dict[str, str] | None = None,
     memory_limit: int | None = None,
-) -> Finished:
+) -> FinishedRun:
     """Run a program to its end.
 
     The peak of a child process is never below that of the process that started it: call this from
@@ -89,7 +89,7 @@ def run_program(
         errors = [line for line in text.splitlines() if "ERROR" in line] or text.splitlines()[-1:]
         reason = errors[-1] if errors else ""
         raise BenchmarkError(f"{command[0]} ended with status {process.returncode}: {reason}")
-    return Finished(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, text)
+    return FinishedRun(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, text)
 
 
 def in_child(function: Callable[..., T], *arguments: Any) -> T:

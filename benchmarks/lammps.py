@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.child import BenchmarkError, Finished, run_program
+from benchmarks.child import BenchmarkError, FinishedRun, run_program
 from lammps_trajcast.lammps_runs.log import Loop, loop_times
 from lammps_trajcast.lammps_runs.program import potentials_directory
 
@@ -94,7 +94,7 @@ def _runs(steps: int, warm_up: int, thermo: int = 1_000_000, columns: str = "") 
 
 def run_lammps(
     script: str, threads: int, ranks: int = 0, memory_limit: int | None = None
-) -> Finished:
+) -> FinishedRun:
     """Run an input script in the `lmp` of this environment.
 
     Args:
@@ -117,7 +117,7 @@ def run_lammps(
         )
 
 
-def last_loop(finished: Finished) -> Loop:
+def last_loop(finished: FinishedRun) -> Loop:
     """Return the last run of a finished `lmp`."""
     loops = loop_times(finished.output)
     if not loops:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STATE_BYTES = 48 + 1  # position and velocity, and the byte that asks for the features
-NEIGHBOURS = 26  # ranks around a cube
+NEIGHBORS = 26  # ranks around a cube
 
 
 def shell_volume(side: float, reach: float) -> float:
@@ -84,7 +84,7 @@ class CostModel:
         if ranks == 1:
             return compute
         remote = self.remote_atoms(atoms, ranks)
-        neighbors = min(NEIGHBOURS, ranks - 1)
+        neighbors = min(NEIGHBORS, ranks - 1)
         exchanges = self.layers - 1
         moved = remote * (exchanges * self.row_bytes + STATE_BYTES)
         messages = (exchanges + 2) * neighbors
@@ -103,7 +103,7 @@ class CostModel:
             for k in range(self.layers)
         )
         far = remote_atoms(own, atoms, self.density, self.layers * self.cutoff)
-        talk = 2.0 * min(NEIGHBOURS, ranks - 1) * network.latency
+        talk = 2.0 * min(NEIGHBORS, ranks - 1) * network.latency
         talk += far * STATE_BYTES / network.bandwidth
         return self.fixed + self.own * computed / self.layers + talk
 

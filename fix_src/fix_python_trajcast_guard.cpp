@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 
 using namespace LAMMPS_NS;
@@ -24,7 +25,11 @@ using trajcast::QUANTITY_NAMES;
 namespace {
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
 
-int find_quantity(const std::string &name) {
+// What "nearest" was called in releases before 0.2.
+const char *const OLD_NEAREST = "isolation";
+
+int find_quantity(const std::string &word) {
+  const std::string name = word == OLD_NEAREST ? "nearest" : word;
   int quantity = 0;
   while (quantity < NUM_QUANTITIES && name != QUANTITY_NAMES[quantity])
     quantity++;
@@ -77,10 +82,14 @@ int FixPythonTrajcast::parse_limits(int narg, char **arg, int iarg) {
   const bool multiple = keyword == "factor";
   if (find_quantity(arg[iarg]) == NUM_QUANTITIES)
     fail(fmt::format("'{}' cannot be limited: write '{}' and then 'displacement', 'speed', "
-                     "'distance', 'isolation' or 'temperature' with a value after each",
+                     "'distance', 'nearest' or 'temperature' with a value after each",
                      arg[iarg], keyword));
   for (; iarg < narg && find_quantity(arg[iarg]) < NUM_QUANTITIES; iarg += 2) {
     const int quantity = find_quantity(arg[iarg]);
+    if (strcmp(arg[iarg], OLD_NEAREST) == 0 && comm->me == 0)
+      error->warning(FLERR,
+                     "Fix {} python/trajcast: '{} isolation' is deprecated: write '{} nearest'", id,
+                     keyword, keyword);
     const std::string text = iarg + 1 < narg ? arg[iarg + 1] : "";
     double &chosen = multiple ? limit_settings.factors[quantity] : limit_settings.values[quantity];
     if (!multiple && text == "none") {
@@ -182,7 +191,7 @@ std::string FixPythonTrajcast::describe(const trajcast::Violation &violation) co
                        std::min(one, other), std::max(one, other), before ? "are" : "would be",
                        violation.value, before ? step - 1 : step, violation.limit);
   }
-  case trajcast::ISOLATION:
+  case trajcast::NEAREST:
     return fmt::format("atom {} {} at least {:.4g} Angstrom from all others at step {}, the limit "
                        "is {:.4g}",
                        tag(violation.node), before ? "is" : "would be", violation.value,

@@ -114,7 +114,7 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::open_model() {
-  const trajcast::NodePlace place = trajcast::node_place(world);
+  const trajcast::NodeLayout place = trajcast::node_layout(world);
   if (threads == 0)
     threads = comm->nthreads > 1 || std::getenv("OMP_NUM_THREADS") ? comm->nthreads : place.cores;
 
@@ -153,7 +153,7 @@ void FixPythonTrajcast::open_model() {
   info.max_displacements = training.displacements.data();
   info.max_speeds = training.speeds.data();
   info.min_distances = training.distances.data();
-  info.max_isolations = training.isolations.data();
+  info.max_nearest_distances = training.nearest_distances.data();
 
   const bool failed = bridge->open(&config, &model, &info, &message) != TRAJCAST_OK;
   fail_if_any(failed, message.text);

@@ -21,12 +21,12 @@ double square(const double *vector) {
 }
 } // namespace
 
-const char *const QUANTITY_NAMES[NUM_QUANTITIES] = {"displacement", "speed", "distance",
-                                                    "isolation", "temperature"};
+const char *const QUANTITY_NAMES[NUM_QUANTITIES] = {"displacement", "speed", "distance", "nearest",
+                                                    "temperature"};
 
 Limits::Limits(int num_types)
     : num_types(num_types), displacements(num_types, INFINITE), speeds(num_types, INFINITE),
-      distances(num_types * num_types, 0.0), isolations(num_types, INFINITE),
+      distances(num_types * num_types, 0.0), nearest_distances(num_types, INFINITE),
       temperature(INFINITE) {}
 
 Limits LimitSettings::apply(Limits limits) const {
@@ -39,8 +39,8 @@ Limits LimitSettings::apply(Limits limits) const {
     set(limit, SPEED);
   for (double &limit : limits.distances)
     set(limit, DISTANCE);
-  for (double &limit : limits.isolations)
-    set(limit, ISOLATION);
+  for (double &limit : limits.nearest_distances)
+    set(limit, NEAREST);
   set(limits.temperature, TEMPERATURE);
   return limits;
 }
@@ -61,8 +61,8 @@ void Guard::check(const trajcast_frame &frame, const std::vector<char> &moved,
   check_atoms(frame, moved, predictions, sums);
   if (limits_distances())
     check_distances(frame, moved, predictions, sums);
-  if (limits_isolations())
-    check_isolations(frame, moved, predictions, sums);
+  if (limits_nearest_distances())
+    check_nearest_distances(frame, moved, predictions, sums);
 }
 
 Violation Guard::temperature(double kelvin) const {
@@ -76,9 +76,9 @@ bool Guard::limits_distances() const {
                      [](double distance) { return distance > 0.0; });
 }
 
-bool Guard::limits_isolations() const {
-  return std::any_of(limits.isolations.begin(), limits.isolations.end(),
-                     [this](double isolation) { return isolation < cutoff; });
+bool Guard::limits_nearest_distances() const {
+  return std::any_of(limits.nearest_distances.begin(), limits.nearest_distances.end(),
+                     [this](double nearest) { return nearest < cutoff; });
 }
 
 void Guard::check_atoms(const trajcast_frame &frame, const std::vector<char> &moved,
@@ -154,10 +154,10 @@ void Guard::check_distances(const trajcast_frame &frame, const std::vector<char>
    cutoff, so that a limit beyond it cannot be checked
 ------------------------------------------------------------------------- */
 
-void Guard::check_isolations(const trajcast_frame &frame, const std::vector<char> &moved,
-                             const double *predictions, double *sums) {
+void Guard::check_nearest_distances(const trajcast_frame &frame, const std::vector<char> &moved,
+                                    const double *predictions, double *sums) {
   for (std::int64_t i = 0; i < frame.num_atoms; i++) {
-    const double limit = limits.isolations[frame.types[i] - 1];
+    const double limit = limits.nearest_distances[frame.types[i] - 1];
     if (!moved[i] || limit >= cutoff)
       continue;
     double before = cutoff * cutoff, after = cutoff * cutoff;
@@ -172,9 +172,9 @@ void Guard::check_isolations(const trajcast_frame &frame, const std::vector<char
       after = std::min(after, square(moves_to));
     }
     if (before > limit * limit)
-      note({0.0, ISOLATION, BEFORE, i, -1, std::sqrt(before), limit}, sums);
+      note({0.0, NEAREST, BEFORE, i, -1, std::sqrt(before), limit}, sums);
     if (after > limit * limit)
-      note({0.0, ISOLATION, AFTER, i, -1, std::sqrt(after), limit}, sums);
+      note({0.0, NEAREST, AFTER, i, -1, std::sqrt(after), limit}, sums);
   }
 }
 

@@ -16,15 +16,15 @@ struct Limits {
   explicit Limits(int num_types);
 
   int num_types;
-  std::vector<double> displacements; // (num_types,) in a time step, Angstrom
-  std::vector<double> speeds;        // (num_types,) in the units of the run
-  std::vector<double> distances;     // (num_types, num_types) Angstrom, symmetric
-  std::vector<double> isolations;    // (num_types,) distance to the nearest neighbor, Angstrom
-  double temperature;                // K
+  std::vector<double> displacements;     // (num_types,) in a time step, Angstrom
+  std::vector<double> speeds;            // (num_types,) in the units of the run
+  std::vector<double> distances;         // (num_types, num_types) Angstrom, symmetric
+  std::vector<double> nearest_distances; // (num_types,) distance to the nearest neighbor, Angstrom
+  double temperature;                    // K
 };
 
 // What is limited, in the order of the words that name them in an input script.
-enum Quantity { DISPLACEMENT, SPEED, DISTANCE, ISOLATION, TEMPERATURE, NUM_QUANTITIES };
+enum Quantity { DISPLACEMENT, SPEED, DISTANCE, NEAREST, TEMPERATURE, NUM_QUANTITIES };
 extern const char *const QUANTITY_NAMES[NUM_QUANTITIES];
 
 // The limits of a run: multiples of those of the training data, unless the input script says
@@ -84,7 +84,7 @@ public:
 
   // Whether check() looks at where neighbors are, for which it needs the predictions of remote
   // nodes.
-  bool needs_remote() const { return limits_distances() || limits_isolations(); }
+  bool needs_remote() const { return limits_distances() || limits_nearest_distances(); }
 
   const Limits limits;
   Violation worst; // on this rank, in the last check(); but for temperature
@@ -94,11 +94,11 @@ private:
   void check_atoms(const trajcast_frame &, const std::vector<char> &moved,
                    const double *predictions, double *sums);
   bool limits_distances() const;
-  bool limits_isolations() const;
+  bool limits_nearest_distances() const;
   void check_distances(const trajcast_frame &, const std::vector<char> &moved,
                        const double *predictions, double *sums);
-  void check_isolations(const trajcast_frame &, const std::vector<char> &moved,
-                        const double *predictions, double *sums);
+  void check_nearest_distances(const trajcast_frame &, const std::vector<char> &moved,
+                               const double *predictions, double *sums);
   void note(Violation, double *sums);
 };
 

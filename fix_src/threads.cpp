@@ -8,7 +8,7 @@
 
 namespace trajcast {
 
-NodePlace node_place(MPI_Comm world) {
+NodeLayout node_layout(MPI_Comm world) {
   cpu_set_t mine;
   CPU_ZERO(&mine);
   sched_getaffinity(0, sizeof(mine), &mine); // if that fails, the set is empty: one core

@@ -8,14 +8,14 @@
 namespace trajcast {
 
 // This rank's place among those on the same machine.
-struct NodePlace {
+struct NodeLayout {
   int rank;  // from 0
   int ranks; // on this machine
   int cores; // that each of them can have for itself, at least 1
 };
 
 // Collective.
-NodePlace node_place(MPI_Comm world);
+NodeLayout node_layout(MPI_Comm world);
 
 } // namespace trajcast
 

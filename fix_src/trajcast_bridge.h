@@ -64,11 +64,11 @@ typedef struct {
 
   /* Of each LAMMPS type's element; the caller allocates the arrays. Limits are those of the
      training data, infinite (distances: zero) where it had no such atoms. */
-  double *masses;            /* (num_types,) g/mol */
-  double *max_displacements; /* (num_types,) in one time step, Angstrom */
-  double *max_speeds;        /* (num_types,) in the units of the run */
-  double *min_distances;     /* (num_types, num_types) Angstrom */
-  double *max_isolations;    /* (num_types,) to the nearest neighbor, Angstrom */
+  double *masses;                /* (num_types,) g/mol */
+  double *max_displacements;     /* (num_types,) in one time step, Angstrom */
+  double *max_speeds;            /* (num_types,) in the units of the run */
+  double *min_distances;         /* (num_types, num_types) Angstrom */
+  double *max_nearest_distances; /* (num_types,) to the nearest neighbor, Angstrom */
 } trajcast_model_info;
 
 /* The atoms of other ranks that own atoms may see before the neighbor list is built anew, each

@@ -92,9 +92,9 @@ def describe_limits(model: ModelFile) -> str:
             if distance is not None:
                 pair = f"{data.species[j]}-{data.species[i]}"
                 rows.append((f"distance {pair}", f"{distance:.4g} Angstrom"))
-    for species, most in zip(data.species, limits.max_isolation or (), strict=False):
+    for species, most in zip(data.species, limits.max_nearest_distance or (), strict=False):
         if most is not None:
-            rows.append((f"isolation of {species}", f"{most:.4g} Angstrom to the nearest atom"))
+            rows.append((f"nearest neighbor of {species}", f"within {most:.4g} Angstrom"))
     low, mean, high = limits.min_temperature, limits.mean_temperature, limits.max_temperature
     rows.append(("temperature", f"{low:.4g} to {high:.4g} K, mean {mean:.4g} K"))
     return "\n".join(["Extremes of the training data, for the guards of the fix:", _table(rows)])

@@ -44,10 +44,10 @@ void trajcast_network_edges(const trajcast_network *network, int64_t num_edges,
   network->edges(num_edges, vectors, stride, edges, threads);
 }
 
-void trajcast_network_first(const trajcast_network *network, int64_t num_nodes,
+void trajcast_network_embed(const trajcast_network *network, int64_t num_nodes,
                             const int64_t *species, const void *velocities, void *features,
                             int threads) {
-  network->first(num_nodes, species, velocities, features, threads);
+  network->embed(num_nodes, species, velocities, features, threads);
 }
 
 int trajcast_network_layer(const trajcast_network *network, int32_t layer,

@@ -128,7 +128,7 @@ void trajcast_network_edges(const trajcast_network *network, int64_t num_edges,
                             const double *vectors, int64_t stride, void *edges, int threads);
 
 /* features (num_nodes, width(0)) from species (num_nodes,) and velocities (num_nodes, 3). */
-void trajcast_network_first(const trajcast_network *network, int64_t num_nodes,
+void trajcast_network_embed(const trajcast_network *network, int64_t num_nodes,
                             const int64_t *species, const void *velocities, void *features,
                             int threads);
 

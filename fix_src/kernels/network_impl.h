@@ -81,7 +81,7 @@ public:
       std::fill(out + row * stride + num_edges, out + (row + 1) * stride, T(0));
   }
 
-  void first(int64_t num_nodes, const int64_t *species, const void *velocities_, void *features_,
+  void embed(int64_t num_nodes, const int64_t *species, const void *velocities_, void *features_,
              int threads) const override {
     const T *velocities = static_cast<const T *>(velocities_);
     T *features = static_cast<T *>(features_);

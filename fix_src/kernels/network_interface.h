@@ -15,7 +15,7 @@ struct trajcast_network {
   virtual int64_t edge_rows() const = 0;
   virtual void edges(int64_t num_edges, const double *vectors, int64_t stride, void *edges,
                      int threads) const = 0;
-  virtual void first(int64_t num_nodes, const int64_t *species, const void *velocities,
+  virtual void embed(int64_t num_nodes, const int64_t *species, const void *velocities,
                      void *features, int threads) const = 0;
   virtual bool layer(int k, const trajcast_step &step, int threads) const = 0;
   virtual void read_out(int64_t num_atoms, const void *features, void *targets,

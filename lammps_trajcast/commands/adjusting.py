@@ -10,6 +10,12 @@ import typer
 from lammps_trajcast.commands.common import one_line_for
 
 
+def _default_directory(home: Path) -> Path:
+    """Return where the runs are; releases before 0.2 began them in a directory of another name."""
+    older = home / "equalized"
+    return older if older.is_dir() else home / "equipartition"
+
+
 def equipartition(
     config: Annotated[
         Path, typer.Argument(help="System, temperature, thermostat: the YAML file of validate.")
@@ -22,7 +28,7 @@ def equipartition(
         Path | None, typer.Option(help="Model file instead of the one in the YAML file.")
     ] = None,
     directory: Annotated[
-        Path | None, typer.Option(help="Of the runs; default: equalized, beside YAML.")
+        Path | None, typer.Option(help="Of the runs; default: equipartition, beside YAML.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Runs, each followed by a change.")] = 12,
     duration: Annotated[float, typer.Option(min=0.0, help="Of a run, ps.")] = 20.0,
@@ -48,7 +54,7 @@ def equipartition(
     """
     from lammps_trajcast.data.frames import TrajectoryError
     from lammps_trajcast.data.layout import DatasetError
-    from lammps_trajcast.equipartition.equalize import Equalizer, Round
+    from lammps_trajcast.equipartition.iterate import EquipartitionCorrector, Round
     from lammps_trajcast.lammps_runs.errors import LaunchError
     from lammps_trajcast.lammps_runs.program import lammps_command
     from lammps_trajcast.model.file import ModelFileError
@@ -68,13 +74,13 @@ def equipartition(
         SetupError, DatasetError, TrajectoryError, ModelFileError, LaunchError, OSError
     ):
         settings = with_model(ValidationConfig.load(config), model)
-        place = (directory or config.resolve().parent / "equalized").resolve()
+        place = (directory or _default_directory(config.resolve().parent)).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        equalizer = Equalizer(
+        corrector = EquipartitionCorrector(
             *(settings, place, dataset, duration, rate, damping, temperature or ()),
             lammps_command(lmp),
         )
-        equalizer.run(rounds, tell).save(output)
+        corrector.run(rounds, tell).save(output)
     typer.echo(f"{output}: mean of the later half")
 
 
@@ -99,16 +105,16 @@ def match_moments(
     before equipartition.
     """
     from lammps_trajcast.data.layout import DatasetError
-    from lammps_trajcast.equipartition.balance import Balancer, Imbalance
+    from lammps_trajcast.equipartition.match_moments import MomentErrors, MomentMatching
     from lammps_trajcast.model.file import ModelFileError
     from lammps_trajcast.validation.config import SetupError
 
-    def tell(when: str, seen: Imbalance) -> None:
+    def tell(when: str, seen: MomentErrors) -> None:
         typer.echo(
             f"{when}: kinds of motion gain {seen.gain:.2e} in a step (+- {seen.uncertainty:.1e}), "
             f"at most {seen.largest:.1f} standard errors, loss + {100 * seen.cost:.2f} %"
         )
 
     with one_line_for(SetupError, DatasetError, ModelFileError, OSError):
-        Balancer(model, dataset, states or dataset, pairs).run(tell).save(output)
+        MomentMatching(model, dataset, states or dataset, pairs).run(tell).save(output)
     typer.echo(str(output))

@@ -177,31 +177,31 @@ def baseline(
     import json
 
     from lammps_trajcast.data.baseline import (
+        BallisticBaseline,
         Baseline,
         NoCrystalError,
-        StraightFlight,
+        ballistic_baseline,
         linear_baseline,
-        straight_flight,
     )
     from lammps_trajcast.data.layout import DatasetError
-    from lammps_trajcast.training.progress import Console, Teller
+    from lammps_trajcast.training.progress import Console, ProgressReporter
 
     with one_line_for(DatasetError):
         console = Console()
-        teller = Teller([console])
-        found: Baseline | StraightFlight
+        reporter = ProgressReporter([console])
+        found: Baseline | BallisticBaseline
         with console.alive():
-            teller.stage("fitting a linear map, segments")
+            reporter.stage("fitting a linear map, segments")
             try:
-                found, why_not = linear_baseline(dataset, pairs, teller.part), ""
+                found, why_not = linear_baseline(dataset, pairs, reporter.part), ""
             except NoCrystalError as error:
-                found, why_not = straight_flight(dataset), str(error)
+                found, why_not = ballistic_baseline(dataset), str(error)
         if json_file is not None:
             try:
                 json_file.write_text(json.dumps(found.as_dict(), indent=2) + "\n")
             except OSError as error:
                 raise DatasetError(f"{json_file}: cannot be written ({error.strerror})") from None
-    if isinstance(found, StraightFlight):
+    if isinstance(found, BallisticBaseline):
         typer.echo(
             f"no linear map: {why_not}\n"
             f"{found.horizon:g} fs, RMSE over rms on {found.pairs} pairs of unseen segments:\n"

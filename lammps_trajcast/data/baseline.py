@@ -39,7 +39,7 @@ class NoCrystalError(DatasetError):
 
 
 @dataclass(frozen=True)
-class StraightFlight:
+class BallisticBaseline:
     """Errors of x + v t, v, the map of atoms that feel nothing.
 
     Errors are RMSE over rms, as in :class:`Baseline`, over all atoms of the split's pairs.
@@ -109,7 +109,7 @@ class Baseline:
         return asdict(self)
 
 
-def straight_flight(source: DatasetSource, split: Split = "test") -> StraightFlight:
+def ballistic_baseline(source: DatasetSource, split: Split = "test") -> BallisticBaseline:
     """Return the errors of x + v t, v on a split of any data set.
 
     Raises DatasetError if the data set cannot be read or the split is empty.
@@ -133,7 +133,7 @@ def straight_flight(source: DatasetSource, split: Split = "test") -> StraightFli
     if not (squares > 0.0).all():
         raise DatasetError("its atoms do not move: there is nothing to predict")
     relative = np.sqrt(errors / squares)
-    return StraightFlight(horizon, number, float(relative[0]), float(relative[1]))
+    return BallisticBaseline(horizon, number, float(relative[0]), float(relative[1]))
 
 
 def cheap_comparison(source: DatasetSource, atoms: int, pairs: int) -> Comparison:
@@ -146,7 +146,7 @@ def cheap_comparison(source: DatasetSource, atoms: int, pairs: int) -> Compariso
 
     Raises DatasetError if the data set cannot be read or its test split is empty.
     """
-    flight = straight_flight(source)
+    flight = ballistic_baseline(source)
     found = Comparison("straight flight", flight.displacement, flight.velocity)
     features = 6 * atoms + 1
     affordable = min(pairs, int(CHEAP / features**2))

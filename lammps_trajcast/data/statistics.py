@@ -23,7 +23,7 @@ from lammps_trajcast.units import BOLTZMANN_PER_MASS
 # Frames of a segment in which the smallest distance is looked for: it hardly changes with more.
 DISTANCE_FRAMES = 50
 # Atoms of two species that never come closer than this are no neighbors, Angstrom.
-NEIGHBOUR_RANGE = 6.0
+NEIGHBOR_RANGE = 6.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def dataset_statistics(
         num_species = len(file.attrs["elements"])
         displacements, speeds = _LengthsOfSpecies(num_species), _LengthsOfSpecies(num_species)
         distances = np.full((num_species, num_species), np.inf)
-        isolation = np.zeros(num_species)
+        nearest = np.zeros(num_species)
         names = segments_of(file, split)
         for number, name in enumerate(names):
             if progress is not None:
@@ -135,7 +135,7 @@ def dataset_statistics(
             spread = np.linspace(0, len(positions) - 1, min(DISTANCE_FRAMES, len(positions)))
             for frame in np.unique(spread.astype(int)):
                 lower_distances(distances, positions[frame], cell, pbc, species)
-                raise_isolation(isolation, positions[frame], cell, pbc, species)
+                raise_nearest_distance(nearest, positions[frame], cell, pbc, species)
                 if np.isinf(distances).all():
                     lone_distance = min(
                         lone_distance, smallest_distance(positions[frame], cell, pbc)
@@ -162,7 +162,7 @@ def dataset_statistics(
             max_speed=speeds.largest(),
             rms_speed=speeds.rms(),
             min_distance=tuple(_positive(row) for row in distances),
-            max_isolation=_positive(isolation),
+            max_nearest_distance=_positive(nearest),
             min_temperature=min(temperatures),
             mean_temperature=float(np.mean(means)),
             max_temperature=max(temperatures),
@@ -180,18 +180,18 @@ def lower_distances(
     """Lower the smallest distances of species where a frame has smaller ones.
 
     smallest (S, S) symmetric, positions (N, 3), cell (3, 3) in Angstrom; pbc (3,), species (N,).
-    Distances beyond NEIGHBOUR_RANGE are not looked for.
+    Distances beyond NEIGHBOR_RANGE are not looked for.
     """
     present = np.unique(species)
     # Nothing beyond what is known already counts, but every pair has to be known first.
-    cutoff = min(float(smallest[np.ix_(present, present)].max()), NEIGHBOUR_RANGE)
+    cutoff = min(float(smallest[np.ix_(present, present)].max()), NEIGHBOR_RANGE)
     neighbors = vesin.NeighborList(cutoff=cutoff, full_list=False)
     first, second, found = neighbors.compute(positions, cell, periodic=pbc, quantities="ijd")
     np.minimum.at(smallest, (species[first], species[second]), found)
     np.minimum(smallest, smallest.T, out=smallest)
 
 
-def raise_isolation(
+def raise_nearest_distance(
     largest: NDArray[np.float64],
     positions: NDArray[np.float64],
     cell: NDArray[np.float64],
@@ -201,9 +201,9 @@ def raise_isolation(
     """Raise the largest distance of a species to the nearest neighbor where a frame has more.
 
     largest (S,), positions (N, 3), cell (3, 3) in Angstrom; pbc (3,), species (N,). An atom without
-    a neighbor within NEIGHBOUR_RANGE has none: infinite.
+    a neighbor within NEIGHBOR_RANGE has none: infinite.
     """
-    neighbors = vesin.NeighborList(cutoff=NEIGHBOUR_RANGE, full_list=True)
+    neighbors = vesin.NeighborList(cutoff=NEIGHBOR_RANGE, full_list=True)
     atoms, found = neighbors.compute(positions, cell, periodic=pbc, quantities="id")
     nearest = np.full(len(species), np.inf)
     np.minimum.at(nearest, atoms, found)

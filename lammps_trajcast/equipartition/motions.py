@@ -14,7 +14,7 @@ from lammps_trajcast.units import BOLTZMANN_PER_MASS
 BINS = 12
 
 
-class Motions(NamedTuple):
+class MotionEnergies(NamedTuple):
     """Sums over the atoms of each element and over pairs of each kind; K kinds.
 
     First the sums of |v_i|^2 over the atoms of each element. Then, for pairs of elements at
@@ -29,7 +29,7 @@ class Motions(NamedTuple):
 
 def motions(
     batch: Batch, velocities: Tensor, temperature: float, cutoff: float, angular: bool = False
-) -> Motions:
+) -> MotionEnergies:
     """Return the motions of one frame of N atoms.
 
     In equilibrium velocities do not depend on positions: v_j - v_i along any line has the variance
@@ -45,7 +45,7 @@ def motions(
     """
     mass = batch.masses.double()
     receivers, senders = batch.receivers, batch.senders
-    kinds = Kinds.of(batch, cutoff)
+    kinds = MotionClasses.of(batch, cutoff)
     own = 3.0 / mass * (1.0 - mass / mass.sum())
     along = 1.0 / mass[receivers] + 1.0 / mass[senders]
     across = 2.0 * along
@@ -61,7 +61,7 @@ def motions(
         energies.append(kinds.sums(part.square().sum(1)))
         expected.append(kinds.sums(share))
         numbers.append(kinds.sums(torch.ones_like(share)))
-    return Motions(
+    return MotionEnergies(
         torch.cat(energies),
         BOLTZMANN_PER_MASS * temperature * torch.cat(expected),
         torch.cat(numbers),
@@ -70,13 +70,13 @@ def motions(
 
 def gradients(batch: Batch, velocities: Tensor, cutoff: float) -> Tensor:
     """Return the derivatives (K, N, 3) of the energies of :func:`motions` by the velocities."""
-    kinds = Kinds.of(batch, cutoff)
+    kinds = MotionClasses.of(batch, cutoff)
     found = [2.0 * kinds.elements.T[:, :, None] * velocities]
     found += [kinds.spread(batch, 2.0 * part) for part in kinds.parts(batch, velocities)]
     return torch.cat(found)
 
 
-class Kinds(NamedTuple):
+class MotionClasses(NamedTuple):
     """Which kinds of pairs there are, and of which each edge is."""
 
     elements: Tensor  # (N, elements) one-hot
@@ -84,7 +84,7 @@ class Kinds(NamedTuple):
     number: int
 
     @classmethod
-    def of(cls, batch: Batch, cutoff: float) -> Kinds:
+    def of(cls, batch: Batch, cutoff: float) -> MotionClasses:
         species = batch.species
         ends = species[batch.receivers], species[batch.senders]
         first, second = torch.minimum(*ends), torch.maximum(*ends)

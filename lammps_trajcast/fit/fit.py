@@ -48,8 +48,8 @@ from lammps_trajcast.fit.verdict import Facts, Verdict, make_verdict, put_on_top
 from lammps_trajcast.fit.watch import watch_runs, watch_shards
 from lammps_trajcast.lammps_runs.errors import LaunchError
 from lammps_trajcast.lammps_runs.program import lammps_command
-from lammps_trajcast.lammps_runs.runner import Finished
-from lammps_trajcast.lammps_runs.trajectory import Reader
+from lammps_trajcast.lammps_runs.runner import FinishedRun
+from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
@@ -284,7 +284,7 @@ class _Fit:
         result = self._stage(
             "equilibration", depends, equilibrate, fraction=watch_runs(runs.runner.directory)
         )
-        start = Finished(runs.runner.directory / result["directory"], result["key"])
+        start = FinishedRun(runs.runner.directory / result["directory"], result["key"])
         self._tell(
             f"equilibrated at {config.temperature:g} K in {result['picoseconds']:.3g} ps"
             + (f", but {'; '.join(result['faults'])}" if result["faults"] else "")
@@ -302,8 +302,8 @@ class _Fit:
     def _motion(
         self,
         inspected: Inspected,
-        start: Finished,
-        reader: Reader,
+        start: FinishedRun,
+        reader: TrajectoryReader,
         timestep: float,
         time: float,
         depends: Any,
@@ -328,7 +328,7 @@ class _Fit:
         return motion
 
     def _range(
-        self, inspected: Inspected, start: Finished, reader: Reader, depends: Any
+        self, inspected: Inspected, start: FinishedRun, reader: TrajectoryReader, depends: Any
     ) -> ForceRange:
         runs = self.survey_runs
         found = self._stage(

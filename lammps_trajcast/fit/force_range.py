@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.fit.config import FitError
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns, distances_from, forces_of
-from lammps_trajcast.lammps_runs.runner import Finished
+from lammps_trajcast.lammps_runs.runner import FinishedRun
 from lammps_trajcast.lammps_runs.script import READ
-from lammps_trajcast.lammps_runs.trajectory import Reader
+from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 
 Floats = NDArray[np.float64]
 
@@ -35,7 +35,7 @@ class ForceRange(NamedTuple):
 
 
 def measure_range(
-    runs: SurveyRuns, inspected: Inspected, start: Finished, reader: Reader
+    runs: SurveyRuns, inspected: Inspected, start: FinishedRun, reader: TrajectoryReader
 ) -> ForceRange:
     """Displace some atoms of each type of an equilibrated state.
 

@@ -12,9 +12,9 @@ from lammps_trajcast.analysis.dynamics import mean_square_displacement, vibratio
 from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.fit.config import FitConfig, FitError
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns
-from lammps_trajcast.lammps_runs.runner import Finished
+from lammps_trajcast.lammps_runs.runner import FinishedRun
 from lammps_trajcast.lammps_runs.script import DUMP, READ
-from lammps_trajcast.lammps_runs.trajectory import Reader, Trajectory
+from lammps_trajcast.lammps_runs.trajectory import Trajectory, TrajectoryReader
 
 Floats = NDArray[np.float64]
 
@@ -53,8 +53,8 @@ class _Plan:
 def measure_motion(
     runs: SurveyRuns,
     inspected: Inspected,
-    start: Finished,
-    reader: Reader,
+    start: FinishedRun,
+    reader: TrajectoryReader,
     timestep: float,
     duration: float,
 ) -> Motion:

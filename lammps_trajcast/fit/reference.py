@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.fit.config import FitConfig, FitError
-from lammps_trajcast.lammps_runs.runner import Finished, Runner, file_key
-from lammps_trajcast.lammps_runs.trajectory import Reader
+from lammps_trajcast.lammps_runs.runner import FinishedRun, Runner, file_key
+from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.units import BOLTZMANN, TIME_IN_FS
 from lammps_trajcast.validation.config import Lengths, Reference, SetupError, ValidationConfig
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.reading import RunReader
 from lammps_trajcast.validation.system import Model, System
 from lammps_trajcast.validation.validate import Validation
@@ -73,7 +73,7 @@ class SurveyRuns:
         self.config = config
         self.content = [file_key(path) for path in self.system.files]
 
-    def run(self, name: str, text: str, start: Finished | None = None) -> Finished:
+    def run(self, name: str, text: str, start: FinishedRun | None = None) -> FinishedRun:
         """Run an input, from the end of an equilibration if one is given.
 
         Raises FitError with what LAMMPS says if it fails.
@@ -253,9 +253,9 @@ class ReferenceAlone(Validation):
         self.length = "short"
         self.model = Model(Path("none"), "", timestep, 0.0, inspected.isolated)
         self.system = runs.system
-        self.plan = Plan.make(self.config.lengths["short"], timestep, timestep)
+        self.plan = RunSchedule.make(self.config.lengths["short"], timestep, timestep)
         species = Species.from_types(config.elements, config.masses or inspected.masses)
-        self.reader = Reader(species, runs.system.units)  # type: ignore[arg-type]
+        self.reader = TrajectoryReader(species, runs.system.units)  # type: ignore[arg-type]
         self.reading = RunReader(self.reader, self.plan)
         self.runner = runs.runner
         self.content = runs.content

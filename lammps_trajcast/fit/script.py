@@ -8,7 +8,7 @@ from pathlib import Path
 from lammps_trajcast.fit.config import FitConfig
 from lammps_trajcast.lammps_runs.paths import is_plain
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.scripts import Inputs
 from lammps_trajcast.validation.system import Model, System
 
@@ -21,7 +21,9 @@ def write_script(
     It is run in the directory of the system's include file, as the paths in it say.
     """
     home = config.system.parent
-    plan = Plan.make(validation.lengths["full"], model.timestep, validation.reference.timestep)
+    plan = RunSchedule.make(
+        validation.lengths["full"], model.timestep, validation.reference.timestep
+    )
     inputs = Inputs(validation, system, model, plan, config.temperature)
     temperature = f"{config.temperature:g}"
     name = _quoted(os.path.relpath(model.path, home))

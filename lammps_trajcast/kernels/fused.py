@@ -16,7 +16,7 @@ import lammps_trajcast.kernels.edge_convolution  # noqa: F401
 from lammps_trajcast.kernels.path_table import PathTable, register_table
 from lammps_trajcast.model.conservation import Prediction
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
-from lammps_trajcast.model.interaction import Interaction, OwnShare
+from lammps_trajcast.model.interaction import Interaction, ReceiverMix
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.readout import ReadOut
 from lammps_trajcast.model.torchscript import exported, scripted
@@ -41,12 +41,12 @@ class ToComponents(torch.nn.Module):
         return torch.cat(blocks, dim=1)
 
 
-class FusedOwnShare(torch.nn.Module):
-    """The receivers' share of the messages, see :class:`OwnShare`."""
+class FusedReceiverMix(torch.nn.Module):
+    """The receivers' share of the messages, see :class:`ReceiverMix`."""
 
     row: Tensor
 
-    def __init__(self, plain: OwnShare, irreps: o3.Irreps) -> None:
+    def __init__(self, plain: ReceiverMix, irreps: o3.Irreps) -> None:
         super().__init__()
         self.weight = plain.weight
         self.channels: int = irreps[0].mul
@@ -183,7 +183,7 @@ class FusedInteraction(torch.nn.Module):
         self.own_share = (
             None
             if plain.own_share is None
-            else FusedOwnShare(plain.own_share, plain.dtp_edge.tp.irreps_in1)
+            else FusedReceiverMix(plain.own_share, plain.dtp_edge.tp.irreps_in1)
         )
         self.edge_mlp, self.vel_mlp = plain.edge_mlp, plain.vel_mlp
         self.contraction = GroupedLinear(plain.linear_contraction, edge_paths)

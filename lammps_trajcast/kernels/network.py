@@ -111,14 +111,14 @@ class NetworkKernels:
         )
         return edges
 
-    def first(
+    def embed(
         self, species: NDArray[np.int64], velocities: NDArray[Any], num_threads: int = 1
     ) -> NDArray[Any]:
         """Return the first features (N, widths[0]) of species (N,) and velocities (N, 3)."""
         species = _check("species", species, np.int64, None)
         velocities = _check("velocities", velocities, self.dtype, len(species), 3)
         features = np.empty((len(species), self.widths[0]), self.dtype)
-        self._library.trajcast_network_first(
+        self._library.trajcast_network_embed(
             self.handle,
             len(species),
             ffi.from_buffer("int64_t[]", species),

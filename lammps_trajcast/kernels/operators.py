@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 _library = torch.library.Library("lammps_trajcast", "FRAGMENT")
 _library.define("network_edges(int network, Tensor edge_vectors) -> Tensor")
-_library.define("network_first(int network, Tensor species, Tensor velocities) -> Tensor")
+_library.define("network_embed(int network, Tensor species, Tensor velocities) -> Tensor")
 _library.define(
     "network_layer(int network, int layer, Tensor features, Tensor species, Tensor velocities, "
     "Tensor edges, Tensor first_edge, Tensor senders, Tensor? receivers, Tensor(a!) out) -> ()"
@@ -31,9 +31,9 @@ def _edges(network: int, edge_vectors: Tensor) -> Tensor:
     return torch.from_numpy(kernels.edges(edge_vectors.numpy(), torch.get_num_threads()))
 
 
-def _first(network: int, species: Tensor, velocities: Tensor) -> Tensor:
+def _embed(network: int, species: Tensor, velocities: Tensor) -> Tensor:
     kernels = _kernels[network]
-    features = kernels.first(species.numpy(), velocities.numpy(), torch.get_num_threads())
+    features = kernels.embed(species.numpy(), velocities.numpy(), torch.get_num_threads())
     return torch.from_numpy(features)
 
 
@@ -66,7 +66,7 @@ def _read_out(network: int, features: Tensor, count: int) -> Tensor:
 
 for _name, _function in (
     ("network_edges", _edges),
-    ("network_first", _first),
+    ("network_embed", _embed),
     ("network_layer", _layer),
     ("network_read_out", _read_out),
 ):
@@ -93,9 +93,9 @@ class PredictionNetwork(torch.nn.Module):
         return torch.ops.lammps_trajcast.network_edges(self.number, edge_vectors)
 
     @exported
-    def first(self, species: Tensor, velocities: Tensor) -> Tensor:
+    def embed(self, species: Tensor, velocities: Tensor) -> Tensor:
         """Return the first features (N, widths[0]) of species (N,) and velocities (N, 3)."""
-        return torch.ops.lammps_trajcast.network_first(self.number, species, velocities)
+        return torch.ops.lammps_trajcast.network_embed(self.number, species, velocities)
 
     @exported
     def layer(
@@ -130,7 +130,7 @@ class PredictionNetwork(torch.nn.Module):
         """Return raw targets (N, 6), as :meth:`TrajCast.predict` does, where all atoms receive."""
         count = graph.species.size(0)
         edges = self.edges(graph.edge_vectors)
-        features = self.first(graph.species, graph.velocities)
+        features = self.embed(graph.species, graph.velocities)
         for k, width in enumerate(self.widths[1:]):
             out = torch.empty((count, width), dtype=features.dtype)
             self.layer(k, features, graph, edges, None, out)

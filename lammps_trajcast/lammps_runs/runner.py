@@ -29,7 +29,7 @@ Observer = Callable[[str, str, float | None], None]
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A finished run.
 
     key: of its content; whoever builds on this run takes it into his own. error: LAMMPS's message
@@ -83,7 +83,7 @@ class Runner:
         after: Sequence[str] = (),
         may_fail: bool = False,
         clock: bool = False,
-    ) -> Finished:
+    ) -> FinishedRun:
         """Run an input unless it has been run before; a failed run is run again.
 
         Args:
@@ -109,7 +109,7 @@ class Runner:
         return finished
 
     @staticmethod
-    def _finished(name: str, place: Path, key: str) -> Finished | None:
+    def _finished(name: str, place: Path, key: str) -> FinishedRun | None:
         record = place / DONE
         if not record.is_file():
             return None
@@ -117,7 +117,7 @@ class Runner:
         if done.get("key") != key:
             return None
         tqdm.write(f"{name}: {place.name} is there already", file=sys.stderr)
-        return Finished(place, key, done.get("error", ""), tuple(done.get("cpu", ())))
+        return FinishedRun(place, key, done.get("error", ""), tuple(done.get("cpu", ())))
 
     def _run(
         self,
@@ -129,7 +129,7 @@ class Runner:
         lock: int,
         may_fail: bool,
         clock: bool,
-    ) -> Finished:
+    ) -> FinishedRun:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         (place / "in.lmp").write_text(text)
@@ -147,7 +147,7 @@ class Runner:
         # A process that was killed says nothing of the input.
         if not error or (may_fail and error.startswith("ERROR")):
             (place / DONE).write_text(json.dumps({"key": key, "error": error, "cpu": cpu}))
-        return Finished(place, key, error, tuple(cpu))
+        return FinishedRun(place, key, error, tuple(cpu))
 
     def _execute(
         self,

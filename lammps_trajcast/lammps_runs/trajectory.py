@@ -60,7 +60,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class Reader:
+class TrajectoryReader:
     """Reads the dumps of a validation.
 
     species: elements and masses by LAMMPS type.

@@ -68,7 +68,7 @@ def _gate(arch: Architecture, irreps_out: o3.Irreps) -> nn.Gate:
     )
 
 
-class OwnShare(torch.nn.Module):
+class ReceiverMix(torch.nn.Module):
     """What a receiver adds to the features of its neighbors before messages are made of them.
 
     Each channel of each irrep is multiplied by a weight: at first -1, so that messages are made of
@@ -110,7 +110,7 @@ class Interaction(torch.nn.Module):
         silu = torch.nn.functional.silu
         self.avg_num_neighbors = arch.avg_num_neighbors
 
-        self.own_share = OwnShare(irreps_in) if arch.message_features == "both" else None
+        self.own_share = ReceiverMix(irreps_in) if arch.message_features == "both" else None
         self.dtp_edge = DepthwiseTensorProduct(irreps_in, direction, lmax, natural)
         self.edge_mlp = nn.FullyConnectedNet(
             [arch.num_edge_rbf, *arch.edge_mlp_kwargs.n_neurons, self.dtp_edge.weight_numel], silu

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -27,16 +27,25 @@ class Limits(BaseModel):
     rms_speed: tuple[_Positive | None, ...]  # (S,)
     min_distance: tuple[tuple[_Positive | None, ...], ...]  # (S, S) smallest, for pairs of species
     # (S,) largest from an atom to its nearest neighbor; None: files of earlier releases do not say
-    max_isolation: tuple[_Positive | None, ...] | None = None
+    max_nearest_distance: tuple[_Positive | None, ...] | None = None
     min_temperature: _Temperature  # K, kinetic, of a frame
     mean_temperature: _Temperature  # K
     max_temperature: _Temperature  # K
 
+    @model_validator(mode="before")
+    @classmethod
+    def _old_name(cls, given: Any) -> Any:
+        # The name in files of releases before 0.2.
+        if isinstance(given, dict) and "max_isolation" in given:
+            given = dict(given)
+            given.setdefault("max_nearest_distance", given.pop("max_isolation"))
+        return given
+
     @model_validator(mode="after")
     def _consistent(self) -> Limits:
         rows = [self.max_displacement, self.rms_displacement, self.max_speed, self.rms_speed]
-        if self.max_isolation is not None:
-            rows.append(self.max_isolation)
+        if self.max_nearest_distance is not None:
+            rows.append(self.max_nearest_distance)
         if any(len(row) != self.num_species for row in (*rows, *self.min_distance)):
             raise ValueError("its lists must have one number for each species")
         if self.min_distance != tuple(zip(*self.min_distance, strict=True)):
@@ -53,7 +62,7 @@ class Limits(BaseModel):
 
         One that never moved and had no other atom near it counts as none.
         """
-        rows = (self.max_displacement, self.max_speed, self.max_isolation or ())
+        rows = (self.max_displacement, self.max_speed, self.max_nearest_distance or ())
         return any(len(row) > species and row[species] is not None for row in rows) or any(
             distance is not None for distance in self.min_distance[species]
         )
@@ -71,7 +80,9 @@ class Limits(BaseModel):
                 "max_speed": pick(self.max_speed),
                 "rms_speed": pick(self.rms_speed),
                 "min_distance": tuple(pick(self.min_distance[k]) for k in order),
-                "max_isolation": None if self.max_isolation is None else pick(self.max_isolation),
+                "max_nearest_distance": None
+                if self.max_nearest_distance is None
+                else pick(self.max_nearest_distance),
             }
         )
 

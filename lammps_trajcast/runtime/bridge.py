@@ -15,18 +15,18 @@ with not_fatal():
     from numpy.typing import NDArray
 
     from lammps_trajcast.model.file import ModelFileError
-    from lammps_trajcast.runtime.foreign import FAILED, LOST, OK, Foreign
+    from lammps_trajcast.runtime.ffi_bridge import ABORT, FAILED, OK, FfiBridge
     from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
     from lammps_trajcast.runtime.predictor import (
         Frame,
-        Place,
+        MpiContext,
         Predictor,
         PredictorError,
         StepError,
     )
 
 
-class Bridge(Foreign):
+class Bridge(FfiBridge):
     """The models that the fixes of this process have open."""
 
     def __init__(self, ffi: Any) -> None:
@@ -65,7 +65,9 @@ class Bridge(Foreign):
                 self._view(info.max_displacements, (types,), np.float64)[:] = limits.displacements
                 self._view(info.max_speeds, (types,), np.float64)[:] = limits.speeds
                 self._view(info.min_distances, (types, types), np.float64)[:] = limits.distances
-                self._view(info.max_isolations, (types,), np.float64)[:] = limits.isolations
+                self._view(info.max_nearest_distances, (types,), np.float64)[:] = (
+                    limits.nearest_distances
+                )
             handle[0] = self._next_handle
             self._models[self._next_handle] = predictor
             self._next_handle += 1
@@ -81,7 +83,7 @@ class Bridge(Foreign):
                 self._view(halo.ranks, (m,), np.int32), self._view(halo.indices, (m,), np.int64)
             )
 
-        return self._guarded(plan, message, unexpected=LOST)
+        return self._guarded(plan, message, unexpected=ABORT)
 
     def predict(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.predict`."""
@@ -113,7 +115,7 @@ class Bridge(Foreign):
             prediction.rows_sent = traffic.rows_sent
             self._num_rows[handle] = n
 
-        return self._guarded(predict, message, unexpected=LOST)
+        return self._guarded(predict, message, unexpected=ABORT)
 
     def conserve(self, handle: int, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.conserve`."""
@@ -123,7 +125,7 @@ class Bridge(Foreign):
             sums = self._view(prediction.sums, (prediction.num_sums,), np.float64)
             self._fill_sums(prediction, self._models[handle].conserve(sums, rows))
 
-        return self._guarded(conserve, message, unexpected=LOST)
+        return self._guarded(conserve, message, unexpected=ABORT)
 
     def _fill_sums(self, prediction: Any, sums: NDArray[np.float64]) -> None:
         self._view(prediction.sums, (len(sums),), np.float64)[:] = sums
@@ -135,11 +137,11 @@ class Bridge(Foreign):
         self._num_rows.pop(handle, None)
         return OK
 
-    def _place(self, config: Any) -> Place:
+    def _place(self, config: Any) -> MpiContext:
         communicator = adopt_communicator(
             config.communicator, config.mpi_function, self._text(config.mpi_library)
         )
-        return Place(communicator, config.node_rank, config.node_ranks)
+        return MpiContext(communicator, config.node_rank, config.node_ranks)
 
     def _indices(self, pointer: Any, count: int) -> NDArray[np.int64]:
         return self._view(pointer, (count,), np.int64)
@@ -171,9 +173,9 @@ def register(address: int) -> None:
     if _bridge is None:
         _bridge = Bridge(ffi)
         ffi.def_extern(name="trajcast_open", error=FAILED)(_bridge.open)
-        ffi.def_extern(name="trajcast_plan", error=LOST)(_bridge.plan)
-        ffi.def_extern(name="trajcast_predict", error=LOST)(_bridge.predict)
-        ffi.def_extern(name="trajcast_conserve", error=LOST)(_bridge.conserve)
+        ffi.def_extern(name="trajcast_plan", error=ABORT)(_bridge.plan)
+        ffi.def_extern(name="trajcast_predict", error=ABORT)(_bridge.predict)
+        ffi.def_extern(name="trajcast_conserve", error=ABORT)(_bridge.conserve)
         ffi.def_extern(name="trajcast_close", error=FAILED)(_bridge.close)
     functions = ffi.cast("trajcast_functions *", address)
     functions.open = lib.trajcast_open

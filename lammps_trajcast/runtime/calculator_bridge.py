@@ -17,10 +17,10 @@ with not_fatal():
         atomic_numbers,
         describe,
     )
-    from lammps_trajcast.runtime.foreign import FAILED, OK, Foreign
+    from lammps_trajcast.runtime.ffi_bridge import FAILED, OK, FfiBridge
 
 
-class CalculatorBridge(Foreign):
+class CalculatorBridge(FfiBridge):
     """The calculators that the pair styles of this process have made."""
 
     def __init__(self, ffi: Any) -> None:

@@ -31,7 +31,7 @@ class KernelBackend(Backend):
         self._edges = self._network.edges(graph.edge_vectors)
 
     def initial_features(self) -> Tensor:
-        features: Tensor = self._network.first(self._graph.species, self._graph.velocities)
+        features: Tensor = self._network.embed(self._graph.species, self._graph.velocities)
         return features
 
     def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:

@@ -34,7 +34,7 @@ class StepError(PredictorError):
     """A step failed on this rank."""
 
 
-class Place(NamedTuple):
+class MpiContext(NamedTuple):
     """A process among the MPI ranks of a run."""
 
     communicator: "MPI.Comm"  # of all ranks of the run
@@ -67,7 +67,7 @@ class RunLimits(NamedTuple):
     displacements: NDArray[np.float64]  # (T,) Angstrom
     speeds: NDArray[np.float64]  # (T,) in the units of the run
     distances: NDArray[np.float64]  # (T, T) Angstrom
-    isolations: NDArray[np.float64]  # (T,) Angstrom, to the nearest neighbor
+    nearest_distances: NDArray[np.float64]  # (T,) Angstrom, to the nearest neighbor
     temperature: float  # K
 
 
@@ -86,7 +86,7 @@ class Step(NamedTuple):
     velocities: NDArray[np.float64]  # (N, 3) in the units of the run
 
 
-class _Conserving(NamedTuple):
+class _ConservationState(NamedTuple):
     """A prediction whose momentum is being restored, in rounds."""
 
     prediction: Prediction
@@ -143,7 +143,7 @@ class Predictor:
         precision: str = "model",
         num_threads: int | None = None,
         kernels: str = "fused",
-        place: Place | None = None,
+        place: MpiContext | None = None,
     ) -> None:
         """Compile the network of a model, with torch's settings as the network needs them.
 
@@ -174,7 +174,7 @@ class Predictor:
         precision: str,
         num_threads: int | None,
         kernels: str,
-        place: Place | None,
+        place: MpiContext | None,
     ) -> None:
         data = model.metadata
         unknown = [element for element in elements if element not in data.species]
@@ -234,7 +234,7 @@ class Predictor:
         self._scales = self._conservation.rms * ratios
         self._buffers = [torch.empty(0, dtype=self.dtype, device=self.device) for _ in range(2)]
         self.halo = MpiHalo(place.communicator, self.device) if place else Halo()
-        self._conserving: _Conserving | None = None
+        self._in_progress: _ConservationState | None = None
         self._species_of_type = torch.tensor([-1, *index])
 
     @classmethod
@@ -247,7 +247,7 @@ class Predictor:
         precision: str = "model",
         num_threads: int | None = None,
         kernels: str = "fused",
-        place: Place | None = None,
+        place: MpiContext | None = None,
     ) -> "Predictor":
         """Load a model file; see the constructor for the other arguments.
 
@@ -308,7 +308,7 @@ class Predictor:
             What the next round needs to know of this rank; empty after the last.
         """
         with own_torch_settings(self._num_threads), torch.inference_mode():
-            layer, state = self._conservation, self._conserving
+            layer, state = self._conservation, self._in_progress
             assert state is not None, "nothing has been predicted"
             # A copy: the caller may use the memory for the sums of the next round.
             total = torch.from_numpy(sums.copy()).unsqueeze(0)
@@ -330,7 +330,7 @@ class Predictor:
                     state.prediction, positions, state.centers, total, system
                 )
                 state = state._replace(prediction=after)
-            self._conserving = state if more is not None else None
+            self._in_progress = state if more is not None else None
             if more is not None:
                 return more[0].numpy()
             rows[:, :3] = state.prediction.displacement.numpy()
@@ -405,7 +405,7 @@ class Predictor:
         system = torch.zeros(own, dtype=torch.int64)
         sums = self._conservation.linear_sums(prediction, velocities, masses, system, 1)
         positions = torch.from_numpy(frame.positions)
-        self._conserving = _Conserving(prediction, positions, velocities, masses, system)
+        self._in_progress = _ConservationState(prediction, positions, velocities, masses, system)
         return (targets * self._scales).numpy(), sums[0].numpy()
 
 
@@ -458,7 +458,7 @@ def _limits_of_types(
         displacements=_numbers(limits.max_displacement, np.inf),
         speeds=_numbers(limits.max_speed, np.inf) * time_ratio,
         distances=np.stack([_numbers(row, 0.0) for row in limits.min_distance]),
-        isolations=_numbers(limits.max_isolation or [None] * len(index), np.inf),
+        nearest_distances=_numbers(limits.max_nearest_distance or [None] * len(index), np.inf),
         temperature=limits.max_temperature,
     )
 

@@ -260,7 +260,7 @@ def without_drift(vectors: Tensor, batch: Batch) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Share:
+class ProcessShard:
     """Which part of every mini-batch this process takes: part `rank` of `size`."""
 
     rank: int = 0
@@ -289,7 +289,7 @@ class EpochSampler(Sampler[Draw]):
         batch_size: int,
         seed: int,
         epoch: Callable[[], tuple[int, int]],
-        share: Callable[[], Share] = Share,
+        share: Callable[[], ProcessShard] = ProcessShard,
     ) -> None:
         self.size = size
         self.batch_size = batch_size
@@ -318,10 +318,10 @@ class EpochSampler(Sampler[Draw]):
                 yield Draw(order[offset], number)
 
 
-class ShareSampler(Sampler[int]):
+class ShardedSampler(Sampler[int]):
     """The items 0 … size - 1 in order, dealt out to the processes one by one."""
 
-    def __init__(self, size: int, share: Callable[[], Share] = Share) -> None:
+    def __init__(self, size: int, share: Callable[[], ProcessShard] = ProcessShard) -> None:
         self.size = size
         self.share = share
 

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from lammps_trajcast.data.baseline import Comparison
-from lammps_trajcast.training.progress import Teller, describe_errors, duration
+from lammps_trajcast.training.progress import ProgressReporter, describe_errors, duration
 from lammps_trajcast.training.schedule import UNTYPICAL_STEPS, Schedule
 
 # Folder of the logs that metrics.csv is joined from.
@@ -52,9 +52,9 @@ class LearningCurve(pl.Callback):
 class Pace(pl.Callback):
     """Let the schedule know what happens, end the training when it says so, and tell the world."""
 
-    def __init__(self, schedule: Schedule, teller: Teller) -> None:
+    def __init__(self, schedule: Schedule, reporter: ProgressReporter) -> None:
         self._schedule = schedule
-        self._teller = teller
+        self._teller = reporter
         self._before = 0.0
         self._steps = 0  # in this start
         self._validations = 0

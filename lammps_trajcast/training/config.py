@@ -133,7 +133,7 @@ class OptimizationConfig(_Section):
     that many pairs, drawn with the seed, instead of all; fewer pairs are among the more.
 
     At the end the read-out, the last linear map, is solved for on ``read_out_pairs`` pairs of the
-    training split, see :func:`lammps_trajcast.training.polish.fit_read_out`; 0 leaves it as
+    training split, see :func:`lammps_trajcast.training.readout_fit.fit_read_out`; 0 leaves it as
     trained.
 
     With the ``normalization`` ``element`` errors count in units of the rms of the atom's element,

@@ -13,7 +13,7 @@ from lammps_trajcast.training.batches import Batch, GraphPairs
 from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.training.loaders import make_loader
 from lammps_trajcast.training.module import TrainingModule
-from lammps_trajcast.training.progress import Teller
+from lammps_trajcast.training.progress import ProgressReporter
 from lammps_trajcast.training.schedule import Schedule
 
 # Pairs of the test split on which the finished model is judged.
@@ -21,13 +21,16 @@ TEST_PAIRS = 500
 
 
 def measure_errors(
-    module: TrainingModule, pairs: GraphPairs, batch_size: int, teller: Teller | None = None
+    module: TrainingModule,
+    pairs: GraphPairs,
+    batch_size: int,
+    reporter: ProgressReporter | None = None,
 ) -> dict[str, float]:
     """Return RMSE over rms of displacement and velocity, the rms that of the same pairs."""
     error, square = np.zeros(2), np.zeros(2)
     loader = make_loader(pairs, batch_size)
     with torch.no_grad():
-        for batch in (teller or Teller(())).counted(loader, len(loader)):
+        for batch in (reporter or ProgressReporter(())).counted(loader, len(loader)):
             assert isinstance(batch, Batch)
             displacement, velocity = module.errors(batch)
             error += [float(x.double().square().sum()) for x in (displacement, velocity)]

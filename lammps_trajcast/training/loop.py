@@ -16,14 +16,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from lammps_trajcast.data.baseline import Comparison
 from lammps_trajcast.training.averaging import ParameterAveraging
-from lammps_trajcast.training.batches import EpochSampler, GraphPairs, Share, ShareSampler
+from lammps_trajcast.training.batches import EpochSampler, GraphPairs, ProcessShard, ShardedSampler
 from lammps_trajcast.training.callbacks import LOGS, LearningCurve, Pace
 from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.loaders import make_loader
 from lammps_trajcast.training.module import TrainingModule
-from lammps_trajcast.training.processes import Place
-from lammps_trajcast.training.progress import Teller
-from lammps_trajcast.training.saving import WholeCheckpoints, WholeLogs
+from lammps_trajcast.training.processes import TrainingProcess
+from lammps_trajcast.training.progress import ProgressReporter
+from lammps_trajcast.training.saving import AtomicCheckpointIO, AtomicCSVLogger
 from lammps_trajcast.training.schedule import Schedule
 
 
@@ -65,7 +65,7 @@ def _ended(checkpoint: dict[str, Any], options: OptimizationConfig) -> bool:
 def _loggers(config: TrainingConfig, first_step: int) -> list[Logger]:
     # One log for each start: the logger empties the file that it is given.
     start = f"from_step_{first_step:08d}"
-    loggers: list[Logger] = [WholeLogs(config.directory, LOGS, version=start)]
+    loggers: list[Logger] = [AtomicCSVLogger(config.directory, LOGS, version=start)]
     if config.tensorboard:
         try:
             board = TensorBoardLogger(
@@ -81,13 +81,13 @@ def _loggers(config: TrainingConfig, first_step: int) -> list[Logger]:
 
 def fit(
     config: TrainingConfig,
-    place: Place,
+    process: TrainingProcess,
     environment: ClusterEnvironment,
     module: TrainingModule,
     training: GraphPairs,
     validation: GraphPairs,
     fresh: bool,
-    teller: Teller,
+    reporter: ProgressReporter,
     baseline: Comparison | None,
 ) -> dict[str, Any] | None:
     """Optimize the weights; returns the best checkpoint, or None in all processes but the first."""
@@ -97,7 +97,7 @@ def fit(
     last_step = options.steps
     if resume is not None and _ended(resume.content, options):
         last_step = resumed_at
-    if resume is None and place.rank == 0:
+    if resume is None and process.rank == 0:
         for name in (LOGS, "tensorboard"):
             shutil.rmtree(config.directory / name, ignore_errors=True)
     newest = ModelCheckpoint(
@@ -113,7 +113,7 @@ def fit(
         newest,
         best,
         LearningCurve(config.directory, baseline),
-        Pace(module.schedule, teller),
+        Pace(module.schedule, reporter),
     ]
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=options.early_stopping))
@@ -132,7 +132,7 @@ def fit(
             gradient_clip_val=options.gradient_clip,
             callbacks=callbacks,
             logger=_loggers(config, resumed_at),
-            plugins=[WholeCheckpoints(), environment],
+            plugins=[AtomicCheckpointIO(), environment],
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
@@ -145,8 +145,8 @@ def fit(
         def epoch() -> tuple[int, int]:
             return trainer.global_step, module.schedule.next_stop(trainer.global_step)
 
-        def share() -> Share:
-            return Share(trainer.global_rank, trainer.world_size)
+        def share() -> ProcessShard:
+            return ProcessShard(trainer.global_rank, trainer.world_size)
 
         sampler = EpochSampler(len(training), options.batch_size, config.seed, epoch, share)
         part = options.batch_size // trainer.world_size
@@ -154,7 +154,7 @@ def fit(
             trainer.fit(
                 module,
                 make_loader(training, part, sampler, config.workers),
-                make_loader(validation, part, ShareSampler(len(validation), share)),
+                make_loader(validation, part, ShardedSampler(len(validation), share)),
                 ckpt_path=None if resume is None else resume.path,
                 weights_only=False,
             )

@@ -14,7 +14,7 @@ from lammps_trajcast.training.batches import GraphPairs
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
 
 # Frames over which the mean number of neighbors is taken; it hardly varies.
-NEIGHBOUR_FRAMES = 20
+NEIGHBOR_FRAMES = 20
 
 
 def spread(size: int, wanted: int) -> list[int]:
@@ -30,7 +30,7 @@ def make_architecture(
     Raises TrainingError if there is no such network.
     """
     cutoff = config.network.edge_cutoff
-    frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOUR_FRAMES))
+    frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOR_FRAMES))
     samples = (frames[k] for k in range(len(frames)))
     solid = config.network.velocity_harmonics == "solid"
     # rms of the speed: polynomials of the velocity stay of the order of one.

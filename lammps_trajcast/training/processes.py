@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from lammps_trajcast.training.config import TrainingError
 
 # What the training library, torch.distributed or MPI read of a job.
-OF_A_JOB = re.compile(
+JOB_VARIABLES = re.compile(
     r"(LOCAL_|GROUP_|NODE_|ROLE_)?RANK|(LOCAL_|ROLE_)?WORLD_SIZE|MASTER_(ADDR|PORT)"
     r"|(TORCHELASTIC|SLURM|SLURMD|PMI|PMI2|PMIX|OMPI_COMM_WORLD|MPI|HYDI|LSB|JSM|KUBERNETES"
     r"|PL_TRAINER)_.*"
@@ -48,7 +48,7 @@ LAUNCHERS = (
 )
 
 
-class Place(NamedTuple):
+class TrainingProcess(NamedTuple):
     """Which process this is.
 
     rank: from 0; the first prepares and writes all files. launcher: what has started this and the
@@ -60,13 +60,13 @@ class Place(NamedTuple):
     launcher: str | None
 
 
-def place_in_job(devices: int, environment: Mapping[str, str] = os.environ) -> Place:
+def find_process(devices: int, environment: Mapping[str, str] = os.environ) -> TrainingProcess:
     """Return which of the processes of a training with so many devices this is.
 
     Raises TrainingError if a launcher has started another number of processes.
     """
     if devices == 1:
-        return Place(0, None)
+        return TrainingProcess(0, None)
     if "TORCHELASTIC_RUN_ID" in environment:
         found = Launcher("torchrun", "WORLD_SIZE", "LOCAL_RANK")
     else:
@@ -74,43 +74,43 @@ def place_in_job(devices: int, environment: Mapping[str, str] = os.environ) -> P
         found = next(several, Launcher("train", "WORLD_SIZE", "LOCAL_RANK"))
     size = int(environment.get(found.size, "1"))
     if found.rank in environment and size == devices:
-        return Place(int(environment[found.rank]), found.name)
+        return TrainingProcess(int(environment[found.rank]), found.name)
     if size > 1 and found.name != "train":
         raise TrainingError(
             f"devices: {devices}, but {found.name} has started {size} processes; start one, which "
             f"starts the others, or write devices: {size}"
         )
-    return Place(0, None)
+    return TrainingProcess(0, None)
 
 
 @contextmanager
-def job_hidden(place: Place) -> Iterator[ClusterEnvironment]:
+def job_hidden(process: TrainingProcess) -> Iterator[ClusterEnvironment]:
     """Meanwhile the environment says nothing of a job but what is true of the training.
 
     Yields what the training library has to know of the other processes.
     """
-    before = {name: value for name, value in os.environ.items() if OF_A_JOB.fullmatch(name)}
-    rank_zero_only.rank = place.rank  # type: ignore[attr-defined]
+    before = {name: value for name, value in os.environ.items() if JOB_VARIABLES.fullmatch(name)}
+    rank_zero_only.rank = process.rank  # type: ignore[attr-defined]
     try:
-        if place.launcher is None or place.launcher in ("srun", "jsrun"):
+        if process.launcher is None or process.launcher in ("srun", "jsrun"):
             for name in before:
                 del os.environ[name]
-        if place.launcher in ("srun", "jsrun"):
+        if process.launcher in ("srun", "jsrun"):
             # The number of the job is what its processes have in common.
             job = int(before.get("SLURM_JOB_ID") or before.get("LSB_JOBID") or "0")
-            os.environ["LOCAL_RANK"] = str(place.rank)
+            os.environ["LOCAL_RANK"] = str(process.rank)
             os.environ["MASTER_ADDR"] = "127.0.0.1"
             os.environ["MASTER_PORT"] = before.get("MASTER_PORT", str(15000 + job % 10000))
-        yield _environment(place)
+        yield _environment(process)
     finally:
-        for name in [name for name in os.environ if OF_A_JOB.fullmatch(name)]:
+        for name in [name for name in os.environ if JOB_VARIABLES.fullmatch(name)]:
             del os.environ[name]
         os.environ.update(before)
 
 
-def _environment(place: Place) -> ClusterEnvironment:
-    if place.launcher == "torchrun":
+def _environment(process: TrainingProcess) -> ClusterEnvironment:
+    if process.launcher == "torchrun":
         return TorchElasticEnvironment()
-    if place.launcher == "mpirun":
+    if process.launcher == "mpirun":
         return MPIEnvironment()
     return LightningEnvironment()

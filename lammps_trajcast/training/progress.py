@@ -62,7 +62,7 @@ class Status:
 Observer = Callable[[Status], None]
 
 
-class Teller:
+class ProgressReporter:
     """Keeps the status of a training and tells it to observers, each time anything changes."""
 
     def __init__(self, observers: Iterable[Observer]) -> None:
@@ -99,9 +99,9 @@ class Teller:
 class Counted:
     """An iterable of known length that tells its progress each time it is gone through."""
 
-    def __init__(self, items: Any, teller: Teller) -> None:
+    def __init__(self, items: Any, reporter: ProgressReporter) -> None:
         self._items = items
-        self._teller = teller
+        self._teller = reporter
 
     def __len__(self) -> int:
         return len(self._items)

@@ -16,7 +16,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lammps_trajcast.atomic_file import replacing
 
 
-class WholeCheckpoints(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Write a checkpoint beside the one it replaces, and put it in its place when it is complete.
 
     The training library moves files there from the directory for temporary files, which may be
@@ -37,7 +37,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             partial.write_bytes(content.getbuffer())
 
 
-class WholeLogWriter(ExperimentWriter):
+class AtomicCSVWriter(ExperimentWriter):
     """Rewrite a log with a new column without a moment at which its rows are nowhere.
 
     The training library empties the file before it writes the rows again. It does so after the
@@ -55,13 +55,13 @@ class WholeLogWriter(ExperimentWriter):
             writer.writerows(rows)
 
 
-class WholeLogs(CSVLogger):
-    """The training library's CSV log, by :class:`WholeLogWriter`."""
+class AtomicCSVLogger(CSVLogger):
+    """The training library's CSV log, by :class:`AtomicCSVWriter`."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The writer; it makes the directory, and empties the log of a start at the same step."""
         if self._experiment is None:
-            self._experiment = WholeLogWriter(self.log_dir)
+            self._experiment = AtomicCSVWriter(self.log_dir)
         return self._experiment

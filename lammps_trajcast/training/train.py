@@ -25,7 +25,6 @@ from lammps_trajcast.training.finishing import TEST_PAIRS, measure_errors, write
 from lammps_trajcast.training.loaders import make_loader
 from lammps_trajcast.training.loop import fit
 from lammps_trajcast.training.module import TrainingModule
-from lammps_trajcast.training.polish import fit_read_out
 from lammps_trajcast.training.preparation import (
     check_devices,
     load_start,
@@ -34,19 +33,26 @@ from lammps_trajcast.training.preparation import (
     spread,
     training_indices,
 )
-from lammps_trajcast.training.processes import Place, job_hidden, place_in_job
-from lammps_trajcast.training.progress import Console, Counted, Observer, Teller, describe_errors
+from lammps_trajcast.training.processes import TrainingProcess, find_process, job_hidden
+from lammps_trajcast.training.progress import (
+    Console,
+    Counted,
+    Observer,
+    ProgressReporter,
+    describe_errors,
+)
+from lammps_trajcast.training.readout_fit import fit_read_out
 
 
 @contextmanager
-def _alone(config: TrainingConfig, place: Place) -> Iterator[None]:
+def _alone(config: TrainingConfig, process: TrainingProcess) -> Iterator[None]:
     """The only training in a directory, which is made; the first process answers for all.
 
     Raises TrainingError if another one runs there, or nothing can be written.
     """
-    if place.rank > 0:
+    if process.rank > 0:
         first = os.environ.get(PARENT_VARIABLE)
-        if place.launcher == "train" and first is not None:
+        if process.launcher == "train" and first is not None:
             # The first writes all files: there is nothing that another could bring in order.
             end_with_parent(int(first), signal.SIGKILL)
         else:
@@ -97,31 +103,31 @@ def train(
         TrainingError: the data set does not fit, or the disk is full.
         DatasetError: the data set cannot be read or holds a faulty frame.
     """
-    place = place_in_job(config.devices)
+    process = find_process(config.devices)
     with ExitStack() as stack:
-        environment = stack.enter_context(job_hidden(place))
-        stack.enter_context(_alone(config, place))
-        observers = [] if observer is None or place.rank else [observer]
-        if progress and place.rank == 0:
+        environment = stack.enter_context(job_hidden(process))
+        stack.enter_context(_alone(config, process))
+        observers = [] if observer is None or process.rank else [observer]
+        if progress and process.rank == 0:
             console = Console()
             stack.enter_context(console.alive())
             observers.append(console)
-        return _train(config, place, environment, fresh, Teller(observers))
+        return _train(config, process, environment, fresh, ProgressReporter(observers))
 
 
 def _train(
     config: TrainingConfig,
-    place: Place,
+    process: TrainingProcess,
     environment: ClusterEnvironment,
     fresh: bool,
-    teller: Teller,
+    reporter: ProgressReporter,
 ) -> dict[str, float] | None:
     options = config.optimization
     pl.seed_everything(config.seed, verbose=False)
-    if place.rank == 0:
-        teller.stage("checking the data set, segments")
-        check_dataset(config.dataset, teller.part)
-    teller.stage("averaging over the data set, segments")
+    if process.rank == 0:
+        reporter.stage("checking the data set, segments")
+        check_dataset(config.dataset, reporter.part)
+    reporter.stage("averaging over the data set, segments")
     splits = {
         name: TrajectoryPairs(config.dataset, name) for name in ("train", "validation", "test")
     }  # type: ignore[arg-type]
@@ -130,13 +136,13 @@ def _train(
             raise TrainingError(
                 f"{split.files[0]}: the split '{name}' is empty; make the data set of more segments"
             )
-    statistics = dataset_statistics(config.dataset, "train", teller.part)
+    statistics = dataset_statistics(config.dataset, "train", reporter.part)
     for element in unseen_elements(statistics, splits["train"].elements):
         logging.getLogger(__name__).warning(
             "%s: the split 'train' holds no atom of %s: the model will refuse this element",
             *(splits["train"].files[0], element),
         )
-    teller.stage("counting neighbors and making the network")
+    reporter.stage("counting neighbors and making the network")
     architecture = make_architecture(config, splits["train"], statistics)
     rms = (statistics.rms_displacement, statistics.rms_velocity)
     start = None if config.start_from is None else load_start(config, splits["train"])
@@ -178,23 +184,23 @@ def _train(
     check_devices(config, len(validation))
     weights = sum(parameter.numel() for parameter in module.network.parameters())
     atoms = len(splits["train"][0].species)
-    teller.line(
+    reporter.line(
         f"{weights:,} weights; {len(training):,} pairs to train on, {len(validation):,} to "
         f"validate; {atoms:,} atoms in the first, with {architecture.avg_num_neighbors:.3g} "
         f"neighbors within {cutoff:g} Angstrom on average"
     )
     baseline = None
-    if place.rank == 0:
-        teller.stage("looking for what to beat: a linear map, straight flight")
+    if process.rank == 0:
+        reporter.stage("looking for what to beat: a linear map, straight flight")
         baseline = cheap_comparison(config.dataset, atoms, len(splits["train"]))
         to_beat = {"displacement": baseline.displacement, "velocity": baseline.velocity}
-        teller.tell(baseline=to_beat)
-        teller.line(f"what to beat, {baseline.kind}: errors {describe_errors(to_beat)}")
+        reporter.tell(baseline=to_beat)
+        reporter.line(f"what to beat, {baseline.kind}: errors {describe_errors(to_beat)}")
     if config.devices == 1 and baseline is not None:  # all processes log the same
         module.baseline = (baseline.displacement, baseline.velocity)
     try:
         checkpoint = fit(
-            *(config, place, environment, module, training, validation, fresh, teller, baseline)
+            *(config, process, environment, module, training, validation, fresh, reporter, baseline)
         )
     except OSError as error:
         raise TrainingError(
@@ -207,16 +213,16 @@ def _train(
     if options.read_out_pairs:
         part = spread(len(splits["train"]), options.read_out_pairs)
         loader = make_loader(GraphPairs(splits["train"], cutoff, part), options.batch_size)
-        teller.stage("solving for the read-out, mini-batches")
-        fit_read_out(module, Counted(loader, teller))
-    teller.stage("measuring the errors on the test split, mini-batches")
+        reporter.stage("solving for the read-out, mini-batches")
+        fit_read_out(module, Counted(loader, reporter))
+    reporter.stage("measuring the errors on the test split, mini-batches")
     test = GraphPairs(splits["test"], cutoff, spread(len(splits["test"]), TEST_PAIRS))
-    errors = measure_errors(module, test, options.batch_size, teller)
-    teller.stage("writing the model file")
+    errors = measure_errors(module, test, options.batch_size, reporter)
+    reporter.stage("writing the model file")
     steps = int(module.trainer.global_step)
     outcome = module.schedule.outcome(steps)
     export_model(config, metadata, module.network, splits["train"], errors, checkpoint, outcome)
     write_summary(config, module.schedule, steps, errors, baseline, weights)
-    teller.tell(outcome=outcome)
-    teller.line(outcome)
+    reporter.tell(outcome=outcome)
+    reporter.line(outcome)
     return errors

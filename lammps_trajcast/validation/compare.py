@@ -30,7 +30,7 @@ REFERENCE_PASSES, REFERENCE_FAILS = "reference passes", "reference fails"
 
 
 @dataclass(frozen=True)
-class Own:
+class ReferenceSelfCheck:
     """A figure of the reference itself: beside what is known exactly, or a half beside the whole.
 
     value: as that of the model. what: beside what. limit: None if it is the model's.
@@ -81,7 +81,7 @@ class Check:
     freedom: float = float("inf")
     floor: float = 0.0
     blind: str = ""
-    own: Own | None = None
+    own: ReferenceSelfCheck | None = None
     of_reference: bool | None = None
 
     @property
@@ -229,7 +229,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportSection:
     """A section of the report. limits: what runs of this length cannot see, one line."""
 
     title: str
@@ -242,7 +242,7 @@ class Part:
 
 def own_halves(
     reference: Blocks, splits: Sequence[Split], scale: float, spreads: float | None = None
-) -> Own | None:
+) -> ReferenceSelfCheck | None:
     """How far halves of the reference are from the whole: of the splits, the worst.
 
     spreads: so many times the distance that is due to chance passes, too; None: none.
@@ -251,10 +251,10 @@ def own_halves(
     for split in splits:
         distance, chance = reference.halves(*split, scale)
         if spreads is None:
-            found.append(Own(distance, HALF, error=chance))
+            found.append(ReferenceSelfCheck(distance, HALF, error=chance))
         elif chance is not None:
             # Zero is less than any tolerance.
-            found.append(Own(distance, HALF, limit=spreads * chance, error=chance))
+            found.append(ReferenceSelfCheck(distance, HALF, limit=spreads * chance, error=chance))
     return max(
         found, key=lambda own: (not own.by_chance, own.value - (own.limit or 0.0)), default=None
     )

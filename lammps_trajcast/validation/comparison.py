@@ -15,7 +15,7 @@ from lammps_trajcast.lammps_runs.runner import Loop
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation.compare import Split
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 
 Floats = NDArray[np.float64]
 
@@ -48,7 +48,7 @@ class Comparison:
         config: ValidationConfig,
         units: str,
         angular: bool,
-        plan: Plan,
+        plan: RunSchedule,
         temperature: float,
         reference: Sequence[Production],
         model: Sequence[Production],

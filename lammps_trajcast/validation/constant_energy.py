@@ -11,7 +11,13 @@ from lammps_trajcast.analysis.dynamics import linear_drift
 from lammps_trajcast.analysis.uncertainty import slope_error
 from lammps_trajcast.units import MILLI_EV
 from lammps_trajcast.validation import plots
-from lammps_trajcast.validation.compare import CHANCE, Check, Own, Part, Plot
+from lammps_trajcast.validation.compare import (
+    CHANCE,
+    Check,
+    Plot,
+    ReferenceSelfCheck,
+    ReportSection,
+)
 
 Floats = NDArray[np.float64]
 
@@ -45,7 +51,7 @@ def nve_part(
     units: str,
     limit: float | None,
     failure: str,
-) -> Part:
+) -> ReportSection:
     """Drift of the total energy without a thermostat; `failure` says why there is no model."""
 
     def per_atom(run: Nve) -> Floats:
@@ -73,7 +79,7 @@ def nve_part(
             model=f"{of_model:+.3g} meV/atom/ps" if model else "",
             error=errors[1].size if errors[1] else None,
             freedom=errors[1].freedom if errors[1] else float("inf"),
-            own=Own(
+            own=ReferenceSelfCheck(
                 abs(of_reference),
                 "from its own start",
                 error=errors[0].half_width / CHANCE if errors[0] else None,
@@ -103,7 +109,7 @@ def nve_part(
         "time / ps",
         "",
     )
-    return Part(
+    return ReportSection(
         "Constant energy",
         "Without a thermostat; the potential energy is that of the reference for both. Last, the "
         "reference's integrator with a time step with which it is as fast as the model.",

@@ -23,9 +23,9 @@ from lammps_trajcast.validation.compare import (
     CHANCE,
     HALF,
     Check,
-    Own,
-    Part,
     Plot,
+    ReferenceSelfCheck,
+    ReportSection,
     compare_curves,
     relative,
 )
@@ -39,7 +39,7 @@ FAINT_PEAK = 0.03
 COARSE = 1.2
 
 
-def spectrum(both: Comparison) -> Part:
+def spectrum(both: Comparison) -> ReportSection:
     """Vibrational density of states, of all atoms and of each element."""
     settings = both.config.spectrum
 
@@ -81,7 +81,7 @@ def spectrum(both: Comparison) -> Part:
         "frequency / THz",
         "density / (1/THz)",
     )
-    return Part(
+    return ReportSection(
         "Vibrational spectrum",
         "Mass-weighted power spectrum of the velocities, the Fourier transform of their "
         f"autocorrelation, both sampled every {both.plan.horizon:g} fs, the time step of the "
@@ -109,7 +109,9 @@ def _similarity(reference: Blocks, model: Blocks, both: Comparison) -> Check:
         first, second = (Blocks(reference.values[list(half)]) for half in split)
         apart = _without_noise(first, second)
         chance = jackknife(cosine_similarity, first.values, second.values)
-        halves.append(Own(apart, "one half beside the other", error=chance.half_width / CHANCE))
+        halves.append(
+            ReferenceSelfCheck(apart, "one half beside the other", error=chance.half_width / CHANCE)
+        )
     blocks = [cosine_similarity(each, reference.mean) for each in reference.values]
     return Check(
         "spectrum, cosine similarity",
@@ -171,7 +173,7 @@ def _peak_shift(frequencies: Floats, reference: Blocks, model: Blocks, both: Com
         model=" ".join(f"{peak:.1f}" for peak in nearest) + " THz",
         error=error.size,
         freedom=error.freedom,
-        own=Own(
+        own=ReferenceSelfCheck(
             max(farthest_shift(half, half) for half in halves),
             HALF,
             error=combined([of_reference, grid]).size,
@@ -179,7 +181,7 @@ def _peak_shift(frequencies: Floats, reference: Blocks, model: Blocks, both: Com
     )
 
 
-def displacement(both: Comparison) -> Part:
+def displacement(both: Comparison) -> ReportSection:
     """Mean-square displacement of each element, and diffusion constants."""
 
     def of(block: Trajectory) -> dict[str, Histogram]:
@@ -238,7 +240,7 @@ def displacement(both: Comparison) -> Part:
         "time / ps",
         "Å²",
     )
-    return Part(
+    return ReportSection(
         "Mean-square displacement",
         "Integrated difference over the integral of the reference's, up to half a block.",
         checks,

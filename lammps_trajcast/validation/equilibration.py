@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.blocks import inefficiency
-from lammps_trajcast.lammps_runs.runner import Finished
-from lammps_trajcast.validation.compare import Check, Part
+from lammps_trajcast.lammps_runs.runner import FinishedRun
+from lammps_trajcast.validation.compare import Check, ReportSection
 from lammps_trajcast.validation.config import Tolerances
 
 Floats = NDArray[np.float64]
@@ -21,7 +21,7 @@ SIGNIFICANT = 3.0
 
 
 @dataclass(frozen=True)
-class Figure:
+class EquilibrationCheck:
     """A figure of the reference beside what it is in equilibrium.
 
     deviation: relative, or in kT. error: standard error, the same. tolerance: None if not tested.
@@ -77,12 +77,12 @@ class Equilibrated:
     part. time: ps of all rounds together.
     """
 
-    run: Finished
-    figures: list[Figure]
+    run: FinishedRun
+    figures: list[EquilibrationCheck]
     time: float
 
     @property
-    def faults(self) -> list[Figure]:
+    def faults(self) -> list[EquilibrationCheck]:
         """What is not in equilibrium."""
         return [figure for figure in self.figures if not figure.passed]
 
@@ -94,7 +94,7 @@ def equilibrium_figures(
     shares: Mapping[str, float],
     tolerances: Tolerances,
     canonical: bool = True,
-) -> list[Figure]:
+) -> list[EquilibrationCheck]:
     """Compare a sample with the canonical ensemble.
 
     In it the temperature of f degrees of freedom has the relative variance 2 / f, whatever the
@@ -124,14 +124,14 @@ def equilibrium_figures(
     ratio = float(np.sqrt((np.var(temperature / target) + error**2) / variance))
     of_variance = max(inefficiency(temperature)[1], 0.25 * slow[1])
     figures = [
-        Figure(
+        EquilibrationCheck(
             "temperature",
             float(temperature.mean()) / target - 1.0,
             error,
             tolerances.temperature,
             f"{temperature.mean():.4g} K",
         ),
-        Figure(
+        EquilibrationCheck(
             "fluctuation of the temperature",
             ratio - 1.0,
             float(np.sqrt(of_variance / (2.0 * number))),
@@ -140,7 +140,7 @@ def equilibrium_figures(
         ),
     ]
     figures += [
-        Figure(
+        EquilibrationCheck(
             f"temperature of {element}",
             float(of.mean()) / target - 1.0,
             mean_error(shares[element], of),
@@ -159,7 +159,7 @@ def equilibrium_figures(
         squares.append(4.0 * share**2 * float(rest.var()) * inefficiency(rest)[0] / number)
     error = float(np.sqrt(max(squares)))
     figures.append(
-        Figure(
+        EquilibrationCheck(
             "potential energy, second half less first",
             drift,
             error,
@@ -169,7 +169,7 @@ def equilibrium_figures(
         )
     )
     figures.append(
-        Figure(
+        EquilibrationCheck(
             "kinetic energy of the center of mass",
             sample.momentum,
             0.0,
@@ -180,7 +180,7 @@ def equilibrium_figures(
     return figures
 
 
-def reference_part(starts: Sequence[Equilibrated], rounds: int) -> Part:
+def reference_part(starts: Sequence[Equilibrated], rounds: int) -> ReportSection:
     """The chapter of the report: of every figure the start that is farthest off."""
     checks = []
     for rows in zip(*(start.figures for start in starts), strict=True):
@@ -212,7 +212,7 @@ def reference_part(starts: Sequence[Equilibrated], rounds: int) -> Part:
         if failed
         else "The reference is in equilibrium as far as this part shows."
     )
-    return Part(
+    return ReportSection(
         "Equilibration of the reference",
         f"{lasted} ps; figures of the last part, with the thermostat. {several}A figure fails if "
         f"it is off by more than the tolerance and more than {SIGNIFICANT:g} standard errors. "

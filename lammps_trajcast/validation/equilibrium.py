@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lammps_trajcast.validation.compare import Part
+from lammps_trajcast.validation.compare import ReportSection
 from lammps_trajcast.validation.comparison import Comparison
 from lammps_trajcast.validation.dynamics import displacement, spectrum
 from lammps_trajcast.validation.structure import bonds, dihedrals, radial
 from lammps_trajcast.validation.thermodynamics import energy, temperatures
 
 
-def equilibrium_parts(both: Comparison) -> list[Part]:
+def equilibrium_parts(both: Comparison) -> list[ReportSection]:
     """Every section that applies to the system."""
     config = both.config
     sections = [radial(both)] if config.rdf and both.periodic else []

@@ -11,7 +11,7 @@ NVE_ENERGIES = 200
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunSchedule:
     """How many horizons (time steps of the model) everything takes.
 
     steps: time steps of the reference in a horizon.
@@ -30,7 +30,7 @@ class Plan:
     reference_runs: int
 
     @classmethod
-    def make(cls, lengths: Lengths, horizon: float, timestep: float) -> Plan:
+    def make(cls, lengths: Lengths, horizon: float, timestep: float) -> RunSchedule:
         """horizon and timestep of the reference: fs.
 
         Raises SetupError if the times do not fit together.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from lammps_trajcast.lammps_runs.runner import Finished, Loop
-from lammps_trajcast.validation.compare import Check, Part
+from lammps_trajcast.lammps_runs.runner import FinishedRun, Loop
+from lammps_trajcast.validation.compare import Check, ReportSection
 from lammps_trajcast.validation.comparison import Comparison, Production
 from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
 from lammps_trajcast.validation.equilibration import reference_part
@@ -36,8 +36,8 @@ class EquilibriumRuns:
             f"{name}-reference", self.inputs.reference(), self.starts[0].run
         )
         # Of each run: its parts, as directories and as what was read of them.
-        self._references: list[list[Finished]] = []
-        self._models: list[list[Finished]] = []
+        self._references: list[list[FinishedRun]] = []
+        self._models: list[list[FinishedRun]] = []
         self._known: list[list[Production]] = []
         self._found: list[list[Production]] = []
         self._errors: list[str] = []
@@ -109,7 +109,7 @@ class EquilibriumRuns:
                 chain.append(validation.continuation(name, text, chain[-1], of_model=True))
             self._read_models(f"{self.name}-energies{suffix}", None)
 
-    def _of_reference(self, run: Finished, loops: list[Loop]) -> Production:
+    def _of_reference(self, run: FinishedRun, loops: list[Loop]) -> Production:
         plan, reading = self.plan, self.validation.reading
         return reading.production(
             reading.blocks(run, "frames", plan.steps, plan.blocks),
@@ -118,7 +118,7 @@ class EquilibriumRuns:
             None,
         )
 
-    def _read_models(self, name: str, free: Finished | None) -> Loop | None:
+    def _read_models(self, name: str, free: FinishedRun | None) -> Loop | None:
         """Read the parts of the model's runs that have not been read; energies of `free`, too."""
         plan, reading = self.plan, self.validation.reading
         new = []
@@ -146,7 +146,7 @@ class EquilibriumRuns:
 
     # ---- report ----------------------------------------------------------------------------------
 
-    def compared(self) -> list[Part]:
+    def compared(self) -> list[ReportSection]:
         """What depends on the length of the runs: stability, and the sections at equilibrium."""
         validation = self.validation
         parts = [failures_part(self._errors)]
@@ -164,7 +164,7 @@ class EquilibriumRuns:
             parts += equilibrium_parts(both)
         return parts
 
-    def parts(self, compared: list[Part], speeds: Speeds | None) -> list[Part]:
+    def parts(self, compared: list[ReportSection], speeds: Speeds | None) -> list[ReportSection]:
         """All sections of the report. compared: from :meth:`compared`."""
         validation, reading = self.validation, self.validation.reading
         free = reading.nve(self.free.loops()[-1], 1, self._nve) if self._nve is not None else None
@@ -232,7 +232,7 @@ class EquilibriumRuns:
         )
 
 
-def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[Part], str]:
+def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[ReportSection], str]:
     """Double the length of all runs until no check is undecided, or a bound is reached.
 
     began: when the validation did, by time.monotonic(). Returns the sections that depend on the
@@ -269,10 +269,10 @@ def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[Part], str]
         compared = runs.compared()
 
 
-def failures_part(errors: list[str]) -> Part:
+def failures_part(errors: list[str]) -> ReportSection:
     """Runs of the model that did not come to their end; errors: of each, empty if it did."""
     failed = [(number, error) for number, error in enumerate(errors, 1) if error]
-    return Part(
+    return ReportSection(
         "Stability",
         "Runs of the model that LAMMPS ended with an error, or that ended early.",
         [

@@ -15,14 +15,14 @@ from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
     Check,
-    Own,
-    Part,
     Plot,
+    ReferenceSelfCheck,
+    ReportSection,
     Split,
     compare_curves,
 )
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 
 Floats = NDArray[np.float64]
 
@@ -36,8 +36,11 @@ ROUNDING = 1e-9
 
 
 def quench_parts(
-    config: ValidationConfig, plan: Plan, reference: Sequence[Series], model: Sequence[Series]
-) -> list[Part]:
+    config: ValidationConfig,
+    plan: RunSchedule,
+    reference: Sequence[Series],
+    model: Sequence[Series],
+) -> list[ReportSection]:
     """Energy and displacement over time, and the structure at the end.
 
     reference, model: of each run, from the same start.
@@ -63,8 +66,11 @@ def quench_parts(
 
 
 def two_temperature_parts(
-    config: ValidationConfig, plan: Plan, reference: Sequence[Series], model: Sequence[Series]
-) -> list[Part]:
+    config: ValidationConfig,
+    plan: RunSchedule,
+    reference: Sequence[Series],
+    model: Sequence[Series],
+) -> list[ReportSection]:
     """Temperatures of both halves over time. Arguments as of :func:`quench_parts`."""
 
     def observe(series: Series, lower: NDArray[np.bool_]) -> dict[str, Floats]:
@@ -89,10 +95,10 @@ def _temperature(frames: Trajectory, atoms: NDArray[np.int64]) -> Floats:
 
 def _over_time(
     config: ValidationConfig,
-    plan: Plan,
+    plan: RunSchedule,
     reference: Iterable[dict[str, Floats]],
     model: Iterable[dict[str, Floats]],
-) -> Part:
+) -> ReportSection:
     """Compare means over the runs, of observables by name."""
     spacing = plan.every * plan.horizon * 1e-3
     known_runs, found_runs = list(reference), list(model)
@@ -106,7 +112,7 @@ def _over_time(
             for label, table in (("reference", known), ("model", found))
         ]
     runs = f"{len(known_runs)} runs" if len(known_runs) > 1 else "one run"
-    return Part(
+    return ReportSection(
         "Over time",
         f"Means of {runs} over {PARTS} parts of the protocol: mean |difference| over the range "
         "that the reference goes through.",
@@ -163,7 +169,7 @@ def _series_check(
     )
 
 
-def _own_series(series: Floats) -> Own | None:
+def _own_series(series: Floats) -> ReferenceSelfCheck | None:
     """How far the mean of half of the reference's runs (runs, times) is from that of all.
 
     None if too few go so far.
@@ -172,7 +178,9 @@ def _own_series(series: Floats) -> Own | None:
     if len(smooth) < 2:
         return None
     first, second = (half.mean(axis=0) for half in np.array_split(smooth, 2))
-    return Own(0.5 * float(np.abs(first - second).mean()), "half of its runs beside all")
+    return ReferenceSelfCheck(
+        0.5 * float(np.abs(first - second).mean()), "half of its runs beside all"
+    )
 
 
 def _parts(series: Floats) -> Floats:

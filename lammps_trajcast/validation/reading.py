@@ -9,19 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.data.frames import TrajectoryError
-from lammps_trajcast.lammps_runs.runner import Finished, Loop
-from lammps_trajcast.lammps_runs.trajectory import Reader, Trajectory
+from lammps_trajcast.lammps_runs.runner import FinishedRun, Loop
+from lammps_trajcast.lammps_runs.trajectory import Trajectory, TrajectoryReader
 from lammps_trajcast.validation.comparison import Production
 from lammps_trajcast.validation.config import SetupError
 from lammps_trajcast.validation.constant_energy import Nve
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 
 
 @dataclass(frozen=True)
 class ModelRun:
     """A production run of the model, as far as it came. error: why it ended early, or empty."""
 
-    run: Finished
+    run: FinishedRun
     frames: list[Trajectory]
     spectra: list[Trajectory]
     error: str
@@ -31,30 +31,30 @@ class ModelRun:
 class RunReader:
     """Reads the runs of a plan."""
 
-    reader: Reader
-    plan: Plan
+    reader: TrajectoryReader
+    plan: RunSchedule
 
-    def read(self, run: Finished, name: str, steps: int, whole: bool = True) -> Trajectory:
+    def read(self, run: FinishedRun, name: str, steps: int, whole: bool = True) -> Trajectory:
         path = run.directory / name
         try:
             return self.reader.read(path, self.plan.horizon / steps, whole=whole)
         except TrajectoryError as error:
             raise SetupError(f"{path}: {error}") from None
 
-    def last_step(self, run: Finished, name: str) -> int:
+    def last_step(self, run: FinishedRun, name: str) -> int:
         if not (run.directory / name).is_file():
             return 0
         return int(self.read(run, name, 1, whole=False).steps[-1])
 
-    def blocks(self, run: Finished, name: str, steps: int, blocks: int) -> list[Trajectory]:
+    def blocks(self, run: FinishedRun, name: str, steps: int, blocks: int) -> list[Trajectory]:
         whole = self.read(run, f"{name}.dump", steps, whole=not run.error)
         size = self.plan.block * steps
         return [whole.part(block * size, (block + 1) * size) for block in range(blocks)]
 
-    def windows(self, run: Finished, steps: int, blocks: int) -> list[Trajectory]:
+    def windows(self, run: FinishedRun, steps: int, blocks: int) -> list[Trajectory]:
         return [self.read(run, f"spectrum.{block}.dump", steps) for block in range(blocks)]
 
-    def model_run(self, run: Finished) -> ModelRun:
+    def model_run(self, run: FinishedRun) -> ModelRun:
         blocks = self.last_step(run, "frames.dump") // self.plan.block
         early = bool(run.error) or blocks < self.plan.blocks
         if not blocks:
@@ -88,7 +88,7 @@ class RunReader:
             temperature=at([loop], "Temp", taken),
         )
 
-    def why(self, run: Finished) -> str:
+    def why(self, run: FinishedRun) -> str:
         """Why a run of the model ended early."""
         if run.error:
             return run.error

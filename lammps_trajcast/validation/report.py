@@ -21,8 +21,8 @@ from lammps_trajcast.validation.compare import (
     REFERENCE_FAILS,
     UNDECIDED,
     Check,
-    Part,
     Plot,
+    ReportSection,
 )
 from lammps_trajcast.validation.config import EQUILIBRIUM, Length, ValidationConfig
 from lammps_trajcast.validation.speed import Speeds
@@ -45,7 +45,7 @@ class Report:
     metadata: ModelMetadata
     name: str
     title: str
-    parts: list[Part]
+    parts: list[ReportSection]
     note: str = ""
     speeds: Speeds | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lammps_trajcast.lammps_runs.script import READ, dump_lines, join
 from lammps_trajcast.units import TIME_IN_FS
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.system import Model, System
 
 THERMO = "custom step temp pe ke etotal"
@@ -22,7 +22,12 @@ class ScriptParts:
     """Parts of the inputs of one system, model and plan, at one temperature."""
 
     def __init__(
-        self, config: ValidationConfig, system: System, model: Model, plan: Plan, temperature: float
+        self,
+        config: ValidationConfig,
+        system: System,
+        model: Model,
+        plan: RunSchedule,
+        temperature: float,
     ) -> None:
         self.config = config
         self.system = system

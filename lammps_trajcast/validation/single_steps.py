@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.uncertainty import Error, jackknife
 from lammps_trajcast.validation import plots
-from lammps_trajcast.validation.compare import Check, Part, Plot
+from lammps_trajcast.validation.compare import Check, Plot, ReportSection
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class SingleSteps:
 
 def single_steps_part(
     steps: SingleSteps, of_displacement: float | None, of_velocity: float | None
-) -> Part:
+) -> ReportSection:
     """RMSE over rms of the predictions from states of the reference."""
     ballistic = steps.velocity_before * steps.horizon
 
@@ -93,7 +93,7 @@ def single_steps_part(
         axes.hexbin(true.ravel(), predicted.ravel(), gridsize=60, bins="log", cmap="Greys")
         axes.axline((0.0, 0.0), slope=1.0, color=plots.MODEL, linewidth=0.8)
         axes.set(title=label, xlabel="reference", ylabel="predicted")
-    return Part(
+    return ReportSection(
         "Single steps",
         f"From {len(steps.displacement)} states of the reference without thermostat, one step of "
         f"{steps.horizon:g} fs in LAMMPS: RMSE over rms of all components.",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lammps_trajcast.validation.compare import Check, Part
+from lammps_trajcast.validation.compare import Check, ReportSection
 
 # About so long a piece takes, s, without the start.
 SECONDS = 5.0
@@ -83,7 +83,7 @@ def measure(
     return Speeds(reference, model, float(np.median(ratios)), tuple(ratios.tolist()))
 
 
-def speed_part(speeds: Speeds | None) -> Part:
+def speed_part(speeds: Speeds | None) -> ReportSection:
     """The section of the report."""
     checks = []
     if speeds is not None:
@@ -99,7 +99,7 @@ def speed_part(speeds: Speeds | None) -> Part:
                 freedom=max(len(speeds.ratios) - 1.0, 1.0),
             )
         )
-    return Part(
+    return ReportSection(
         "Speed",
         "In the same CPU time, user and system, of all processes of LAMMPS: medians of pairs of "
         "runs of both, one after the other, without output and without their starts. "

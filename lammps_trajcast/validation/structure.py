@@ -17,13 +17,19 @@ from lammps_trajcast.analysis.structure import (
 from lammps_trajcast.analysis.uncertainty import jackknife
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation import plots
-from lammps_trajcast.validation.compare import Check, Part, Plot, compare_curves, own_halves
+from lammps_trajcast.validation.compare import (
+    Check,
+    Plot,
+    ReportSection,
+    compare_curves,
+    own_halves,
+)
 from lammps_trajcast.validation.comparison import Comparison, curve_blocks, curve_data, visible
 
 Floats = NDArray[np.float64]
 
 
-def radial(both: Comparison) -> Part:
+def radial(both: Comparison) -> ReportSection:
     """g(r) of every pair of elements."""
     settings = both.config.rdf
     assert settings is not None
@@ -60,7 +66,7 @@ def radial(both: Comparison) -> Part:
         "r / Å",
         "g(r)",
     )
-    return Part(
+    return ReportSection(
         "Radial distribution functions",
         f"Integrated |g − g_ref| over the integral of |g_ref − 1|, up to {settings.r_max:g} Å.",
         checks,
@@ -94,7 +100,7 @@ def _peak(
     )
 
 
-def bonds(both: Comparison) -> list[Part]:
+def bonds(both: Comparison) -> list[ReportSection]:
     """Bond lengths, angles between bonds, and whether bonds changed."""
     cutoffs = both.config.bond_cutoffs
     start = _degrees(both, both.first.positions[0])
@@ -153,7 +159,7 @@ def _degrees(both: Comparison, positions: Floats) -> NDArray[np.int64]:
     return bonds.degrees(len(first.species))
 
 
-def dihedrals(both: Comparison) -> Part:
+def dihedrals(both: Comparison) -> ReportSection:
     """Distributions of the dihedral angles that the configuration names."""
 
     def of(block: Trajectory) -> dict[str, Histogram]:
@@ -178,7 +184,7 @@ def _densities(
     x_label: str,
     of_reference: list[dict[str, Histogram]],
     of_model: list[dict[str, Histogram]],
-) -> Part:
+) -> ReportSection:
     x, reference, model = curve_blocks(of_reference, of_model)
     checks = [
         compare_curves(
@@ -194,7 +200,7 @@ def _densities(
     ]
     shown = {name: visible(x[name], reference[name], model[name]) for name in reference}
     figure = plots.curves(shown, x_label, "density")
-    return Part(
+    return ReportSection(
         title,
         "Half of the integrated |p − p_ref|: the share of the density that lies elsewhere.",
         checks,

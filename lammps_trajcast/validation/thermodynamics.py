@@ -18,9 +18,9 @@ from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
     CHANCE,
     Check,
-    Own,
-    Part,
     Plot,
+    ReferenceSelfCheck,
+    ReportSection,
     own_halves,
 )
 from lammps_trajcast.validation.comparison import Comparison, Production
@@ -28,7 +28,7 @@ from lammps_trajcast.validation.comparison import Comparison, Production
 Floats = NDArray[np.float64]
 
 
-def temperatures(both: Comparison) -> Part:
+def temperatures(both: Comparison) -> ReportSection:
     """Mean temperature and its fluctuation, of all atoms and of each element."""
     target = both.temperature
     of_reference, samples = (
@@ -78,7 +78,7 @@ def temperatures(both: Comparison) -> Part:
         )
         lines[element] = (np.concatenate(sides[0]), np.concatenate(sides[1]))
     figure = plots.distributions(lines, "temperature / K", dict.fromkeys(lines, target))
-    return Part(
+    return ReportSection(
         "Temperature",
         f"Thermostat at {target:g} K. Equipartition: each element with its share in "
         "the degrees of freedom that the fixed momentum leaves.",
@@ -105,7 +105,7 @@ def _temperature_check(
         model=f"{found[0]:.4g} ± {found[1].size:.2g} K",
         error=found[1].size / target,
         freedom=found[1].freedom,
-        own=Own(
+        own=ReferenceSelfCheck(
             abs(known[0] / target - 1.0),
             "beside the thermostat's",
             error=known[1].half_width / CHANCE / target,
@@ -113,19 +113,19 @@ def _temperature_check(
     )
 
 
-def _own_fluctuation(both: Comparison) -> Own:
+def _own_fluctuation(both: Comparison) -> ReferenceSelfCheck:
     """The fluctuation of the reference's temperature beside the canonical one."""
     samples = np.concatenate([run.temperature for run in both.reference])
     expected = canonical_fluctuation(both.temperature, both.shares)
     error = deviation_error([run.temperature for run in both.reference], both.num_blocks)
-    return Own(
+    return ReferenceSelfCheck(
         abs(float(samples.std()) / expected - 1.0),
         "temperature beside the canonical",
         error=error.half_width / CHANCE,
     )
 
 
-def _own_energy_fluctuation(both: Comparison) -> Own:
+def _own_energy_fluctuation(both: Comparison) -> ReferenceSelfCheck:
     """What is known of the fluctuation of the reference's potential energy: that its halves
     agree, and that what it exchanges energy with, the kinetic energy, fluctuates as it should.
     """
@@ -143,7 +143,7 @@ def _own_energy_fluctuation(both: Comparison) -> Own:
     )
 
 
-def energy(both: Comparison) -> Part:
+def energy(both: Comparison) -> ReportSection:
     """Potential energy of the frames, evaluated with the reference."""
     atoms = len(both.first.species)
     thermal = BOLTZMANN[both.units] * both.temperature
@@ -200,7 +200,7 @@ def energy(both: Comparison) -> Part:
     )
     two = (curve(np.concatenate(of_reference))[1], curve(np.concatenate(runs))[1])
     histogram = plots.distributions({"distribution": two}, "(E − E_ref) / (N kT)", {})
-    return Part(
+    return ReportSection(
         "Potential energy",
         "Frames of both, evaluated with the reference potential by LAMMPS's rerun.",
         checks,

@@ -13,11 +13,11 @@ from tqdm import tqdm
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.data.frames import Species, TrajectoryError
-from lammps_trajcast.lammps_runs.runner import Finished, Loop, Observer, Runner, file_key
-from lammps_trajcast.lammps_runs.trajectory import Reader
+from lammps_trajcast.lammps_runs.runner import FinishedRun, Loop, Observer, Runner, file_key
+from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile, ModelFileError
 from lammps_trajcast.units import BOLTZMANN
-from lammps_trajcast.validation.compare import Part
+from lammps_trajcast.validation.compare import ReportSection
 from lammps_trajcast.validation.config import EQUILIBRIUM, Length, SetupError, ValidationConfig
 from lammps_trajcast.validation.equilibration import (
     Equilibrated,
@@ -25,7 +25,7 @@ from lammps_trajcast.validation.equilibration import (
     equilibrium_figures,
     reference_part,
 )
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.production import EquilibriumRuns, failures_part, until_decided
 from lammps_trajcast.validation.protocols import quench_parts, two_temperature_parts
 from lammps_trajcast.validation.reading import RunReader, column
@@ -78,9 +78,12 @@ class Validation:
             angular=metadata.architecture.conserve_ang_mom,
         )
         self.system = System.read(config.system)
-        self.plan = Plan.make(config.lengths[length], metadata.timestep, config.reference.timestep)
+        self.plan = RunSchedule.make(
+            config.lengths[length], metadata.timestep, config.reference.timestep
+        )
         masses = [metadata.masses[metadata.species.index(e)] for e in config.elements]
-        self.reader = Reader(Species.from_types(config.elements, masses), self.system.units)  # type: ignore[arg-type]
+        species = Species.from_types(config.elements, masses)
+        self.reader = TrajectoryReader(species, self.system.units)  # type: ignore[arg-type]
         self.reading = RunReader(self.reader, self.plan)
         self.runner = Runner(
             directory, config.system.parent, command, {"system": config.system}, observe
@@ -128,7 +131,7 @@ class Validation:
             speeds=self._speeds,
         )
 
-    def _equilibrium(self, name: str, temperature: float) -> tuple[list[Part], str]:
+    def _equilibrium(self, name: str, temperature: float) -> tuple[list[ReportSection], str]:
         runs = EquilibriumRuns(self, name, temperature)
         compared, note = until_decided(runs, self._began)
         if not self._measured:
@@ -136,7 +139,7 @@ class Validation:
             self._measured = True
         return runs.parts(compared, self._speeds), note
 
-    def _protocol(self, name: str) -> tuple[str, list[Part], str]:
+    def _protocol(self, name: str) -> tuple[str, list[ReportSection], str]:
         protocol = self.config.protocols[name]
         if protocol.temperature is not None:
             title = f"{name}: equilibrium at {protocol.temperature:g} K"
@@ -164,8 +167,8 @@ class Validation:
         inputs: Inputs,
         text: Callable[[bool, int], str],
         horizons: int,
-        compare: Callable[..., list[Part]],
-    ) -> list[Part]:
+        compare: Callable[..., list[ReportSection]],
+    ) -> list[ReportSection]:
         """Run reference and model from the same starts, and compare.
 
         text: the input of a run, by whether it is the model's and its number.
@@ -227,7 +230,7 @@ class Validation:
         """
         inputs, rounds = self.inputs(temperature), self.config.reference.rounds
         label = f"equilibration-{temperature:g}K" + (f"-{number + 1}" if number else "")
-        before: Finished | None = None
+        before: FinishedRun | None = None
         time = 0.0
         for count in range(rounds):
             suffix = f"-round{count + 1}" if count else ""
@@ -258,7 +261,7 @@ class Validation:
             before = run
         return found
 
-    def _sample(self, run: Finished, temperature: float) -> tuple[Sample, dict[str, float]]:
+    def _sample(self, run: FinishedRun, temperature: float) -> tuple[Sample, dict[str, float]]:
         """The tested part of an equilibration, and the degrees of freedom of each element."""
         state = self.reading.read(run, "state.dump", self.plan.steps)
         positions, velocities = state.positions[0], state.velocities[0]
@@ -287,7 +290,7 @@ class Validation:
 
     # ---- single steps ----------------------------------------------------------------------------
 
-    def single_steps(self, reference: Finished, free: Finished) -> Part:
+    def single_steps(self, reference: FinishedRun, free: FinishedRun) -> ReportSection:
         """The section of single steps, from the runs without thermostat of both."""
         plan = self.plan
         path = free.directory / "one_step.dump"
@@ -319,7 +322,7 @@ class Validation:
     def inputs(self, temperature: float) -> Inputs:
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
-    def reference(self, name: str, text: str, start: Finished | None) -> Finished:
+    def reference(self, name: str, text: str, start: FinishedRun | None) -> FinishedRun:
         """Run an input of the reference. start: an equilibration, whose end it begins from.
 
         Raises SetupError if LAMMPS fails.
@@ -328,7 +331,9 @@ class Validation:
         after = [*self.content, *([start.key] if start else [])]
         return self._checked(self.runner.run(name, text, variables, after))
 
-    def continuation(self, name: str, text: str, before: Finished, of_model: bool) -> Finished:
+    def continuation(
+        self, name: str, text: str, before: FinishedRun, of_model: bool
+    ) -> FinishedRun:
         """Run the next part of a production. before: the part that it continues."""
         frames = before.directory / "frames.dump"
         if of_model:
@@ -336,7 +341,7 @@ class Validation:
         after = [*self.content, before.key]
         return self._checked(self.runner.run(name, text, {"start": frames}, after))
 
-    def _checked(self, run: Finished) -> Finished:
+    def _checked(self, run: FinishedRun) -> FinishedRun:
         if run.error:
             raise SetupError(
                 f"the reference failed: {run.error} (input: {run.directory / 'in.lmp'}); correct "
@@ -344,7 +349,7 @@ class Validation:
             )
         return run
 
-    def model_run(self, name: str, text: str, start: Path, reference: Finished) -> Finished:
+    def model_run(self, name: str, text: str, start: Path, reference: FinishedRun) -> FinishedRun:
         """Run an input of the model. start: a dump to begin from, written by `reference`.
 
         Raises SetupError if it does not start.
@@ -362,7 +367,7 @@ class Validation:
         return run
 
     def energies(
-        self, name: str, inputs: Inputs, runs: list[tuple[Finished, str, int, int]]
+        self, name: str, inputs: Inputs, runs: list[tuple[FinishedRun, str, int, int]]
     ) -> list[Loop]:
         """Energies by the reference of frames of runs of the model, one table for each.
 

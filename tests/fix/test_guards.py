@@ -82,7 +82,7 @@ STOPPED = {
     "displacement": Case("limit displacement 0.2 speed none"),
     "speed": Case(before=FAST),
     "distance": Case("limit displacement none speed none distance 1.57", before=APPROACHING),
-    "isolation": Case("limit isolation 1.62"),
+    "nearest": Case("limit nearest 1.62"),
     "temperature": Case("limit temperature 200", before=HEAT, after_fix=HEATED, steps=12),
     "box": Case("limit displacement 0.2", after_fix=STRETCHED),
 }
@@ -99,14 +99,14 @@ WARNED = {
     "off": Case("guard off limit displacement 0.01", steps=10),
     "speed": Case("guard warn limit speed 1.0", steps=1),
     "distance": Case("guard warn limit distance 2.5 displacement none", steps=1),
-    "isolation": Case("guard warn limit isolation 1.0 displacement none speed none", steps=1),
+    "nearest": Case("guard warn limit nearest 1.0 displacement none speed none", steps=1),
     "temperature": Case("guard warn limit temperature 50", steps=1),
 }
 # Of the above, what two ranks do too.
 ON_TWO_RANKS = (
     "stop_number",
     "stop_distance",
-    "stop_isolation",
+    "stop_nearest",
     "stop_temperature",
     "stop_box",
     "error_touching",
@@ -130,7 +130,8 @@ FALLBACKS = {
     "nve": f"{WITH_POTENTIAL}timestep 0.003\nfix 1 all nve\nrun 20\n{FINAL}",
     "some": f"{WITH_POTENTIAL}{FALLBACK} limit displacement 0.2\n{COUNTS}run 6\n{FINAL}",
     "no_potential": f"{SETUP}{FALLBACK}\nrun 1\n",
-    "old_name": f"{WITH_POTENTIAL}{FALLBACK.replace('guard fallback', 'guard rescue')}\nrun 0\n",
+    "old_name": f"{WITH_POTENTIAL}{FALLBACK.replace('guard fallback', 'guard rescue')} "
+    "limit isolation 5.0\nrun 0\n",
     "two_integrators": f"""{WITH_POTENTIAL}
 group some id 1:30
 group rest subtract all some
@@ -427,8 +428,8 @@ def test_warnings_say_what_happens(one_rank, record_property) -> None:
     assert sorted(atoms) == sorted(int(k) + 1 for k in closest)
     assert value == pytest.approx(distances.min(), rel=1e-3)
 
-    (atom,), value, step, limit = message["isolation"]
-    positions, cell = runs["isolation"].states()[step][:, :3], matrix(runs["isolation"].cell(step))
+    (atom,), value, step, limit = message["nearest"]
+    positions, cell = runs["nearest"].states()[step][:, :3], matrix(runs["nearest"].cell(step))
     nearest = _distances(positions, cell).min(1)
     assert limit == 1.0 and atom == nearest.argmax() + 1
     assert value == pytest.approx(nearest.max(), rel=1e-3)
@@ -512,6 +513,9 @@ def test_fallback_by_its_old_name(one_rank) -> None:
     run = one_rank["fallback_old_name"]
     assert run.error is None
     assert any("'guard rescue' is deprecated: write 'guard fallback'" in w for w in run.warnings())
+    assert any(
+        "'limit isolation' is deprecated: write 'limit nearest'" in w for w in run.warnings()
+    )
 
 
 def test_fallback_that_is_impossible(one_rank) -> None:

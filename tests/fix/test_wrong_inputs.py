@@ -82,7 +82,7 @@ def in_half_precision(path: Path, good: Good) -> None:
 WITHOUT_OXYGEN = {
     **{"max_displacement": [0.3, None], "rms_displacement": [0.1, None]},
     **{"max_speed": [0.02, None], "rms_speed": [0.005, None]},
-    **{"min_distance": [[2.2, None], [None, None]], "max_isolation": [2.5, None]},
+    **{"min_distance": [[2.2, None], [None, None]], "max_nearest_distance": [2.5, None]},
     **{"min_temperature": 280.0, "mean_temperature": 300.0, "max_temperature": 330.0},
 }
 

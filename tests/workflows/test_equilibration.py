@@ -20,11 +20,16 @@ from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.units import BOLTZMANN_PER_MASS
 from lammps_trajcast.validation import validate
-from lammps_trajcast.validation.compare import Check, Own, Part, compare_curves
+from lammps_trajcast.validation.compare import (
+    Check,
+    ReferenceSelfCheck,
+    ReportSection,
+    compare_curves,
+)
 from lammps_trajcast.validation.comparison import Comparison, Production, splits_of
 from lammps_trajcast.validation.config import Tolerances, ValidationConfig
 from lammps_trajcast.validation.constant_energy import Nve, nve_part
-from lammps_trajcast.validation.equilibration import Figure, Sample, equilibrium_figures
+from lammps_trajcast.validation.equilibration import EquilibrationCheck, Sample, equilibrium_figures
 from lammps_trajcast.validation.report import Report, table_of_reports
 from lammps_trajcast.validation.thermodynamics import energy, temperatures
 from lammps_trajcast.validation.validate import Validation
@@ -76,7 +81,7 @@ def figures(
     total: NDArray[np.float64] | None = None,
     freedom: int = 600,
     **more: Any,
-) -> dict[str, Figure]:
+) -> dict[str, EquilibrationCheck]:
     """By name."""
     little = np.random.default_rng(0).normal(size=len(temperature)) * 0.01
     energies = [little if series is None else series for series in (potential, total)]
@@ -178,21 +183,23 @@ def test_errors_of_correlated_samples(memory: float) -> None:
 
 @pytest.mark.parametrize("value", [0.05, 0.5, float("nan")])
 def test_where_the_reference_fails_nothing_is_said_of_the_model(value: float) -> None:
-    fails = Check("x", value, "%", 0.2, own=Own(0.47, "beside the canonical", error=0.1))
+    fails = Check(
+        "x", value, "%", 0.2, own=ReferenceSelfCheck(0.47, "beside the canonical", error=0.1)
+    )
     assert fails.passed is None and fails.verdict == "reference fails"
     assert fails.remark == "reference itself 47 % ± 10 % (beside the canonical), not ≤ 20 %"
     data = fails.as_dict()
     assert data["passed"] is None and data["verdict"] == "reference fails"
     assert data["reference_itself"]["value"] == 0.47 and data["reference_itself"]["limit"] == 0.2
-    judged = replace(fails, own=Own(0.19, "beside the canonical"))
+    judged = replace(fails, own=ReferenceSelfCheck(0.19, "beside the canonical"))
     assert judged.passed is (value == 0.05) and judged.remark == ""
-    assert replace(fails, own=Own(float("nan"), "", error=0.1)).passed is None
+    assert replace(fails, own=ReferenceSelfCheck(float("nan"), "", error=0.1)).passed is None
     # Beyond the limit by chance: the reference may well be right.
-    assert replace(fails, own=Own(0.47, "", error=0.24)).passed is (value == 0.05)
-    assert replace(fails, own=Own(0.47, "", error=0.23)).passed is None
+    assert replace(fails, own=ReferenceSelfCheck(0.47, "", error=0.24)).passed is (value == 0.05)
+    assert replace(fails, own=ReferenceSelfCheck(0.47, "", error=0.23)).passed is None
     # A limit of its own, and one that is the least.
-    assert replace(fails, own=Own(0.47, "", limit=0.5)).passed is (value == 0.05)
-    least = Check("x", 0.99, limit=0.97, at_least=True, own=Own(0.9, "halves"))
+    assert replace(fails, own=ReferenceSelfCheck(0.47, "", limit=0.5)).passed is (value == 0.05)
+    least = Check("x", 0.99, limit=0.97, at_least=True, own=ReferenceSelfCheck(0.9, "halves"))
     assert least.verdict == "reference fails" and "not ≥ 0.97" in least.remark
     # What is not judged cannot fail for the reference.
     assert replace(fails, limit=None).verdict == "not judged"
@@ -295,7 +302,9 @@ def validation(tmp_path_factory: pytest.TempPathFactory) -> Validation:
     return Validation(config, "short", home / "runs")
 
 
-def chapters(validation: Validation, reference: Production, model: Production) -> list[Part]:
+def chapters(
+    validation: Validation, reference: Production, model: Production
+) -> list[ReportSection]:
     plan = replace(validation.plan, blocks=BLOCKS)
     both = Comparison(validation.config, "metal", False, plan, TARGET, [reference], [model])
     # Pictures take most of the time.
@@ -363,7 +372,7 @@ def test_a_bad_reference_does_not_fail_the_model(
 
 
 def reported(
-    validation: Validation, parts: list[Part], home: Path, monkeypatch: pytest.MonkeyPatch
+    validation: Validation, parts: list[ReportSection], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[int, str, str, dict[str, Any]]:
     """The command, for given chapters: status, output, HTML and JSON."""
     write_system(home)
@@ -476,7 +485,7 @@ def test_rounds_have_an_end(
     (home / "validate.yaml").write_text(yaml.safe_dump({**CONFIG, **change, "lengths": lengths}))
     config = ValidationConfig.load(home / "validate.yaml")
     validation = Validation(config, "short", home / "runs")
-    bad = Figure("temperature", 0.3, 0.01, 0.01, "390 K")
+    bad = EquilibrationCheck("temperature", 0.3, 0.01, 0.01, "390 K")
     monkeypatch.setattr(validate, "equilibrium_figures", lambda *_: [bad])
     found = validation.equilibrated(TARGET, 1)
     assert found.time == pytest.approx(7 * 0.06) and found.faults == [bad]

@@ -36,10 +36,10 @@ from lammps_trajcast.fit.state import State
 from lammps_trajcast.fit.training import epoch_steps
 from lammps_trajcast.fit.validating import production_in
 from lammps_trajcast.fit.verdict import Facts, make_verdict
-from lammps_trajcast.lammps_runs.trajectory import Reader
+from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.plugin import plugin_directory
-from lammps_trajcast.validation.compare import Check, Own
+from lammps_trajcast.validation.compare import Check, ReferenceSelfCheck
 
 ARGON = """\
 units           real
@@ -213,7 +213,7 @@ def test_outcomes_of_checks() -> None:
     assert (close.verdict, close.noisy) == ("undecided", ["temperature"])
     low = Outcome.of_checks(checks(spectrum=0.9))
     assert low.fails == ["spectrum 0.9 (≥ 0.97)"]
-    itself = Check("energy", 0.5, "kT", 0.1, own=Own(0.4, "half"))
+    itself = Check("energy", 0.5, "kT", 0.1, own=ReferenceSelfCheck(0.4, "half"))
     assert Outcome.of_checks([*checks(), itself]).verdict == "undecided"
     noisy = replace(checks()[1], error=0.05)
     assert Outcome.of_checks([noisy]).verdict == "undecided"
@@ -446,7 +446,7 @@ def test_the_input_script_runs(whole: Path) -> None:
 def test_trajectories_of_any_kind_make_the_same_data(whole: Path, tmp_path: Path) -> None:
     """The reference's own dump, the same frames from ASE, and the data set made of either."""
     dump = next(whole.glob("survey/motion-*/motion.dump"))
-    seen = Reader(Species.from_types(["Ar"]), "real").read(dump, 1.0)
+    seen = TrajectoryReader(Species.from_types(["Ar"]), "real").read(dump, 1.0)
     frames = [
         Atoms(
             f"Ar{len(x)}", x, velocities=v / ase.units.fs, cell=seen.cell, pbc=True,

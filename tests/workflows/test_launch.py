@@ -28,7 +28,7 @@ from lammps_trajcast import child_processes
 from lammps_trajcast.data.build import new_file
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.describe import input_lines
-from lammps_trajcast.equipartition.equalize import Equalizer
+from lammps_trajcast.equipartition.iterate import EquipartitionCorrector
 from lammps_trajcast.lammps_runs import session
 from lammps_trajcast.lammps_runs.errors import FailedRunError, LaunchError
 from lammps_trajcast.lammps_runs.paths import PlainPaths, is_plain
@@ -221,12 +221,12 @@ def test_two_recordings_in_one_directory(in_use: Path, record_property) -> None:
 
 
 def test_two_equalize_in_one_directory(in_use: Path) -> None:
-    equalizer = Equalizer.__new__(Equalizer)
-    equalizer.directory = in_use
+    corrector = EquipartitionCorrector.__new__(EquipartitionCorrector)
+    corrector.directory = in_use
     with pytest.raises(
         SetupError, match="in use by another process .* or name another --directory"
     ):
-        equalizer.run(2, lambda *_: None)
+        corrector.run(2, lambda *_: None)
 
 
 def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_tempera
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.validation.compare import Check
 from lammps_trajcast.validation.config import ValidationConfig
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.protocols import Series, quench_parts, two_temperature_parts
 from lammps_trajcast.validation.report import table_of_reports
 
@@ -32,8 +32,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> ValidationConfig:
 
 
 @pytest.fixture(scope="module")
-def plan(config: ValidationConfig) -> Plan:
-    return Plan.make(config.lengths["short"], HORIZON, 1.0)
+def plan(config: ValidationConfig) -> RunSchedule:
+    return RunSchedule.make(config.lengths["short"], HORIZON, 1.0)
 
 
 def series(seed: int, temperatures: np.ndarray, lower: np.ndarray | None = None) -> Series:
@@ -76,7 +76,7 @@ def named(checks: list[Check], start: str) -> Check:
 COOLING = np.linspace(300.0, 100.0, FRAMES, endpoint=False)
 
 
-def test_a_quench_that_lags_behind(config: ValidationConfig, plan: Plan) -> None:
+def test_a_quench_that_lags_behind(config: ValidationConfig, plan: RunSchedule) -> None:
     """20 K too hot; means over twenty parts go through 190 K."""
     runs = [series(seed, COOLING) for seed in (1, 2, 3)]
     late = [series(seed, COOLING + 20.0) for seed in (1, 2, 3)]
@@ -89,7 +89,7 @@ def test_a_quench_that_lags_behind(config: ValidationConfig, plan: Plan) -> None
         assert named(part.checks, name).value == pytest.approx(0.0, abs=1e-9)
 
 
-def test_runs_are_averaged(config: ValidationConfig, plan: Plan) -> None:
+def test_runs_are_averaged(config: ValidationConfig, plan: RunSchedule) -> None:
     """Deviations to both sides cancel, and are what the noise is taken from."""
     runs = [series(seed, COOLING) for seed in (1, 2)]
     (part,) = quench_parts(
@@ -105,7 +105,7 @@ def test_runs_are_averaged(config: ValidationConfig, plan: Plan) -> None:
     assert check.floor == pytest.approx(0.0, abs=1e-9) and "beyond" not in check.model
 
 
-def test_runs_of_the_reference_that_disagree(config: ValidationConfig, plan: Plan) -> None:
+def test_runs_of_the_reference_that_disagree(config: ValidationConfig, plan: RunSchedule) -> None:
     """Each half of them is half of 60 K from all: no measure for a model."""
     runs = [series(1, COOLING + 30.0), series(2, COOLING - 30.0)]
     (part,) = quench_parts(config, plan, runs, [series(1, COOLING), series(2, COOLING)])
@@ -116,7 +116,7 @@ def test_runs_of_the_reference_that_disagree(config: ValidationConfig, plan: Pla
     assert named(part.checks, "potential energy").verdict == "passed"
 
 
-def test_when_it_goes_wrong(config: ValidationConfig, plan: Plan) -> None:
+def test_when_it_goes_wrong(config: ValidationConfig, plan: RunSchedule) -> None:
     """Right for three quarters of the time."""
     wrong = COOLING + np.where(np.arange(FRAMES) < 150, 0.0, 60.0)
     (part,) = quench_parts(
@@ -129,7 +129,7 @@ def test_when_it_goes_wrong(config: ValidationConfig, plan: Plan) -> None:
     assert f"; beyond 10 % from {150 * spacing:.3g} ps" in named(part.checks, "temperature").model
 
 
-def test_a_model_that_was_stopped(config: ValidationConfig, plan: Plan) -> None:
+def test_a_model_that_was_stopped(config: ValidationConfig, plan: RunSchedule) -> None:
     """Its run counts as far as it went, and so does the reference's from the same start."""
     runs = [series(1, COOLING), series(2, COOLING + 100.0)]
     found = [series(1, COOLING), series(2, COOLING[:40] + 100.0)]
@@ -140,7 +140,7 @@ def test_a_model_that_was_stopped(config: ValidationConfig, plan: Plan) -> None:
     assert named(part.checks, "temperature").value == pytest.approx(0.0, abs=1e-9)
 
 
-def test_halves(config: ValidationConfig, plan: Plan) -> None:
+def test_halves(config: ValidationConfig, plan: RunSchedule) -> None:
     """Each run has halves of its own, by where its atoms are at the start."""
     down = np.linspace(600.0, 400.0, FRAMES, endpoint=False)
     up = 800.0 - down

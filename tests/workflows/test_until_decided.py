@@ -15,9 +15,9 @@ import pytest
 from validations import CONFIG, write_system
 
 from lammps_trajcast.lammps_runs.runner import Runner, cpu_time
-from lammps_trajcast.lammps_runs.trajectory import Reader
+from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.validation import production
-from lammps_trajcast.validation.compare import Check, Part
+from lammps_trajcast.validation.compare import Check, ReportSection
 from lammps_trajcast.validation.config import Lengths, Protocol, SetupError, ValidationConfig
 from lammps_trajcast.validation.outcome import validate_model
 from lammps_trajcast.validation.speed import measure, steps_of
@@ -51,10 +51,10 @@ class Runs:
     def seconds_of_part(self) -> float:
         return 900.0
 
-    def compared(self) -> list[Part]:
+    def compared(self) -> list[ReportSection]:
         check = Check("x", 0.8, limit=1.0, error=self.scatter / np.sqrt(self.parts))
         failures = Check("failures", float(bool(self.error)), limit=0.0)
-        return [Part("", "", [failures]), Part("", "", [check])]
+        return [ReportSection("", "", [failures]), ReportSection("", "", [check])]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def runs_of(home: Path) -> list[Path]:
     return sorted((home / "out" / "runs").glob("*/done.json"))
 
 
-def frames(reader: Reader, home: Path, name: str) -> Any:
+def frames(reader: TrajectoryReader, home: Path, name: str) -> Any:
     (path,) = (home / "out" / "runs").glob(f"{name}-{10 * '[0-9a-f]'}/frames.dump")
     return reader.read(path, 1.0)
 

@@ -26,15 +26,16 @@ from lammps_trajcast.analysis.thermal import (
     degrees_of_freedom,
     kinetic_temperatures,
 )
-from lammps_trajcast.lammps_runs.runner import Finished
+from lammps_trajcast.lammps_runs.errors import LaunchError
+from lammps_trajcast.lammps_runs.runner import FinishedRun
 from lammps_trajcast.validation import speed
-from lammps_trajcast.validation.compare import Check, Part, relative
+from lammps_trajcast.validation.compare import Check, ReportSection, relative
 from lammps_trajcast.validation.comparison import Comparison, Production
 from lammps_trajcast.validation.config import SetupError, SpectrumSettings, ValidationConfig
 from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
 from lammps_trajcast.validation.dynamics import displacement, spectrum
 from lammps_trajcast.validation.equilibrium import equilibrium_parts
-from lammps_trajcast.validation.plan import Plan
+from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.production import EquilibriumRuns
 from lammps_trajcast.validation.report import table_of_reports
 from lammps_trajcast.validation.scripts import Inputs
@@ -78,12 +79,12 @@ def validation(home: Path, outcome: tuple[int, str, str]) -> Validation:
 
 
 @pytest.fixture(scope="module")
-def reference(validation: Validation) -> tuple[Finished, Production]:
+def reference(validation: Validation) -> tuple[FinishedRun, Production]:
     """The finished reference run, and its production."""
     # Two runs: equilibrium-reference-KEY and equilibrium-reference-2-KEY.
     pattern = "equilibrium-reference-" + 10 * "[0-9a-f]"
     (record,) = validation.runner.directory.glob(f"{pattern}/done.json")
-    run = Finished(record.parent, json.loads(record.read_text())["key"])
+    run = FinishedRun(record.parent, json.loads(record.read_text())["key"])
     plan = validation.plan
     return run, validation.reading.production(
         validation.reading.blocks(run, "frames", plan.steps, plan.blocks),
@@ -168,7 +169,7 @@ def test_finished_runs_are_not_repeated(
 
 
 def test_runs_of_the_reference_are_averaged(
-    home: Path, validation: Validation, reference: tuple[Finished, Production]
+    home: Path, validation: Validation, reference: tuple[FinishedRun, Production]
 ) -> None:
     (place,) = validation.runner.directory.glob("equilibrium-reference-2-*")
     assert not (place / "nve.dump").exists()
@@ -184,7 +185,7 @@ def test_runs_of_the_reference_are_averaged(
         if check["name"] == "mean potential energy per atom"
     )
     # Blocks begin after the first frame; where one ends the next begins, with the same energy.
-    log = Finished(place, "").loops()
+    log = FinishedRun(place, "").loops()
     steps = np.concatenate([loop.columns["Step"] for loop in log])
     energy = np.concatenate([loop.columns["PotEng"] for loop in log])
     of_other = energy[np.unique(steps, return_index=True)[1]][1:]
@@ -195,7 +196,7 @@ def test_runs_of_the_reference_are_averaged(
 
 def test_the_reference_as_fast_as_the_model(
     validation: Validation,
-    reference: tuple[Finished, Production],
+    reference: tuple[FinishedRun, Production],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its integrator with a time step that costs as much: from the same state, as long."""
@@ -241,7 +242,7 @@ def test_drift_of_the_reference_as_fast_as_the_model() -> None:
 
 
 def test_the_model_starts_where_the_reference_did(
-    validation: Validation, reference: tuple[Finished, Production]
+    validation: Validation, reference: tuple[FinishedRun, Production]
 ) -> None:
     (place,) = validation.runner.directory.glob("equilibrium-model-1-*")
     both = [
@@ -253,7 +254,7 @@ def test_the_model_starts_where_the_reference_did(
 
 
 def test_energies_of_dumped_frames_are_those_of_the_run(
-    validation: Validation, reference: tuple[Finished, Production]
+    validation: Validation, reference: tuple[FinishedRun, Production]
 ) -> None:
     run, production = reference
     inputs = validation.inputs(300.0)
@@ -293,7 +294,7 @@ def verdicts(
     validation: Validation,
     known: Production,
     found: Production,
-    *chapters: Callable[[Comparison], Part | list[Part]],
+    *chapters: Callable[[Comparison], ReportSection | list[ReportSection]],
 ) -> dict[str, bool | None]:
     """By name of the figure, of some chapters or of all."""
     comparison = Comparison(
@@ -331,7 +332,7 @@ def steady(known: Production) -> Production:
 
 
 def test_continued_runs_count_with_all_their_blocks(
-    validation: Validation, reference: tuple[Finished, Production]
+    validation: Validation, reference: tuple[FinishedRun, Production]
 ) -> None:
     """With the two that were planned, five standard errors would be one interval for a mean."""
     known = steady(reference[1])
@@ -350,7 +351,7 @@ def test_continued_runs_count_with_all_their_blocks(
 
 
 def test_verdicts_can_go_either_way(
-    validation: Validation, reference: tuple[Finished, Production]
+    validation: Validation, reference: tuple[FinishedRun, Production]
 ) -> None:
     """A trajectory beside itself passes wherever it is compared; a spoiled one fails."""
     known = steady(reference[1])
@@ -419,11 +420,11 @@ def test_a_run_that_ended_early(validation: Validation, tmp_path: Path) -> None:
     broken = "\n".join(" ".join(words) for words in last) + "\n"
     text = "".join("ITEM: TIMESTEP\n" + frame for frame in [*kept, broken])
     (copy / "frames.dump").write_text(text)
-    run = validation.reading.model_run(Finished(copy, "", "Lost atoms"))
+    run = validation.reading.model_run(FinishedRun(copy, "", "Lost atoms"))
     assert len(run.frames) == 2 and run.error == "Lost atoms"
     assert all(len(part) == block for part in run.frames)
     (copy / "frames.dump").write_text("".join("ITEM: TIMESTEP\n" + f for f in frames[:block]))
-    run = validation.reading.model_run(Finished(copy, ""))
+    run = validation.reading.model_run(FinishedRun(copy, ""))
     assert run.frames == [] and run.error
 
 
@@ -494,9 +495,9 @@ def test_configuration_mistakes_are_one_line(
 def test_what_does_not_fit_is_said_before_anything_runs(home: Path, tmp_path: Path) -> None:
     lengths = ValidationConfig(**CONFIG).lengths["short"]
     with pytest.raises(SetupError, match="write 7.5"):
-        Plan.make(lengths, 30.0, 7.0)
+        RunSchedule.make(lengths, 30.0, 7.0)
     with pytest.raises(SetupError, match="write at least"):
-        Plan.make(lengths.model_copy(update={"production": 0.3}), 30.0, 1.0)
+        RunSchedule.make(lengths.model_copy(update={"production": 0.3}), 30.0, 1.0)
     with pytest.raises(SetupError, match="no such file"):
         System.read(tmp_path / "system.lmp")
     (tmp_path / "system.lmp").write_text("units lj\n")
@@ -510,7 +511,7 @@ def test_what_does_not_fit_is_said_before_anything_runs(home: Path, tmp_path: Pa
     ):
         with pytest.raises(SetupError, match=message):
             Validation(config.model_copy(update=change), length, tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(SetupError, match="no such program"):
+    with pytest.raises(LaunchError, match="no such program"):
         Validation(config, "short", tmp_path, ["lmp-that-is-not-there"])
     with pytest.raises(SetupError, match="there are equilibrium"):
         Validation(config, "short", tmp_path).run(["melt"])
@@ -530,7 +531,7 @@ def test_inputs_of_a_molecular_system(tmp_path: Path) -> None:
     assert system.box and system.charges == ("charge",)
     config = ValidationConfig(**CONFIG)
     model = Model(Path("m.safetensors"), "", timestep=5.0, cutoff=4.5, angular=True)
-    plan = Plan.make(config.lengths["short"], 5.0, 1.0)
+    plan = RunSchedule.make(config.lengths["short"], 5.0, 1.0)
     text = Inputs(config, system, model, plan, 300.0).production(1)
     lines = [line.split() for line in text.splitlines()]
     for line in (

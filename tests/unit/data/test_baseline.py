@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from lammps_trajcast.cli import app
 from lammps_trajcast.data.baseline import (
     NoCrystalError,
+    ballistic_baseline,
     cheap_comparison,
     linear_baseline,
-    straight_flight,
 )
 from lammps_trajcast.data.layout import DatasetError
 
@@ -131,7 +131,7 @@ def test_a_liquid_has_straight_flight(tmp_path: Path) -> None:
     assert found["ballistic_velocity"] == pytest.approx(expected)
     assert found["test_pairs"] == 40 and found["horizon"] == HORIZON
     assert f"velocity {expected:.4f}" in result.stdout
-    assert straight_flight(path).as_dict() == found
+    assert ballistic_baseline(path).as_dict() == found
 
 
 def test_what_training_compares_with(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_training_compares_with(tmp_path: Path) -> None:
     found = cheap_comparison(crystal, ATOMS, 120)
     assert found.kind == "linear map" and found.velocity < 1e-3
     for path, atoms in ((melt, ATOMS), (crystal, 10_000)):
-        flight = straight_flight(path)
+        flight = ballistic_baseline(path)
         assert cheap_comparison(path, atoms, 120) == (
             *("straight flight", flight.displacement, flight.velocity),
         )

@@ -28,7 +28,7 @@ from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.data.statistics import (
-    NEIGHBOUR_RANGE,
+    NEIGHBOR_RANGE,
     dataset_statistics,
     lower_distances,
     smallest_distance,
@@ -363,7 +363,7 @@ def test_statistics_of_known_motion(tmp_path: Path) -> None:
     assert limits.max_speed == pytest.approx((0.002,))
     assert limits.rms_speed == pytest.approx((np.sqrt((0.002**2 + 0.001**2) / 2),))
     assert limits.min_distance[0] == pytest.approx((statistics.min_distance,))
-    assert limits.max_isolation == pytest.approx((4.0,))
+    assert limits.max_nearest_distance == pytest.approx((4.0,))
     assert limits.min_temperature == pytest.approx(statistics.temperature)
     assert limits.max_temperature == pytest.approx(statistics.temperature)
 
@@ -394,7 +394,7 @@ def test_distances_of_species_against_ase(pbc: bool | tuple[bool, ...]) -> None:
         for i, j in zip(*np.triu_indices(7, 1), strict=True):
             pair = (species[i], species[j])
             expected[pair] = expected[pair[::-1]] = min(expected[pair], distances[i, j])
-    expected[expected > NEIGHBOUR_RANGE] = np.inf
+    expected[expected > NEIGHBOR_RANGE] = np.inf
     assert smallest == pytest.approx(expected)
     assert np.isfinite(smallest[:2, :3]).all() and np.isinf(smallest[3]).all()
 

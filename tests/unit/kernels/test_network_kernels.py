@@ -236,10 +236,10 @@ def test_wrong_tensors_are_refused() -> None:
     species, velocities, vectors, receivers, senders = inputs
     single = velocities.astype(np.float32)
     with pytest.raises(ValueError, match="velocities is float64"):
-        kernels.first(species, velocities)
+        kernels.embed(species, velocities)
     with pytest.raises(ValueError, match="edge_vectors is float32"):
         kernels.edges(vectors.astype(np.float32))
-    edges, features = kernels.edges(vectors), kernels.first(species, single)
+    edges, features = kernels.edges(vectors), kernels.embed(species, single)
     first_edge = np.searchsorted(receivers, np.arange(len(species) + 1))
     graph = (KernelGraph(species, single, edges, first_edge, senders), None)
     wide = np.empty((len(species), 2 * kernels.widths[1]), np.float32)

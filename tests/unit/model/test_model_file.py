@@ -5,6 +5,7 @@ import json
 import pickle
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ LIMITS = Limits(
     max_speed=(0.02, 0.03),
     rms_speed=(0.005, 0.007),
     min_distance=((2.8, 1.5), (1.5, None)),
-    max_isolation=(1.8, None),
+    max_nearest_distance=(1.8, None),
     min_temperature=280.0,
     mean_temperature=300.0,
     max_temperature=330.0,
@@ -139,16 +140,30 @@ def test_limits_of_some_species_in_other_units() -> None:
     metal = turned.converted("real", "metal")
     assert metal.max_speed == pytest.approx((30.0, 20.0, 30.0))
     assert metal.rms_speed == pytest.approx((7.0, 5.0, 7.0))
-    assert turned.max_isolation == (None, 1.8, None)
-    assert metal.min_distance == turned.min_distance and metal.max_isolation == turned.max_isolation
+    assert turned.max_nearest_distance == (None, 1.8, None)
+    assert (
+        metal.min_distance == turned.min_distance
+        and metal.max_nearest_distance == turned.max_nearest_distance
+    )
 
 
-def test_files_without_isolation_are_read(written: Path) -> None:
+def test_older_names_of_limits_are_read(written: Path) -> None:
+    def older(metadata: dict[str, Any]) -> None:
+        metadata["limits"]["max_isolation"] = metadata["limits"].pop("max_nearest_distance")
+
+    before = ModelFile.load(written)
+    rewrite(written, older)
+    after = ModelFile.load(written)
+    assert after.metadata.limits == before.metadata.limits == LIMITS
+    assert after.fingerprint() == before.fingerprint()
+
+
+def test_files_without_nearest_distances_are_read(written: Path) -> None:
     """As those written before there was any, with the same fingerprint."""
     whole = ModelFile.load(written).fingerprint()
-    rewrite(written, lambda metadata: metadata["limits"].pop("max_isolation") and None)
+    rewrite(written, lambda metadata: metadata["limits"].pop("max_nearest_distance") and None)
     limits = ModelFile.load(written).metadata.limits
-    assert limits is not None and limits.max_isolation is None
+    assert limits is not None and limits.max_nearest_distance is None
     assert ModelFile.load(written).fingerprint() == whole
 
 

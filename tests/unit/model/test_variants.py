@@ -14,7 +14,7 @@ from lammps_trajcast.kernels.path_table import PathTable, register_table
 from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.embedding import SphericalHarmonics
-from lammps_trajcast.model.interaction import DepthwiseTensorProduct, OwnShare
+from lammps_trajcast.model.interaction import DepthwiseTensorProduct, ReceiverMix
 from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.shapes import weight_shapes
@@ -194,7 +194,7 @@ def test_messages_are_differences_at_first() -> None:
     """Equal vectors of sender and receiver cancel; scalars are the sender's."""
     irreps = o3.Irreps(full_feature_irreps(4, 1))
     features = torch.randn(3, irreps.dim)
-    own = OwnShare(irreps)(features)
+    own = ReceiverMix(irreps)(features)
     for (_, ir), where in zip(irreps, irreps.slices(), strict=True):
         wanted = torch.zeros_like(own[:, where]) if ir.l == 0 else -features[:, where]
         assert torch.equal(own[:, where], wanted)

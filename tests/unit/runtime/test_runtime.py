@@ -16,7 +16,7 @@ from lammps_trajcast.describe import describe_limits
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.runtime import kernel_backend
-from lammps_trajcast.runtime.bridge import FAILED, LOST, OK, Bridge
+from lammps_trajcast.runtime.bridge import ABORT, FAILED, OK, Bridge
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.halo import Halo, Traffic
 from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError, find_device
@@ -57,7 +57,7 @@ def test_elements_without_training_are_refused(at_rest: bool) -> None:
         max_speed=(0.02, None),
         rms_speed=(0.005, None),
         min_distance=((2.2, near), (near, None)),
-        max_isolation=(2.5, near),
+        max_nearest_distance=(2.5, near),
         min_temperature=280.0,
         mean_temperature=300.0,
         max_temperature=330.0,
@@ -247,7 +247,7 @@ def test_bridge_opens_steps_and_closes(model_file) -> None:
         assert_close(rows[:, 3:] / 1000.0, expected[1], 1e-12)
 
     assert call.bridge.close(handle[0], message) == OK
-    assert call.bridge.predict(handle[0], c_frame, prediction, message) == LOST
+    assert call.bridge.predict(handle[0], c_frame, prediction, message) == ABORT
 
 
 def test_bridge_reports_and_keeps_to_the_buffer(tmp_path) -> None:

@@ -30,8 +30,8 @@ from lammps_trajcast.training.batches import (
     Draw,
     EpochSampler,
     GraphPairs,
-    Share,
-    ShareSampler,
+    ProcessShard,
+    ShardedSampler,
     collate,
 )
 from lammps_trajcast.training.bruteforce_neighbors import bruteforce_edges
@@ -39,14 +39,14 @@ from lammps_trajcast.training.config import OptimizationConfig, TrainingConfig, 
 from lammps_trajcast.training.cuda_graphs import CudaGraphNetwork, pad_edges
 from lammps_trajcast.training.curve import join_logs
 from lammps_trajcast.training.module import TrainingModule
-from lammps_trajcast.training.polish import fit_read_out
 from lammps_trajcast.training.preparation import (
     make_architecture,
     rms_of_elements,
     training_indices,
 )
 from lammps_trajcast.training.progress import Status
-from lammps_trajcast.training.saving import WholeLogWriter
+from lammps_trajcast.training.readout_fit import fit_read_out
+from lammps_trajcast.training.saving import AtomicCSVWriter
 from lammps_trajcast.training.schedule import Schedule
 from lammps_trajcast.training.train import train
 
@@ -130,7 +130,7 @@ def test_a_log_that_gets_a_column_keeps_its_rows(killed: bool, tmp_path: Path, m
     def kill(*_: object) -> None:
         raise InterruptedError
 
-    writer = WholeLogWriter(str(tmp_path))
+    writer = AtomicCSVWriter(str(tmp_path))
     writer.log_metrics({"validation_loss": 0.5}, step=9)
     writer.save()
     writer.log_metrics({"train_loss": 0.7}, step=9)
@@ -720,13 +720,13 @@ def test_processes_share_every_mini_batch() -> None:
     """Two processes together draw what one draws, in mini-batches of half the size."""
     whole = list(EpochSampler(7, 4, 1, epoch=lambda: (3, 8)))
     parts = [
-        list(EpochSampler(7, 4, 1, lambda: (3, 8), share=lambda rank=rank: Share(rank, 2)))
+        list(EpochSampler(7, 4, 1, lambda: (3, 8), share=lambda rank=rank: ProcessShard(rank, 2)))
         for rank in range(2)
     ]
     for step in range(5):
         joint = [draw for part in parts for draw in part[2 * step : 2 * step + 2]]
         assert joint == whole[4 * step : 4 * step + 4]
-    dealt = [list(ShareSampler(7, lambda rank=rank: Share(rank, 3))) for rank in range(3)]
+    dealt = [list(ShardedSampler(7, lambda rank=rank: ProcessShard(rank, 3))) for rank in range(3)]
     assert sorted(sum(dealt, [])) == list(range(7))
 
 

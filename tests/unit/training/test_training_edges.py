@@ -30,13 +30,13 @@ from lammps_trajcast.cli import app
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.data.statistics import dataset_statistics, smallest_distance
-from lammps_trajcast.equipartition.balance import Balancer
+from lammps_trajcast.equipartition.match_moments import MomentMatching
 from lammps_trajcast.lock import alone_in
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.config import NetworkConfig, TrainingConfig, TrainingError
 from lammps_trajcast.training.preparation import make_architecture
-from lammps_trajcast.training.processes import Place, job_hidden, place_in_job
+from lammps_trajcast.training.processes import TrainingProcess, find_process, job_hidden
 from lammps_trajcast.training.train import _alone, train
 from lammps_trajcast.validation.config import SetupError
 from lammps_trajcast.warning_filters import not_fatal, not_fatal_in_children
@@ -198,9 +198,9 @@ def test_atoms_that_do_not_move(tmp_path: Path) -> None:
 
 def test_too_few_states_to_balance(tmp_path: Path, trained: Path) -> None:
     data = [gas(tmp_path / "gas.h5", 9.0)]
-    balancer = Balancer(trained / "model.safetensors", data, data, 100)
+    matching = MomentMatching(trained / "model.safetensors", data, data, 100)
     with pytest.raises(SetupError, match="no kind of motion is there more than 400 times"):
-        balancer.run(lambda *_: None)
+        matching.run(lambda *_: None)
 
 
 def test_unforeseen_values_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -270,32 +270,38 @@ def test_one_device_is_one_process_in_any_job(
 @pytest.mark.parametrize(
     ("devices", "environment", "place"),
     [
-        (1, JOBS["Slurm"], Place(0, None)),
-        (2, {}, Place(0, None)),
-        (2, {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, Place(0, None)),
-        (2, JOBS["Kubeflow"], Place(0, None)),
-        (2, {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, Place(1, "train")),
-        (4, JOBS["Slurm"], Place(3, "srun")),
-        (4, JOBS["torchrun"], Place(2, "torchrun")),
-        (2, JOBS["LSF"], Place(1, "jsrun")),
-        (2, {"PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, Place(1, "mpirun")),
+        (1, JOBS["Slurm"], TrainingProcess(0, None)),
+        (2, {}, TrainingProcess(0, None)),
+        (
+            2,
+            {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+            TrainingProcess(0, None),
+        ),
+        (2, JOBS["Kubeflow"], TrainingProcess(0, None)),
+        (2, {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, TrainingProcess(1, "train")),
+        (4, JOBS["Slurm"], TrainingProcess(3, "srun")),
+        (4, JOBS["torchrun"], TrainingProcess(2, "torchrun")),
+        (2, JOBS["LSF"], TrainingProcess(1, "jsrun")),
+        (2, {"PMI_SIZE": "2", "MPI_LOCALRANKID": "1"}, TrainingProcess(1, "mpirun")),
         (2, JOBS["Slurm"], "devices: 2, but srun has started 4 processes; .* write devices: 4"),
         (3, JOBS["torchrun"], "devices: 3, but torchrun has started 4 processes"),
     ],
 )
-def test_place_in_job(devices: int, environment: dict[str, str], place: Place | str) -> None:
+def test_place_in_job(
+    devices: int, environment: dict[str, str], place: TrainingProcess | str
+) -> None:
     if isinstance(place, str):
         with pytest.raises(TrainingError, match=place):
-            place_in_job(devices, environment)
+            find_process(devices, environment)
     else:
-        assert place_in_job(devices, environment) == place
+        assert find_process(devices, environment) == place
 
 
 def test_processes_of_srun_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in JOBS["Slurm"].items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rank_zero_only, "rank", 0)
-    with job_hidden(place_in_job(4)) as environment:
+    with job_hidden(find_process(4)) as environment:
         assert environment.creates_processes_externally and environment.local_rank() == 3
         assert (environment.main_address, environment.main_port) == ("127.0.0.1", 15001)
         assert "SLURM_NTASKS" not in os.environ
@@ -473,7 +479,7 @@ def test_second_process_of_a_killed_training_ends(tmp_path: Path, dataset: Path)
     config = TrainingConfig.load(write_config(tmp_path, dataset))
 
     def begin() -> None:
-        with _alone(config, Place(1, "train")):
+        with _alone(config, TrainingProcess(1, "train")):
             os._exit(0)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -530,7 +536,7 @@ def test_commands_survive_warnings(
         raise DatasetError("the end") if command == "add-bounds" else SystemExit(7)
 
     monkeypatch.setattr(ModelFile, "load", load)
-    monkeypatch.setattr("lammps_trajcast.equipartition.balance.Balancer.__init__",
+    monkeypatch.setattr("lammps_trajcast.equipartition.match_moments.MomentMatching.__init__",
                         lambda *_: load(tmp_path))  # fmt: skip
     words = {"add-bounds": ["x.h5"], "match-moments": ["--dataset", "x.h5"]}.get(command, [])
     out = [] if command == "info" else ["-o", "y"]

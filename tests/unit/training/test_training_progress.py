@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from lammps_trajcast.cli import app
 from lammps_trajcast.data.baseline import cheap_comparison
 from lammps_trajcast.training.config import TrainingConfig
-from lammps_trajcast.training.progress import Console, Status, Teller, describe, duration
+from lammps_trajcast.training.progress import Console, ProgressReporter, Status, describe, duration
 from lammps_trajcast.training.train import train
 
 
@@ -130,25 +130,25 @@ def test_a_log_file_has_signs_of_life_at_intervals() -> None:
 
 def test_steps_do_not_fill_a_log_file() -> None:
     stream, clock, console = written(terminal=False)
-    teller = Teller([console])
+    reporter = ProgressReporter([console])
     for step in range(1, 10_001):
         clock.now = 0.05 * step
-        teller.tell(stage="training", step=step, last_step=10_000, seconds_per_step=0.05)
+        reporter.tell(stage="training", step=step, last_step=10_000, seconds_per_step=0.05)
     lines = stream.getvalue().splitlines()
     assert 20 < len(lines) < 60
     assert lines[0] == "step 100 of 10,000, 0.05 s per step, 8 min left"
-    teller.line("to be kept")
+    reporter.line("to be kept")
     assert stream.getvalue().endswith("\nto be kept\n")
 
 
 def test_a_terminal_has_one_line_that_changes() -> None:
     stream, clock, console = written(terminal=True)
-    teller = Teller([console])
-    teller.stage("reading a long name of something")
+    reporter = ProgressReporter([console])
+    reporter.stage("reading a long name of something")
     for step in range(1, 101):
         clock.now = 0.1 * step
-        teller.tell(stage="training", step=step)
-    teller.line("step 100: errors")
+        reporter.tell(stage="training", step=step)
+    reporter.line("step 100: errors")
     text = stream.getvalue()
     assert text.count("\n") == 1 and text.endswith("\n")
     shown = text.split("\r")

@@ -30,7 +30,7 @@ RIDGE = 1e-4
 LARGEST = 12_000
 
 
-class Adjustment:
+class LastLayerCorrection:
     """A model whose last layer is changed at the least cost in the loss on a data set.
 
     Args:

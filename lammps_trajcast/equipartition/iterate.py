@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from lammps_trajcast.data.dataset import Pair
-from lammps_trajcast.equipartition.adjust import Adjustment
-from lammps_trajcast.equipartition.motions import Motions, gradients, motions
-from lammps_trajcast.lammps_runs.runner import Finished
+from lammps_trajcast.equipartition.correction import LastLayerCorrection
+from lammps_trajcast.equipartition.motions import MotionEnergies, gradients, motions
+from lammps_trajcast.lammps_runs.runner import FinishedRun
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.model.file import ModelFile
@@ -51,7 +51,7 @@ def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Te
     Args:
         energy: (K,) over that of equilibrium.
         last: deviations (K,) that it returned the round before; at the first zero.
-        rate, damping: see :class:`Equalizer`.
+        rate, damping: see :class:`EquipartitionCorrector`.
     """
     deviation = energy.log().clamp(-LARGEST_DEVIATION, LARGEST_DEVIATION)
     return -rate * deviation - damping * (deviation - last), deviation
@@ -76,7 +76,7 @@ class Round:
 
 
 @dataclass
-class Course:
+class RunSeries:
     """The runs at one temperature.
 
     before: the last one, if the next can go on from its end. last: deviations that :func:`gains`
@@ -84,11 +84,11 @@ class Course:
     """
 
     temperature: float
-    before: Finished | None = None
+    before: FinishedRun | None = None
     last: Tensor = field(default_factory=lambda: torch.zeros(()))
 
 
-class Request(NamedTuple):
+class RequestedChange(NamedTuple):
     """What a run asks of the change that follows it; K kinds of motion.
 
     effect: (K, size) of the weights on energies, relative. wanted: (K,) relative change of the
@@ -100,7 +100,7 @@ class Request(NamedTuple):
     uncertainty: Tensor
 
 
-class Equalizer(Adjustment):
+class EquipartitionCorrector(LastLayerCorrection):
     """Changes the last layer of a model until its runs show equipartition.
 
     A network that is right to a percent in each step still gives some kinds of motion a little
@@ -171,7 +171,7 @@ class Equalizer(Adjustment):
     def _run(self, rounds: int, tell: Callable[[int, Round], None]) -> ModelFile:
         factor = self._factor()
         changes = [torch.zeros(self.layer.size, dtype=torch.float64)]
-        courses = [Course(temperature) for temperature in self.temperatures]
+        courses = [RunSeries(temperature) for temperature in self.temperatures]
         for number in range(rounds):
             cost = float(changes[-1] @ self.cost @ changes[-1])
             found = [self._answer(number, course, cost, tell) for course in courses]
@@ -183,8 +183,8 @@ class Equalizer(Adjustment):
         return self.with_errors(self._model(rounds))
 
     def _answer(
-        self, number: int, course: Course, cost: float, tell: Callable[[int, Round], None]
-    ) -> Request:
+        self, number: int, course: RunSeries, cost: float, tell: Callable[[int, Round], None]
+    ) -> RequestedChange:
         """Run the model at one temperature, and ask for a change."""
         finished, trajectory = self._sample(number, course)
         heat = self._heat(finished)
@@ -208,13 +208,13 @@ class Equalizer(Adjustment):
         gain, course.last = gains(energy, course.last, self.rate, self.damping)
         wanted = gain - HEAT_SHARE * seen.heat
         energy = energy[used]
-        return Request(
+        return RequestedChange(
             effect[used] / energy[:, None],
             wanted[used],
             (self.rate + self.damping) * uncertainty[used] / energy,
         )
 
-    def _sample(self, number: int, course: Course) -> tuple[Finished, Trajectory]:
+    def _sample(self, number: int, course: RunSeries) -> tuple[FinishedRun, Trajectory]:
         """Run the model with its present weights from the end of the run before."""
         before, several = course.before, len(self.temperatures) > 1
         model = self._model(number)
@@ -246,7 +246,7 @@ class Equalizer(Adjustment):
             )
         return done, trajectory
 
-    def _heat(self, run: Finished) -> float:
+    def _heat(self, run: FinishedRun) -> float:
         """Return what the thermostat took out in a step, relative to the kinetic energy.
 
         All motions together cannot show it: the thermostat holds their temperature. Zero if it
@@ -266,7 +266,7 @@ class Equalizer(Adjustment):
         """Return deviations and uncertainties (K,), effects (K, size), and which are of use."""
         first = round(SETTLING * len(trajectory))
         frames = range(first, len(trajectory))
-        found: list[Motions] = []
+        found: list[MotionEnergies] = []
         effect: Tensor | None = None
         every = max(1, len(frames) // EFFECT_FRAMES)
         angular = self.metadata.architecture.conserve_ang_mom
@@ -314,7 +314,7 @@ class Equalizer(Adjustment):
     def _model(self, rounds: int) -> ModelFile:
         temperatures = ", ".join(f"{temperature:g}" for temperature in self.temperatures)
         return self.model_file(
-            "equalized",
+            "equipartition",
             f"{rounds} rounds of {self.horizons} steps at {temperatures} K, rate "
             f"{self.rate:g}{f', damping {self.damping:g}' if self.damping else ''}, "
             f"{self.config.name}",

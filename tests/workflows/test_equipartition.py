@@ -13,10 +13,16 @@ import torch
 from models import LIGHT_QUARTZ
 from validations import CUTOFF, SYSTEM, frame, invoke, write_system
 
-from lammps_trajcast.equipartition.equalize import SETTLING, Course, Equalizer, Request, gains
+from lammps_trajcast.equipartition.iterate import (
+    SETTLING,
+    EquipartitionCorrector,
+    RequestedChange,
+    RunSeries,
+    gains,
+)
 from lammps_trajcast.equipartition.last_layer import LastLayer
 from lammps_trajcast.equipartition.motions import gradients, motions
-from lammps_trajcast.lammps_runs.trajectory import Reader, Trajectory
+from lammps_trajcast.lammps_runs.trajectory import Trajectory, TrajectoryReader
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.network import TrajCast
@@ -123,7 +129,9 @@ def test_the_cheapest_change() -> None:
     root, effect, wanted = random(9, 9), random(3, 9), random(3)
     uncertainty = torch.tensor([0.1, 1.0, 3.0], dtype=torch.float64)
     cost = root @ root.T + torch.eye(9, dtype=torch.float64)
-    change = Equalizer._change(torch.linalg.cholesky(cost), effect, wanted, uncertainty)
+    change = EquipartitionCorrector._change(
+        torch.linalg.cholesky(cost), effect, wanted, uncertainty
+    )
     change.requires_grad_()
     missing = (effect @ change - wanted) / uncertainty
     (gradient,) = torch.autograd.grad(change @ cost @ change + missing @ missing, change)
@@ -179,7 +187,7 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The same system, other frames, and a change that must not cost much.
     for name in ("test_error_displacement", "test_error_velocity"):
         assert found[name] < 1.5 * known[name]
-    assert "3 rounds" in after.metadata.provenance["equalized"]
+    assert "3 rounds" in after.metadata.provenance["equipartition"]
     changed = {
         name
         for name, weights in after.state_dict.items()
@@ -216,7 +224,7 @@ def test_several_temperatures(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (last,) = re.findall(rf"round  2 at {temperature} K: Si (\S+) K, O (\S+) K", out)
         assert all(least < float(value) < most for value in last), out
     provenance = ModelFile.load(output).metadata.provenance
-    assert "2 rounds of 120 steps at 200, 400 K" in provenance["equalized"]
+    assert "2 rounds of 120 steps at 200, 400 K" in provenance["equipartition"]
     for temperature in (200, 400):
         first, second = sorted((place / "runs").glob(f"round?-{temperature}K-*"))
         frames = [
@@ -229,13 +237,13 @@ def test_several_temperatures(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_one_change_for_two_temperatures(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked for at one temperature and at the other is done at both, as well as can be."""
     config = ValidationConfig.load(home / "validate.yaml")
-    both = Equalizer(
+    both = EquipartitionCorrector(
         *(config, home / "runs", [home / "nve.h5"], 3.6, 0.01), temperatures=(200.0, 400.0)
     )
     generator = torch.Generator().manual_seed(7)
     size = both.layer.size
     asked = {
-        temperature: Request(
+        temperature: RequestedChange(
             torch.randn(3, size, generator=generator, dtype=torch.float64),
             torch.tensor([1e-3, -2e-3, 0.0], dtype=torch.float64) * temperature / 200.0,
             torch.full((3,), 1e-6, dtype=torch.float64),
@@ -243,7 +251,9 @@ def test_one_change_for_two_temperatures(home: Path, monkeypatch: pytest.MonkeyP
         for temperature in (200.0, 400.0)
     }
     monkeypatch.setattr(
-        Equalizer, "_answer", lambda _, number, course, *more: asked[course.temperature]
+        EquipartitionCorrector,
+        "_answer",
+        lambda _, number, course, *more: asked[course.temperature],
     )
     changes: list[torch.Tensor] = []
     monkeypatch.setattr(both.layer, "add", lambda change: changes.append(change))
@@ -259,30 +269,30 @@ def test_the_wanted_effect_is_the_effect(home: Path, monkeypatch: pytest.MonkeyP
     """A change for a kind of motion changes what a step gives it, by as much as was asked."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = ValidationConfig.load(home / "validate.yaml")
-    equalizer = Equalizer(config, home / "runs", [home / "nve.h5"], 3.6, 0.01)
-    _, trajectory = equalizer._sample(0, Course(300.0))
-    _, _, effect, used = equalizer._observe(trajectory, 300.0)
+    corrector = EquipartitionCorrector(config, home / "runs", [home / "nve.h5"], 3.6, 0.01)
+    _, trajectory = corrector._sample(0, RunSeries(300.0))
+    _, _, effect, used = corrector._observe(trajectory, 300.0)
     # The frames that the effect is averaged over.
     first = round(SETTLING * len(trajectory))
-    batches = [equalizer._batch(trajectory, k) for k in range(first, len(trajectory), 2)]
+    batches = [corrector._batch(trajectory, k) for k in range(first, len(trajectory), 2)]
 
     def energies() -> torch.Tensor:
         found = []
         for batch in batches:
-            _, velocity = equalizer.layer.predict(batch)
-            found.append(motions(batch, velocity, 300.0, equalizer.cutoff).energy)
+            _, velocity = corrector.layer.predict(batch)
+            found.append(motions(batch, velocity, 300.0, corrector.cutoff).energy)
         return torch.stack(found).sum(0)
 
     expected = sum(
-        motions(batch, batch.velocities, 300.0, equalizer.cutoff).expected for batch in batches
+        motions(batch, batch.velocities, 300.0, corrector.cutoff).expected for batch in batches
     )
     before = energies()
     wanted = torch.zeros(len(used), dtype=torch.float64)
     # Less for silicon, more for oxygen; so little that the change acts linearly.
     wanted[:2] = torch.tensor([-1e-4, 1e-4])
     uncertainty = torch.full_like(wanted, 1e-5)
-    change = equalizer._change(equalizer._factor(), effect[used], wanted, uncertainty)
-    equalizer.layer.add(change)
+    change = corrector._change(corrector._factor(), effect[used], wanted, uncertainty)
+    corrector.layer.add(change)
     relative = ((energies() - before) / expected)[:2]
     torch.testing.assert_close(relative, (effect @ change)[:2], rtol=0.1, atol=5e-6)
     assert float(relative[0]) < -5e-5 and float(relative[1]) > 5e-5
@@ -293,10 +303,10 @@ def test_a_run_that_a_guard_stopped(home: Path, monkeypatch: pytest.MonkeyPatch)
     """The next begins anew; after too few frames there is nothing to learn."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = ValidationConfig.load(home / "validate.yaml")
-    equalizer = Equalizer(config, home / "runs", [home / "nve.h5"], 3.6, 0.01)
-    read, begun = Reader.read, []
+    corrector = EquipartitionCorrector(config, home / "runs", [home / "nve.h5"], 3.6, 0.01)
+    read, begun = TrajectoryReader.read, []
 
-    def shorter(self: Reader, path: Path, timestep: float, **more: Any) -> Trajectory:
+    def shorter(self: TrajectoryReader, path: Path, timestep: float, **more: Any) -> Trajectory:
         found = read(self, path, timestep, **more)
         if path.name == "state.dump":
             return found
@@ -311,9 +321,9 @@ def test_a_run_that_a_guard_stopped(home: Path, monkeypatch: pytest.MonkeyPatch)
             np.testing.assert_allclose(found.velocities[0], known.velocities[0], atol=1e-10)
         return found.part(-1, [100, 120, 30][len(begun) - 1])
 
-    monkeypatch.setattr(Reader, "read", shorter)
+    monkeypatch.setattr(TrajectoryReader, "read", shorter)
     with pytest.raises(SetupError, match="round 3: the model was stopped after 30 of 120 steps"):
-        equalizer.run(4, lambda *_: None)
+        corrector.run(4, lambda *_: None)
     assert begun == [True, True, False]
 
 

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 OK = 0
 FAILED = 1
-LOST = 2
+ABORT = 2
 
 
-class Foreign:
+class FfiBridge:
     """Access to the structures of `fix_src/trajcast_bridge.h`."""
 
     def __init__(self, ffi: Any) -> None:

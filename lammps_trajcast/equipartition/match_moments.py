@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import Split
-from lammps_trajcast.equipartition.adjust import Adjustment
-from lammps_trajcast.equipartition.motions import Kinds
+from lammps_trajcast.equipartition.correction import LastLayerCorrection
+from lammps_trajcast.equipartition.motions import MotionClasses
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.batches import Batch, GraphPairs, State
 from lammps_trajcast.training.loaders import make_loader
@@ -27,7 +27,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 # Pairs of states on which the effect of a change is measured; it hardly depends on them.
 EFFECT_PAIRS = 600
 # And those from which the mean distances of kinds are taken.
-CENTRE_PAIRS = 2000
+CENTER_PAIRS = 2000
 # Kinds with fewer pairs of atoms in the data are left out.
 FEWEST = 400
 # No gain is asked for to better than this.
@@ -35,7 +35,7 @@ LEAST_UNCERTAINTY = 1e-5
 
 
 @dataclass(frozen=True)
-class Imbalance:
+class MomentErrors:
     """What the steps of a model give to kinds of motion and should not.
 
     gain: root mean square over kinds of what a step changes, relative. uncertainty: the same of
@@ -63,7 +63,7 @@ class Moments(NamedTuple):
     number: Tensor
 
 
-class Balancer(Adjustment):
+class MomentMatching(LastLayerCorrection):
     """Changes the last layer until energies of single steps are right on the mean of a data set.
 
     A motion that hardly exchanges energy with others keeps what every step gives it: with a
@@ -71,8 +71,8 @@ class Balancer(Adjustment):
     its energy. Where steps from states of the reference lead is known. The change is the cheapest
     after which predictions have the second moments of the truth: of velocities of atoms, of pairs
     along and across the line between them, and of pair distances, for each pair of elements and
-    twelve bins of distance. Other than in runs of the model (:class:`Equalizer`) motions are seen
-    near their equilibrium, and as often as there are data.
+    twelve bins of distance. Other than in runs of the model (:class:`EquipartitionCorrector`)
+    motions are seen near their equilibrium, and as often as there are data.
 
     Args:
         model: model file.
@@ -104,20 +104,20 @@ class Balancer(Adjustment):
                 )
         super().__init__(model, dataset)
 
-    def run(self, tell: Callable[[str, Imbalance], None]) -> ModelFile:
+    def run(self, tell: Callable[[str, MomentErrors], None]) -> ModelFile:
         """Return the changed model; `tell` is called with what unseen pairs show, twice."""
         none = torch.zeros(self.layer.size, dtype=torch.float64)
-        tell("before", self._imbalance(*self._gains("test")[:2], none))
+        tell("before", self._moment_errors(*self._gains("test")[:2], none))
         gain, doubt, used = self._gains("train")
         change = self._change(self._factor(), self._effect(used), -gain, doubt)
         self.layer.add(change)
-        tell("after", self._imbalance(*self._gains("test")[:2], change))
+        tell("after", self._moment_errors(*self._gains("test")[:2], change))
         return self.with_errors(
-            self.model_file("balanced", f"on {self._number('train')} pairs of states")
+            self.model_file("moments_matched", f"on {self._number('train')} pairs of states")
         )
 
-    def _imbalance(self, gain: Tensor, doubt: Tensor, change: Tensor) -> Imbalance:
-        return Imbalance(
+    def _moment_errors(self, gain: Tensor, doubt: Tensor, change: Tensor) -> MomentErrors:
+        return MomentErrors(
             float(gain.square().mean().sqrt()),
             float(doubt.square().mean().sqrt()),
             float((gain / doubt).abs().max()),
@@ -165,9 +165,9 @@ class Balancer(Adjustment):
     def _centers(self, split: Split) -> Tensor:
         """Return the mean distance of every kind of pairs."""
         sums: list[Tensor] = []
-        for batch in self._batches(split, min(CENTRE_PAIRS, self._number(split))):
+        for batch in self._batches(split, min(CENTER_PAIRS, self._number(split))):
             after = self._after(batch)
-            kinds = Kinds.of(after, self.cutoff)
+            kinds = MotionClasses.of(after, self.cutoff)
             length = after.edge_vectors.norm(dim=1)
             sums.append(torch.stack([kinds.sums(length), kinds.sums(torch.ones_like(length))]))
         length, number = torch.stack(sums).sum(0)
@@ -176,7 +176,7 @@ class Balancer(Adjustment):
     def _moments(self, batch: Batch, centers: Tensor) -> Moments:
         displacement, velocity = self.layer.predict(batch)
         after = self._after(batch)
-        kinds = Kinds.of(after, self.cutoff)
+        kinds = MotionClasses.of(after, self.cutoff)
         both = [
             _moments_of(after, kinds, centers, d - batch.displacement, v)
             for d, v in ((displacement, velocity), (batch.displacement, batch.velocity_after))
@@ -196,7 +196,7 @@ class Balancer(Adjustment):
         for batch in batches:
             displacement, velocity = self.layer.predict(batch)
             after = self._after(batch)
-            kinds = Kinds.of(after, self.cutoff)
+            kinds = MotionClasses.of(after, self.cutoff)
             by = _derivatives(after, kinds, centers, displacement - batch.displacement, velocity)
             for k, (target, directions) in enumerate(by):
                 by[k] = (target, self.layer.pull(batch, target, directions))
@@ -206,7 +206,7 @@ class Balancer(Adjustment):
 
 
 def _moments_of(
-    after: Batch, kinds: Kinds, centers: Tensor, missed: Tensor, velocities: Tensor
+    after: Batch, kinds: MotionClasses, centers: Tensor, missed: Tensor, velocities: Tensor
 ) -> list[Tensor]:
     """Return sums over atoms and pairs of each kind.
 
@@ -220,7 +220,7 @@ def _moments_of(
 
 
 def _derivatives(
-    after: Batch, kinds: Kinds, centers: Tensor, missed: Tensor, velocities: Tensor
+    after: Batch, kinds: MotionClasses, centers: Tensor, missed: Tensor, velocities: Tensor
 ) -> list[tuple[int, Tensor]]:
     """Return the derivatives (K, N, 3) of :func:`_moments_of`.
 

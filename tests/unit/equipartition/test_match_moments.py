@@ -12,8 +12,8 @@ import torch
 from validations import CUTOFF, frame, invoke
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
-from lammps_trajcast.equipartition.balance import Kinds, _derivatives, _moments_of
 from lammps_trajcast.equipartition.last_layer import LastLayer
+from lammps_trajcast.equipartition.match_moments import MotionClasses, _derivatives, _moments_of
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelMetadata, weights_of
 from lammps_trajcast.model.network import TrajCast
@@ -26,7 +26,7 @@ SCALES = torch.tensor([1.0, 1.004], dtype=torch.float64)  # of the velocities of
 
 def test_derivatives_of_moments() -> None:
     batch = frame(8)
-    kinds = Kinds.of(batch, CUTOFF)
+    kinds = MotionClasses.of(batch, CUTOFF)
     centers = torch.rand(kinds.number, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     missed = 0.02 * torch.randn(len(batch.species), 3, generator=generator, dtype=torch.float64)
@@ -121,7 +121,7 @@ def test_command(home: Path) -> None:
     after = kinetic_gains(home, "new.safetensors")
     assert abs(after[1]) < 0.05 * abs(before[1]) and abs(after[0]) < 0.2 * abs(before[1]), out
     provenance = ModelFile.load(home / "new.safetensors").metadata.provenance
-    assert "240 pairs" in provenance["balanced"]
+    assert "240 pairs" in provenance["moments_matched"]
     assert provenance["test_error_velocity"] < 0.01
 
 
