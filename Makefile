@@ -9,6 +9,7 @@
 # make demo      install, run quartz and show the result
 # make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md
 # make validate  the shipped model beside its reference, minutes; make validate-full, hours: docs/validation.md
+# make fit-suite `fit` on ten systems, hours; SYSTEMS="argon,salt" for some of them: docs/fit_suite.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
 
 PYTHON ?= python3
@@ -121,6 +122,17 @@ bench: install
 bench-mpi: install
 	$(BIN)/python -W ignore -m benchmarks.mpi run
 	$(BIN)/python -m benchmarks.mpi report
+
+# ---- fit on systems that nobody tuned --------------------------------------------------------------------
+SYSTEMS ?= all
+BUDGET ?= 2h
+
+.PHONY: fit-suite
+
+fit-suite: install
+	$(BIN)/python -m pip install --quiet -c constraints.txt tblite
+	$(BIN)/python -W ignore -m benchmarks.fit_suite run --systems "$(SYSTEMS)" --budget $(BUDGET)
+	$(BIN)/python -m benchmarks.fit_suite report
 
 # ---- validation ------------------------------------------------------------------------------------------
 .PHONY: validate validate-full

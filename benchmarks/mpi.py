@@ -22,7 +22,7 @@ import matplotlib.pyplot as plt
 from benchmarks.child import in_child
 from benchmarks.lammps import ATOMS_OF_CELL, last_loop, network_input, run_lammps
 from benchmarks.machine import describe_machine, describe_versions
-from benchmarks.report import fill_in
+from benchmarks.report import fill_in, markdown
 from benchmarks.rows import Target
 from benchmarks.scaling import CostModel, Network, fit, table
 from lammps_trajcast.lammps_runs.log import loops_in
@@ -311,11 +311,6 @@ def draw(models: dict[str, CostModel], network: Network, images: Path) -> list[P
     return written
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def _target_lines(results: dict[str, Any]) -> list[list[str]]:
     return [
         [what, label, f"{value:.3g}", str(target), "reached" if target.met_by(value) else "missed"]
@@ -380,10 +375,10 @@ def write_page(content: dict[str, Any], page: Path = PAGE) -> list[Path]:
     sections = {
         "machine": f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
         f"{machine['system']}; {versions}.",
-        "targets": _markdown(TARGET_HEADER, _target_lines(content["models"])),
+        "targets": markdown(TARGET_HEADER, _target_lines(content["models"])),
         "model": "\n\n".join(
             f"**{MODELS[name]}**: {model_text(model, network)}.\n\n"
-            + _markdown(MODEL_HEADER, model_lines(model, network))
+            + markdown(MODEL_HEADER, model_lines(model, network))
             for name, model in fitted.items()
         ),
     }

@@ -32,7 +32,8 @@ LEFT_OUT = {
 }
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    """Return a table."""
     rows = [header, ["---"] * len(header), *lines]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
@@ -64,7 +65,7 @@ def targets_table(results: dict[str, Any]) -> str:
             number = f"{value:.3g} {row.target.unit}".rstrip()
             verdict = "reached" if row.target.met_by(value) else "**missed**"
             lines.append([row.what, label, number, str(row.target), verdict])
-    return _markdown(["what", "measured with", "measured", "target", ""], lines)
+    return markdown(["what", "measured with", "measured", "target", ""], lines)
 
 
 def operations_table(results: dict[str, Any]) -> str:
@@ -94,8 +95,8 @@ def operations_table(results: dict[str, Any]) -> str:
     ]
     parts = [
         f"64 channels, {row['samples']['neighbors']:.1f} neighbors:",
-        _markdown(["part", "operations for an atom and step", "share"], lines),
-        _markdown(["", "GFLOP/s of a step", "GFLOP/s of the matrix product"], rates),
+        markdown(["part", "operations for an atom and step", "share"], lines),
+        markdown(["", "GFLOP/s of a step", "GFLOP/s of the matrix product"], rates),
     ]
     return "\n\n".join(parts)
 
@@ -111,7 +112,7 @@ def profile_table(profile: dict[str, float]) -> str:
     ]
     lines.append(["everything else", f"{1e3 * rest:.1f}", f"{100 * rest / total:.0f} %"])
     lines.append(["**step**", f"{1e3 * total:.1f}", ""])
-    return _markdown(["part", "ms", "share"], lines)
+    return markdown(["part", "ms", "share"], lines)
 
 
 def fill_in(page: str, sections: dict[str, str]) -> str:
