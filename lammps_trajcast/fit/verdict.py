@@ -6,6 +6,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lammps_trajcast.fit.config import FitConfig
 from lammps_trajcast.fit.config import Verdict as Word
@@ -86,6 +87,25 @@ def make_verdict(
     if outcome.undecided:
         checks += f". Undecided: {_some(outcome.undecided)}"
     return Verdict(word, (use + ".", checks + ".", "NEXT: " + _advice(inspected, outcome, facts)))
+
+
+def as_dict(verdict: Verdict, outcome: Outcome, facts: Facts, seconds: float) -> dict[str, Any]:
+    """Return what verdict.json holds; times in fs, production in ps, seconds of the whole fit."""
+    return {
+        "verdict": verdict.word,
+        "lines": list(verdict.lines),
+        "model": facts.model.name,
+        "passed": outcome.passed,
+        "fails": outcome.fails,
+        "undecided": outcome.undecided,
+        "horizon": facts.horizon,
+        "timestep": facts.timestep,
+        "reversible": facts.reversible,
+        "production": facts.production,
+        "speed": facts.speed,
+        "converged": facts.converged,
+        "seconds": round(seconds, 1),
+    }
 
 
 def _advice(inspected: Inspected, outcome: Outcome, facts: Facts) -> str:

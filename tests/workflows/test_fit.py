@@ -398,6 +398,11 @@ def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
     word, *lines = (whole / "verdict.txt").read_text().splitlines()
     assert word in ("fails", "undecided")  # 12 steps make no model
     assert [line.split(":")[0] for line in lines] == ["USE", "CHECKS", "NEXT"]
+    content = json.loads((whole / "verdict.json").read_text())
+    assert content["lines"] == lines and content["verdict"] == word
+    assert (content["horizon"], content["timestep"], content["reversible"]) == (40.0, 5.0, False)
+    known = json.loads((whole / "report.json").read_text())
+    assert len(content["fails"]) == len(known["failed"])
     report = (whole / "report.html").read_text()
     assert report.index("USE: ") < report.index("<h1>")
     chosen = yaml.safe_load((whole / "fit.yaml").read_text())["chosen"]

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from models import tiny_model
 
-from lammps_trajcast.fit import fit as stages
+from lammps_trajcast.fit import learning, proving, survey
 from lammps_trajcast.fit.config import FitConfig, FitError
+from lammps_trajcast.fit.fit import fit as run_fit
 from lammps_trajcast.fit.force_range import ForceRange
 from lammps_trajcast.fit.motion import Motion
 from lammps_trajcast.fit.progress import Progress
@@ -29,7 +30,7 @@ BAD = Outcome(15, ["spectrum 0.9"], [], [], 2.0)
 WORSE = Outcome(10, ["spectrum 0.5", "energy 2 kT"], [], [], 20.0)
 CHANCE = Outcome(19, [], ["temperature"], ["temperature"], 0.0)
 SYSTEM = "units metal\nboundary p p p\npair_style sw\n"
-SURVEY = stages.Survey(
+SURVEY = survey.Survey(
     Inspected(216, [28.0855], None, [True] * 3, [16.3] * 3, True, 1e-3, 2.35),
     Motion(18.0, 55.5, {"Si": 18.0}, False, 1e-3),
     ForceRange(4.0, 0.01, True),
@@ -87,7 +88,7 @@ class Pretended:
             (self.directory / "si.lmp").write_text(SYSTEM)
             path.write_text(yaml.safe_dump(content))
         quiet = Progress(7200.0, lambda: 0.0, StringIO())
-        return stages.fit(FitConfig.load(path), self.directory, quiet)
+        return run_fit(FitConfig.load(path), self.directory, quiet)
 
     @property
     def kinds(self) -> list[str]:
@@ -98,10 +99,10 @@ class Pretended:
 def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(**options: Any) -> Pretended:
         made = Pretended(tmp_path, **options)
-        monkeypatch.setattr(stages._Fit, "_survey", lambda _: SURVEY)
-        monkeypatch.setattr(stages, "judge", made.judge)
-        monkeypatch.setattr(stages, "record_segments", made.record)
-        monkeypatch.setattr(stages, "seconds_a_step", lambda _: made.a_step)
+        monkeypatch.setattr(survey.Surveyor, "survey", lambda _: SURVEY)
+        monkeypatch.setattr(proving, "judge", made.judge)
+        monkeypatch.setattr(learning, "record_segments", made.record)
+        monkeypatch.setattr(learning, "seconds_a_step", lambda _: made.a_step)
         monkeypatch.setattr("lammps_trajcast.training.train.train", made.train)
         return made
 

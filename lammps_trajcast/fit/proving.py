@@ -1,0 +1,259 @@
+"""The stages that prove a model: a probe that chooses the kind of steps, and the validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lammps_trajcast.fit.config import Round
+from lammps_trajcast.fit.proof import Outcome
+from lammps_trajcast.fit.stages import Stages
+from lammps_trajcast.fit.survey import Survey
+from lammps_trajcast.fit.validating import (
+    PROBE,
+    judge,
+    model_step_seconds,
+    production_in,
+    seconds_a_picosecond,
+    validation_config,
+)
+from lammps_trajcast.fit.watch import watch_runs
+from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.validation.config import ValidationConfig
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A validated model of a round."""
+
+    number: int
+    plan: Round
+    reversible: bool
+    model: Path
+    outcome: Outcome
+    validation: ValidationConfig
+    report: Path | None
+    speed: float | None
+    production: float
+    converged: bool
+    training: str
+
+
+class Proving:
+    """Validates the model of a round."""
+
+    def __init__(self, stages: Stages, survey: Survey) -> None:
+        self.stages = stages
+        self.survey = survey
+
+    def prove(
+        self,
+        number: int,
+        horizon: float,
+        model: Path,
+        converged: bool,
+        training: str,
+    ) -> Candidate:
+        """Choose plain or reversible steps by a short run, and validate; the other if it fails."""
+        plan = self.stages.config.chosen.rounds[number - 1]
+        order = self._variants(number, horizon, model, plan)
+        best: Candidate | None = None
+        for reversible in order:
+            if best is not None and self.stages.left < 0.25 * self.stages.config.seconds:
+                break
+            found = self._validate(number, horizon, model, reversible, converged, training)
+            if best is None or found.outcome.rank < best.outcome.rank:
+                best = found
+            if best.outcome.verdict != "fails":
+                break
+        assert best is not None
+        rounds = list(self.stages.config.chosen.rounds)
+        rounds[number - 1] = plan.model_copy(
+            update={
+                "reversible": best.reversible,
+                "production": best.plan.production,
+                "longest": best.plan.longest,
+            }
+        )
+        self.stages.choose(rounds=tuple(rounds))
+        return best
+
+    def _validation(
+        self,
+        horizon: float,
+        model: Path,
+        reversible: bool,
+        max_hours: float | None = None,
+        **lengths: float,
+    ) -> ValidationConfig:
+        return validation_config(
+            self.stages.config,
+            self.survey.inspected,
+            self.stages.survey_runs.time_unit,
+            model=model,
+            horizon=horizon,
+            timestep=self.survey.timestep,
+            initial_temperature=self.survey.initial_temperature,
+            equilibration=self.survey.equilibration,
+            rounds=self.survey.rounds,
+            liquid=self.survey.motion.liquid,
+            reversible=reversible,
+            lengths=lengths,
+            max_hours=max_hours,
+        )
+
+    def _variants(self, number: int, horizon: float, model: Path, plan: Round) -> list[bool]:
+        """Which kinds of steps to validate with, the better one first; by a short run of each.
+
+        Plain steps, a third of the cost, if nothing speaks against them.
+        """
+        config = self.stages.config
+        if config.reversible is not None:
+            return [config.reversible]
+        if plan.reversible is not None:
+            return [plan.reversible]
+        if self.survey.inspected.isolated or horizon >= 0.5 * self.survey.motion.period:
+            return [False]
+        duration = config.validation.probe or self._probe_length(horizon)
+        outcomes: dict[bool, Outcome] = {}
+        for reversible in (False, True):
+            kind = "reversible" if reversible else "plain"
+            settings = self._validation(
+                *(horizon, model, reversible),
+                probe=duration,
+                full=duration,
+                longest=duration,
+            )
+            depends = [
+                *self.stages.base,
+                ModelFile.load(model).fingerprint(),
+                settings.model_dump(mode="json"),
+                "probe",
+            ]
+
+            def work(settings: ValidationConfig = settings) -> dict[str, Any]:
+                done = judge(settings, "short", self.stages.validation_runs, self.stages.command)
+                return done.outcome.as_dict()
+
+            found = self.stages.run(
+                f"probe {number}, {kind} steps",
+                depends,
+                work,
+                fraction=watch_runs(self.stages.validation_runs),
+            )
+            outcomes[reversible] = Outcome.from_dict(found)
+            self.stages.tell(f"probe of {duration:.3g} ps, {kind} steps: {outcomes[reversible]}")
+            # A few ps do not see slow heating: what they leave undecided is no recommendation.
+            if outcomes[reversible].verdict == "proven":
+                break
+        if True not in outcomes:
+            return [False, True]
+        better = outcomes[True].rank < outcomes[False].rank
+        # Where both fail, the worse one need not be validated at length.
+        both = not outcomes[better].fails
+        return [better, not better] if both else [better]
+
+    def _probe_length(self, horizon: float) -> float:
+        """ps; a fiftieth of the budget for its reference."""
+        fits = (
+            0.02
+            * self.stages.config.seconds
+            / self.survey.motion.step_seconds
+            * self.survey.timestep
+            * 1e-3
+        )
+        return float(f"{min(max(fits, PROBE[0]), PROBE[1]):.3g}")
+
+    def _validate(
+        self,
+        number: int,
+        horizon: float,
+        model: Path,
+        reversible: bool,
+        converged: bool,
+        training: str,
+    ) -> Candidate:
+        """Validate until no check is undecided by chance, as long as the budget allows.
+
+        What fails after the first length is not run on: the time is for a better model.
+        """
+        plan = self._with_lengths(number, horizon)
+        assert plan.production is not None and plan.longest is not None
+        kind = "reversible" if reversible else "plain"
+        name = f"validation {number}, {kind} steps"
+        place = self.stages.output / "reports" / f"{number}_{kind}"
+        settings = self._validation(
+            *(horizon, model, reversible),
+            probe=plan.production,
+            full=plan.production,
+            longest=plan.longest,
+        )
+        depends = [
+            *self.stages.base,
+            ModelFile.load(model).fingerprint(),
+            settings.model_dump(mode="json"),
+        ]
+        at_first = self._validation(
+            *(horizon, model, reversible),
+            probe=plan.production,
+            full=plan.production,
+            longest=0.0,
+        )
+        bounded = self._validation(
+            *(horizon, model, reversible, max(0.7 * self.stages.left, 60.0) / 3600.0),
+            probe=plan.production,
+            full=plan.production,
+            longest=plan.longest,
+        )
+
+        def work() -> dict[str, Any]:
+            assert plan.production is not None and plan.longest is not None
+            done = judge(at_first, "full", self.stages.validation_runs, self.stages.command)
+            if done.outcome.noisy and not done.outcome.fails and plan.longest > plan.production:
+                done = judge(bounded, "full", self.stages.validation_runs, self.stages.command)
+            page = done.report.write(place).name if done.report is not None else None
+            found = {"speed": done.speed, "length": done.length, "report": page}
+            return {**done.outcome.as_dict(), **found}
+
+        found = dict(
+            self.stages.run(
+                name, depends, work, 0.5 * self.stages.left, watch_runs(self.stages.validation_runs)
+            )
+        )
+        speed, length, page = (found.pop(key) for key in ("speed", "length", "report"))
+        outcome = Outcome.from_dict(found)
+        self.stages.tell(f"{name}: {outcome}")
+        return Candidate(
+            number=number,
+            plan=plan,
+            reversible=reversible,
+            model=model,
+            outcome=outcome,
+            validation=settings,
+            report=place / page if page else None,
+            speed=speed,
+            production=length or plan.production,
+            converged=converged,
+            training=training,
+        )
+
+    def _with_lengths(self, number: int, horizon: float) -> Round:
+        """The plan of a round with the lengths of its validation."""
+        config = self.stages.config
+        plan, given = config.chosen.rounds[number - 1], config.validation
+        # Without a probe: ten times a step of the reference is a guess.
+        of_model = (
+            model_step_seconds(self.stages.validation_runs)
+            or 10.0 * self.survey.motion.step_seconds
+        )
+        a_picosecond = seconds_a_picosecond(
+            *(self.survey.timestep, horizon, self.survey.motion.step_seconds),
+            *(of_model, given.runs),
+        )
+        time_left = 0.5 * max(self.stages.left, 0.05 * config.seconds)
+        fits = production_in(time_left, a_picosecond, horizon, given.blocks)
+        begin = max(0.25 * fits, min(fits, 40.0 * given.blocks * horizon * 1e-3))
+        production = given.production or plan.production or float(f"{begin:.3g}")
+        longest = given.longest or plan.longest or (given.production or max(fits, production))
+        return plan.model_copy(update={"production": production, "longest": longest})
