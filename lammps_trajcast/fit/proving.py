@@ -255,5 +255,8 @@ class Proving:
         fits = production_in(time_left, a_picosecond, horizon, given.blocks)
         begin = max(0.25 * fits, min(fits, 40.0 * given.blocks * horizon * 1e-3))
         production = given.production or plan.production or float(f"{begin:.3g}")
-        longest = given.longest or plan.longest or (given.production or max(fits, production))
+        # The time is what ends a validation, by the speed that is measured then.
+        longest = given.longest or plan.longest or given.production
+        if longest is None:
+            longest = max(8.0 * fits, production)
         return plan.model_copy(update={"production": production, "longest": longest})

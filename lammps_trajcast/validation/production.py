@@ -232,6 +232,10 @@ class EquilibriumRuns:
         )
 
 
+# A run that is continued by less hardly decides more.
+LEAST_GROWTH = 1.2
+
+
 def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[ReportSection], str]:
     """Double the length of all runs until no check is undecided, or a bound is reached.
 
@@ -260,9 +264,12 @@ def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[ReportSecti
         following = int(min(2 * now, lengths.most / runs.part_length * (1.0 + 1e-9)))
         if following <= now:
             return compared, f"{words}, the bound: {', '.join(undecided)}."
-        spent = time.monotonic() - began + (following - now) * runs.seconds_of_part()
-        if lengths.max_hours is not None and spent > lengths.max_hours * 3600.0:
-            return compared, f"{words}; more would take longer than {lengths.max_hours:g} hours."
+        if lengths.max_hours is not None:
+            left = lengths.max_hours * 3600.0 - (time.monotonic() - began)
+            following = min(following, now + int(left / runs.seconds_of_part()))
+            if following < LEAST_GROWTH * now:
+                hours = f"{lengths.max_hours:.3g}"
+                return compared, f"{words}; more would take longer than {hours} hours."
         longer = following * runs.part_length
         validation.tell(runs.name, f"{words}: {', '.join(undecided)}; on to {longer:.4g} ps")
         runs.grow(following)

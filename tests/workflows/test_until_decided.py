@@ -66,8 +66,9 @@ class Runs:
         ({"longest": 11}, 0.4, 5, "1 check undecided after 10 ps, the bound: x."),
         ({"longest": 3.9}, 0.4, 1, "1 check undecided after 2 ps, the bound: x."),
         ({}, 0.5, 16, "1 check undecided after 32 ps, the bound: x."),
-        # 15 minutes a part: 4 more in an hour.
+        # 15 minutes a part that is added; as many as fit, not only twice as many.
         ({"max_hours": 0.9}, 0.4, 4, "more would take longer than 0.9 hours"),
+        ({"max_hours": 1.4}, 0.4, 6, "more would take longer than 1.4 hours"),
         ({"max_hours": 100}, 0.5, 32, "are decided after 64 ps."),
         ({"until_decided": False}, 0.4, 1, ""),
     ],
@@ -79,8 +80,8 @@ def test_runs_go_on_until_all_is_decided(
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(production.time, "monotonic", lambda: 900.0)
     runs = Runs(Lengths(**(LENGTHS | change)), scatter)
+    monkeypatch.setattr(production.time, "monotonic", lambda: 900.0 * runs.parts)
     found, note = production.until_decided(runs, 900.0)  # type: ignore[arg-type]
     assert runs.parts == parts and words in note
     assert len(runs.said) == int(np.ceil(np.log2(parts)))
