@@ -65,16 +65,22 @@ def rounds_of_equilibration(first: float, timestep: float, step_seconds: float, 
 
 
 def recording_plan(
-    config: FitConfig, horizon: float, timestep: float, step_seconds: float, time: float
+    config: FitConfig,
+    horizon: float,
+    timestep: float,
+    step_seconds: float,
+    time: float,
+    equilibrated: bool = False,
 ) -> tuple[int, dict[str, float]]:
     """Segments for each temperature, and their times in ps, for so many seconds.
 
-    A segment is short, so that pairs are of independent states: eight horizons.
+    A segment is short, so that pairs are of independent states: eight horizons. A recording that
+    begins in an equilibrated state has only the temperature to change.
     """
     given = config.recording
     length = given.segment_length or max(8.0 * horizon * 1e-3, 8.0 * timestep * 1e-3)
     decorrelate = given.decorrelate or max(0.25, 10.0 * horizon * 1e-3)
-    equilibration = given.equilibration or 8.0 * decorrelate
+    equilibration = given.equilibration or (4.0 if equilibrated else 8.0) * decorrelate
     number = len(config.recorded)
     steps = (time / number / step_seconds) - equilibration * 1e3 / timestep
     fits = int(steps / ((length + decorrelate) * 1e3 / timestep))

@@ -12,6 +12,8 @@ from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.fit.config import FitConfig, FitError, write_whole
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns
+from lammps_trajcast.lammps_runs.paths import is_plain
+from lammps_trajcast.lammps_runs.script import READ
 from lammps_trajcast.recording.options import RecordOptions
 from lammps_trajcast.recording.record import record
 
@@ -30,6 +32,7 @@ def record_segments(
     initial_factor: float,
     segments: int,
     times: dict[str, float],
+    start: Path | None,
 ) -> list[Path]:
     """Record, or go on recording; returns the files.
 
@@ -39,12 +42,14 @@ def record_segments(
         initial_factor: of the temperature of the first velocities; 2 for atoms at rest.
         segments: for each temperature.
         times: segment_length, decorrelate, equilibration, ps.
+        start: dump of an equilibrated state to begin with, see :func:`start_of`; None: the atoms
+            of the system, with new velocities.
 
     Raises DatasetError, TrajectoryError.
     """
     config = runs.config
     script = output.with_name(f"{output.name}.lmp")
-    text = _script(runs, inspected, timestep, initial_factor, times["equilibration"])
+    text = _script(runs, inspected, timestep, initial_factor, times["equilibration"], start)
     if not script.is_file() or script.read_text() != text:
         write_whole(script, text)
     options = RecordOptions(
@@ -63,23 +68,47 @@ def record_segments(
         return record(script, output, options, progress=False)
 
 
+def start_of(runs: SurveyRuns, directory: Path) -> Path | None:
+    """The state at the end of an equilibration, as a script beside the system may name it.
+
+    None if LAMMPS takes no such path.
+    """
+    state = Path(os.path.relpath(directory / "state.dump", runs.config.system.parent))
+    return state if is_plain(state) else None
+
+
 def _script(
-    runs: SurveyRuns, inspected: Inspected, timestep: float, factor: float, equilibration: float
+    runs: SurveyRuns,
+    inspected: Inspected,
+    timestep: float,
+    factor: float,
+    equilibration: float,
+    start: Path | None,
 ) -> str:
     # The text of the system itself: no command could include a file of any name.
     system = runs.config.system.read_text(errors="replace")
     unit = runs.time_unit
+    seed = 1000 + runs.config.seed
     rotation = "yes" if inspected.isolated else "no"
+    if start is None:
+        begin = (
+            f"velocity        all create $({factor:g}*v_T) $({seed}+round(v_T)) &\n"
+            f"                mom yes rot {rotation} dist gaussian"
+        )
+    else:
+        begin = (
+            f"read_dump       {start} 0 {READ} box {'yes' if runs.system.box else 'no'}\n"
+            "velocity        all scale $T"
+        )
     return f"""\
 # {runs.config.name}: what `lammps-trajcast record` takes over from. Written by lammps-trajcast fit.
 {system.rstrip()}
 
 timestep        {timestep / unit:.12g}
 variable        T index {runs.config.temperature:g}
-velocity        all create $({factor:g}*v_T) $({1000 + runs.config.seed}+round(v_T)) &
-                mom yes rot {rotation} dist gaussian
+{begin}
 fix             fit_integrate all nve
-fix             fit_bath all langevin $T $T {DAMPING * 1e3 / unit:.6g} {1000 + runs.config.seed} &
+fix             fit_bath all langevin $T $T {DAMPING * 1e3 / unit:.6g} $({seed}+round(v_T)) &
                 zero yes
 thermo          1000
 run             {round(equilibration * 1e3 / timestep)}

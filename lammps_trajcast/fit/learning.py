@@ -8,7 +8,12 @@ from typing import Any
 
 from lammps_trajcast.fit import choose
 from lammps_trajcast.fit.config import Round
-from lammps_trajcast.fit.dataset import SEGMENTS_OF_A_SHARD, from_trajectories, record_segments
+from lammps_trajcast.fit.dataset import (
+    SEGMENTS_OF_A_SHARD,
+    from_trajectories,
+    record_segments,
+    start_of,
+)
 from lammps_trajcast.fit.stages import Stages
 from lammps_trajcast.fit.state import digest
 from lammps_trajcast.fit.survey import Survey
@@ -21,6 +26,7 @@ from lammps_trajcast.fit.training import (
     training_config,
 )
 from lammps_trajcast.fit.watch import watch_shards
+from lammps_trajcast.lammps_runs.runner import file_key
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.config import TrainingConfig
 
@@ -78,8 +84,9 @@ class Learning:
         step_seconds = self.survey.motion.step_seconds
         temperatures = len(config.recorded)
         time = min(choose.RECORD_SHARE * config.seconds, 0.5 * self.stages.left)
+        start = None if self.survey.faults else start_of(runs, self.survey.start)
         segments, times = choose.recording_plan(
-            config, horizon, self.survey.timestep, step_seconds, time
+            config, horizon, self.survey.timestep, step_seconds, time, start is not None
         )
         if plan is not None:
             segments = plan.segments
@@ -93,7 +100,8 @@ class Learning:
         if plan is None:
             self.stages.need("the data set is recorded", expected)
         # A recording of another kind lies elsewhere; one of more segments goes on.
-        kind = [config.elements, config.masses, config.recorded, config.seed, runs.content]
+        kind: list[Any] = [config.elements, config.masses, config.recorded, config.seed]
+        kind += [runs.content, start and file_key(self.survey.start / "state.dump")]
         key = digest([*kind, horizon, times, self.survey.timestep])[:6]
         directory = self.stages.output / f"data_{horizon:g}fs_{key}"
         shards = temperatures * -(-segments // SEGMENTS_OF_A_SHARD)
@@ -107,6 +115,7 @@ class Learning:
                 initial_factor=2.0 if inspected.at_rest else 1.0,
                 segments=segments,
                 times=times,
+                start=start,
             )
             return {"files": [file.name for file in files]}
 

@@ -97,6 +97,7 @@ class Proving:
             initial_temperature=self.survey.initial_temperature,
             equilibration=self.survey.equilibration,
             rounds=self.survey.rounds,
+            start=None if self.survey.faults else self.survey.start,
             liquid=self.survey.motion.liquid,
             reversible=reversible,
             lengths=lengths,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lammps_trajcast.fit import choose
@@ -20,7 +21,7 @@ from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 class Survey:
     """What is known of the reference. timestep: fs, that it is run with from now on.
 
-    start: an equilibrated state. faults: what is not in equilibrium there.
+    start: directory of its equilibration. faults: what is not in equilibrium at its end.
     """
 
     inspected: Inspected
@@ -30,6 +31,7 @@ class Survey:
     initial_temperature: float
     equilibration: float
     rounds: int
+    start: Path
     faults: list[str]
 
 
@@ -100,7 +102,9 @@ class Surveyor:
             timestep = choose.reference_step(motion.period)
         self.stages.choose(timestep=timestep, initial_temperature=hot, equilibration=equilibration)
         return Survey(
-            *(inspected, motion, reach, timestep, hot, equilibration, rounds, result["faults"])
+            *(inspected, motion, reach, timestep, hot, equilibration, rounds),
+            start=start.directory,
+            faults=result["faults"],
         )
 
     def _motion(

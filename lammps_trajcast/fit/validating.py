@@ -53,6 +53,7 @@ def validation_config(
     initial_temperature: float,
     equilibration: float,
     rounds: int,
+    start: Path | None,
     liquid: bool,
     reversible: bool,
     lengths: dict[str, float],
@@ -63,7 +64,7 @@ def validation_config(
     time_unit, timestep, horizon: fs. lengths: production of "probe" and "full", ps,
     and the "longest" to which the latter is continued until no check is undecided, within so many
     hours.
-    equilibration: ps, of the first of so many rounds.
+    equilibration: ps, of the first of so many rounds; start: directory of one that is finished.
     """
     periodic = all(inspected.periodic)
     options = f"{config.fix_options} {'reversible yes' if reversible else ''}".strip()
@@ -108,7 +109,10 @@ def validation_config(
         fix_options=options,
         seed=4928 + config.seed,
         reference=Reference(
-            timestep=timestep, initial_temperature=initial_temperature, rounds=rounds
+            timestep=timestep,
+            initial_temperature=initial_temperature,
+            rounds=rounds,
+            equilibrated=start,
         ),
         lengths={"short": of(lengths["probe"], 0.0, 1, 0), "full": full},
         rdf=RadialSettings(r_max=float(f"{min(8.0, 0.98 * half):.3g}")) if periodic else None,

@@ -53,6 +53,8 @@ class Reference(_Section):
     damping: ps, of fix langevin; without it, 0.2 or an eighth of its time, whichever is less.
     rounds: of equilibration, each twice as long as the one before, until the reference passes the
         tests of equilibrium.
+    equilibrated: directory of a finished equilibration at `temperature`, with its log.lammps and
+        state.dump, that the first start takes instead of one of its own.
     """
 
     timestep: Positive
@@ -60,6 +62,7 @@ class Reference(_Section):
     equilibration: Literal["local", "thermostat"] = "local"
     damping: Positive | None = None
     rounds: int = Field(3, ge=1, le=8)
+    equilibrated: Path | None = None
 
 
 class Lengths(_Section):
@@ -321,6 +324,13 @@ class ValidationConfig(_Section):
         path = Path(path)
         config, _ = read_checked(path, cls, SetupError)
         here = path.resolve().parent
+        reference = config.reference
+        if reference.equilibrated is not None:
+            reference = reference.model_copy(update={"equilibrated": here / reference.equilibrated})
         return config.model_copy(
-            update={"model": here / config.model, "system": here / config.system}
+            update={
+                "model": here / config.model,
+                "system": here / config.system,
+                "reference": reference,
+            }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +17,12 @@ from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.lammps_runs.runner import FinishedRun, Loop, Observer, Runner, file_key
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile, ModelFileError
-from lammps_trajcast.units import BOLTZMANN
+from lammps_trajcast.units import BOLTZMANN, TIME_IN_FS
 from lammps_trajcast.validation.compare import ReportSection
 from lammps_trajcast.validation.config import EQUILIBRIUM, Length, SetupError, ValidationConfig
 from lammps_trajcast.validation.equilibration import (
     Equilibrated,
+    EquilibrationCheck,
     Sample,
     equilibrium_figures,
     reference_part,
@@ -228,6 +230,9 @@ class Validation:
 
         Raises SetupError.
         """
+        given = self.config.reference.equilibrated
+        if given is not None and number == 0 and temperature == self.config.temperature:
+            return self._given_start(given, temperature)
         inputs, rounds = self.inputs(temperature), self.config.reference.rounds
         label = f"equilibration-{temperature:g}K" + (f"-{number + 1}" if number else "")
         before: FinishedRun | None = None
@@ -236,17 +241,7 @@ class Validation:
             suffix = f"-round{count + 1}" if count else ""
             run = self.reference(f"{label}{suffix}", inputs.equilibration(number, count), before)
             time += sum(self.plan.halves(count)) * self.plan.horizon * 1e-3
-            canonical = self.config.thermostat.split()[0] not in NOT_CANONICAL
-            sample, shares = self._sample(run, temperature)
-            figures = equilibrium_figures(
-                sample,
-                temperature,
-                sum(shares.values()),
-                shares,
-                self.config.tolerances,
-                canonical,
-            )
-            found = Equilibrated(run, figures, time)
+            found = Equilibrated(run, self._tested(run, temperature), time)
             if not found.faults:
                 break
             more = "going on from there"
@@ -260,6 +255,39 @@ class Validation:
             )
             before = run
         return found
+
+    def _given_start(self, directory: Path, temperature: float) -> Equilibrated:
+        state, log = directory / "state.dump", directory / "log.lammps"
+        if not state.is_file() or not log.is_file():
+            raise SetupError(
+                f"reference.equilibrated: {directory} has no state.dump and log.lammps; name the "
+                "directory of a finished equilibration, or leave it out"
+            )
+        run = FinishedRun(directory, file_key(state))
+        try:
+            figures = self._tested(run, temperature)
+        except (KeyError, IndexError, TrajectoryError) as error:
+            raise SetupError(
+                f"reference.equilibrated: {directory} is not an equilibration of this system "
+                f"({error}); leave it out"
+            ) from None
+        steps = sum(loop.steps for loop in run.loops())
+        written = re.findall(r"^timestep\s+([0-9.eE+-]+)\s*$", log.read_text(), re.MULTILINE)
+        unit = TIME_IN_FS[self.system.units]
+        timestep = float(written[-1]) * unit if written else self.config.reference.timestep
+        return Equilibrated(run, figures, steps * timestep * 1e-3)
+
+    def _tested(self, run: FinishedRun, temperature: float) -> list[EquilibrationCheck]:
+        canonical = self.config.thermostat.split()[0] not in NOT_CANONICAL
+        sample, shares = self._sample(run, temperature)
+        return equilibrium_figures(
+            sample,
+            temperature,
+            sum(shares.values()),
+            shares,
+            self.config.tolerances,
+            canonical,
+        )
 
     def _sample(self, run: FinishedRun, temperature: float) -> tuple[Sample, dict[str, float]]:
         """The tested part of an equilibration, and the degrees of freedom of each element."""

@@ -34,7 +34,7 @@ SURVEY = survey.Survey(
     Inspected(216, [28.0855], None, [True] * 3, [16.3] * 3, True, 1e-3, 2.35),
     Motion(18.0, 55.5, {"Si": 18.0}, False, 1e-3),
     ForceRange(4.0, 0.01, True),
-    *(2.0, 600.0, 4.0, 3, []),
+    *(2.0, 600.0, 4.0, 3, Path("survey/equilibration"), []),
 )
 
 
@@ -99,7 +99,11 @@ class Pretended:
 def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(**options: Any) -> Pretended:
         made = Pretended(tmp_path, **options)
-        monkeypatch.setattr(survey.Surveyor, "survey", lambda _: SURVEY)
+        equilibrated = tmp_path / "equilibration"
+        equilibrated.mkdir()
+        (equilibrated / "state.dump").touch()
+        known = replace(SURVEY, start=equilibrated)
+        monkeypatch.setattr(survey.Surveyor, "survey", lambda _: known)
         monkeypatch.setattr(proving, "judge", made.judge)
         monkeypatch.setattr(learning, "record_segments", made.record)
         monkeypatch.setattr(learning, "seconds_a_step", lambda _: made.a_step)
