@@ -55,10 +55,13 @@ def jackknife(figure: Callable[[Floats, Floats], float], first: Floats, second: 
     taken to vary from block to block as the other does.
 
     Args:
-        figure: of the averages (…) of both.
-        first, second: (B, …) blocks of each.
+        figure: function of the two averages (…).
+        first: (B, …) values of the blocks whose mean is the first average.
+        second: (C, …) the same for the second average.
 
-    Returns infinity if the figure has no value without one of the blocks.
+    Returns:
+        The standard error, in the unit of the figure; infinity if the figure has no value without
+        one of the blocks.
     """
     found = []
     for side, blocks in enumerate((first, second)):
@@ -92,6 +95,13 @@ def mean_error(runs: Sequence[Floats], blocks: int) -> Error:
 
     Of two estimates the one that gives the wider interval: from the means of `blocks` parts of each
     run, and from the autocorrelation, which sees what changes more slowly than a block lasts.
+
+    Args:
+        runs: one series (L,) for each run; lengths may differ.
+        blocks: number of parts that each series is cut into.
+
+    Returns:
+        The error, in the unit of the samples.
     """
     parts = np.array([part.mean() for run in runs for part in np.array_split(run, blocks)])
     of_blocks = Error(0.0)
@@ -108,6 +118,13 @@ def deviation_error(runs: Sequence[Floats], blocks: int) -> Error:
 
     From the mean squares of 2 x `blocks` parts of each run. A series need not be Gaussian: one that
     swings regularly has a well known deviation, for which the autocorrelation would say little.
+
+    Args:
+        runs: one series (L,) for each run; lengths may differ.
+        blocks: number of blocks of a run.
+
+    Returns:
+        The error, dimensionless; infinity if there are fewer than two parts or nothing varies.
     """
     squares = []
     for run in runs:
@@ -121,7 +138,15 @@ def deviation_error(runs: Sequence[Floats], blocks: int) -> Error:
 
 
 def slope_error(times: Floats, values: Floats) -> Error:
-    """Standard error of the slope of the straight line through correlated values (L,)."""
+    """Standard error of the slope of the straight line through correlated values.
+
+    Args:
+        times: (L,) at equal intervals.
+        values: (L,) at these times.
+
+    Returns:
+        The error, in the unit of the values over that of the times; infinity for fewer than four.
+    """
     number = len(times)
     if number < 4:
         return Error(float("inf"))
@@ -138,7 +163,12 @@ def chance_distance(first: Floats, second: Floats) -> Floats:
 
     For normal errors it is sqrt(2 / pi) of the standard error of the difference.
 
-    first, second: (B, …) blocks of each. Returns (…).
+    Args:
+        first: (B, …) values of the blocks whose mean is the first average.
+        second: (C, …) the same for the second average.
+
+    Returns:
+        (…) in the unit of the values; infinity if neither side has two blocks.
     """
     spreads = [
         np.asarray(blocks.var(axis=0, ddof=1)) if len(blocks) > 1 else None

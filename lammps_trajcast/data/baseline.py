@@ -276,7 +276,17 @@ class _Crystal:
             )
 
     def deviations(self, segment: Any) -> NDArray[np.float64]:
-        """x - x0 of every frame, (F, N, 3), Angstrom, without the motion of the crystal."""
+        """Displacements x - x0 (F, N, 3) from the mean positions, without the crystal's motion.
+
+        Args:
+            segment: HDF5 group of F frames.
+
+        Returns:
+            (F, N, 3) Angstrom.
+
+        Raises:
+            NoCrystalError: the segment holds other atoms than the first one.
+        """
         near = self._near(self._inside(segment), self.lattice)
         return (near - self.lattice) @ segment["cell"][:]
 

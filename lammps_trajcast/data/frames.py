@@ -36,17 +36,20 @@ class Species(NamedTuple):
     masses_given: bool = False
 
     def of_types(self) -> list[str]:
-        """Element of LAMMPS type 1, 2, …"""
+        """Element of each LAMMPS type, from type 1 on."""
         return [self.elements[index] for index in self.type_index]
 
     @classmethod
     def from_types(cls, elements: Sequence[str], masses: Sequence[float] | None = None) -> Species:
         """Species of LAMMPS types.
 
-        elements: element of LAMMPS type 1, 2, …; types may share an element.
-        masses: g/mol, of each type; standard atomic weights if not given.
+        Args:
+            elements: element of each LAMMPS type, from type 1 on; types may share an element.
+            masses: g/mol, of each type; standard atomic weights if not given.
 
-        Raises TrajectoryError for an unknown element or a wrong number of masses.
+        Raises:
+            TrajectoryError: an element is unknown, the number of masses is wrong, or types of one
+                element have different masses.
         """
         for element in elements:
             if atomic_numbers.get(element, 0) == 0:
@@ -145,6 +148,12 @@ class Frames:
         return 0 if self._raw is None or self._raw.closed else self._raw.tell()
 
     def error(self, message: str, step: int | None = None) -> TrajectoryError:
+        """Return an error whose message names the file.
+
+        Args:
+            message: what is wrong and what to write instead.
+            step: MD step of the frame, if one is at fault.
+        """
         where = f"{self.path}" if step is None else f"{self.path}, step {step}"
         return TrajectoryError(f"{where}: {message}")
 

@@ -51,7 +51,8 @@ def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Te
     Args:
         energy: (K,) over that of equilibrium.
         last: deviations (K,) that it returned the round before; at the first zero.
-        rate, damping: see :class:`EquipartitionCorrector`.
+        rate: integral gain, see :class:`EquipartitionCorrector`.
+        damping: proportional gain, see there.
     """
     deviation = energy.log().clamp(-LARGEST_DEVIATION, LARGEST_DEVIATION)
     return -rate * deviation - damping * (deviation - last), deviation

@@ -85,6 +85,12 @@ class MotionClasses(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch, cutoff: float) -> MotionClasses:
+        """Sort the E edges of a batch by pair of elements and by distance.
+
+        Args:
+            batch: N atoms, E edges.
+            cutoff: Angstrom; distances up to it are divided into equal bins.
+        """
         species = batch.species
         ends = species[batch.receivers], species[batch.senders]
         first, second = torch.minimum(*ends), torch.maximum(*ends)

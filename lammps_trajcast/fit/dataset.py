@@ -31,16 +31,24 @@ def record_segments(
     segments: int,
     times: dict[str, float],
 ) -> list[Path]:
-    """Record, or go on recording; returns the files.
+    """Record NVE segments of the reference, or go on with a recording that was interrupted.
 
     Args:
-        output: directory.
-        horizon, timestep: fs.
+        runs: of the reference, with their configuration.
+        inspected: what LAMMPS said of the system.
+        output: directory of the data set.
+        horizon: time between the frames of a pair, fs.
+        timestep: of the reference, fs.
         initial_factor: of the temperature of the first velocities; 2 for atoms at rest.
-        segments: for each temperature.
+        segments: number for each temperature.
         times: segment_length, decorrelate, equilibration, ps.
 
-    Raises DatasetError, TrajectoryError.
+    Returns:
+        The files of the data set.
+
+    Raises:
+        DatasetError: the directory holds another data set, or a damaged one.
+        TrajectoryError: the recorded frames are not usable.
     """
     config = runs.config
     script = output.with_name(f"{output.name}.lmp")

@@ -93,14 +93,15 @@ class SurveyRuns:
 
     @property
     def time_unit(self) -> float:
-        """fs in the time unit of the system."""
+        """The time unit of the system, fs."""
         return TIME_IN_FS[self.system.units]
 
 
 def inspect(runs: SurveyRuns) -> Inspected:
     """Read the system in LAMMPS and time its steps.
 
-    Raises FitError if LAMMPS stops or the elements do not fit.
+    Raises:
+        FitError: LAMMPS stops, or the elements do not fit.
     """
     config, system = runs.config, runs.system
     first = CAREFUL_STEP if "H" in config.elements else FIRST_STEP

@@ -144,11 +144,15 @@ class Calculator:
             positions: (N, 3) Angstrom.
             cell: (3, 3) Angstrom, rows are the lattice vectors.
             periodic: (3,).
-            virial: whether it is wanted; likewise atom_energies, atom_virials.
+            virial: whether the virial of all atoms is wanted.
             virial_needed: whether it is an error if the calculator has no stress; else the virial
                 is not a number.
+            atom_energies: whether the energy of each atom is wanted.
+            atom_virials: whether the virial of each atom is wanted.
 
-        Raises CalculatorError.
+        Raises:
+            CalculatorError: the calculator failed, lacks what is wanted, or returned something of
+                a wrong shape or not finite.
         """
         atoms = self._set(numbers, positions, cell, periodic)
         with self._settings.active():

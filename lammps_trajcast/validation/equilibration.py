@@ -105,9 +105,11 @@ def equilibrium_figures(
     than this half says.
 
     Args:
-        sample: at the temperature `target`, K.
-        freedom: degrees of freedom. shares: those of each element.
-        tolerances: of the validation; what is within is of no concern.
+        sample: series (L,) of temperatures and energies.
+        target: temperature of the ensemble, K.
+        freedom: degrees of freedom of all atoms.
+        shares: degrees of freedom of each element.
+        tolerances: of the validation; a deviation within them passes.
         canonical: whether the thermostat lets the temperature fluctuate as it should.
     """
     temperature = sample.temperature

@@ -29,7 +29,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """ "failed" if a check fails; else "undecided" if one is undecided; else "passed"."""
+        """Return "failed" if a check fails, else "undecided" if one is, else "passed"."""
         verdicts = [report.verdict for report in self.reports]
         return next((word for word in (FAILED, UNDECIDED) if word in verdicts), PASSED)
 

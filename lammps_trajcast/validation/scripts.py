@@ -129,6 +129,7 @@ class Inputs(ScriptParts):
         Args:
             run: number of the run, from 0.
             part: its number, from 1; each has random numbers of its own.
+            of_model: whether the run is of the model or of the reference.
         """
         plan = self.plan
         steps = 1 if of_model else plan.steps
@@ -173,10 +174,14 @@ class Inputs(ScriptParts):
         )
 
     def sampling(self, horizons: int, every: int, begins: bool, run: int) -> str:
-        """A run of the model with the thermostat, from an equilibrated state of the reference or
-        from the last frame of a run of the same length. Writes frames.
+        """A run of the model with the thermostat. Writes frames.
 
-        run: changes the thermostat's random numbers.
+        Args:
+            horizons: length, in time steps of the model.
+            every: time steps between frames.
+            begins: whether it starts from an equilibrated state of the reference; else from the
+                last frame of a run of the same length.
+            run: its number, from 0; each has random numbers of its own.
         """
         return join(
             self._head(f"the model, round {run + 1}", "out", "model", "start"),
@@ -191,8 +196,11 @@ class Inputs(ScriptParts):
         )
 
     def nve(self) -> str:
-        """Single steps of the model from states along the reference's NVE run, appended to
-        one_step.dump; then NVE from the first of these states. Writes nve."""
+        """Single steps of the model, then NVE. Writes one_step.dump and the thermodynamic output.
+
+        The single steps start from states along the reference's NVE run and are appended to
+        one_step.dump; NVE starts from the first of these states.
+        """
         plan = self.plan
         spacing = plan.pair_spacing * plan.steps
         return join(
@@ -216,8 +224,13 @@ class Inputs(ScriptParts):
         )
 
     def reference_nve(self, timestep: float) -> str:
-        """NVE of the reference with another time step (fs), from the same state and as long as
-        the model's."""
+        """NVE of the reference with another time step.
+
+        It starts from the same state as the model's NVE run and is as long.
+
+        Args:
+            timestep: fs.
+        """
         steps = max(round(self.plan.nve * self.plan.horizon / timestep), 1)
         return join(
             self._head(f"the reference without thermostat, {timestep:g} fs", "out", "start"),

@@ -320,6 +320,7 @@ class Validation:
     # ---- runs ------------------------------------------------------------------------------------
 
     def inputs(self, temperature: float) -> Inputs:
+        """Return the writer of LAMMPS inputs for a temperature, K."""
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
     def reference(self, name: str, text: str, start: FinishedRun | None) -> FinishedRun:

@@ -164,8 +164,10 @@ def test_false_alarms_are_rare_and_faults_are_seen() -> None:
 
 @pytest.mark.parametrize("memory", [0.0, 0.6, 0.9])
 def test_errors_of_correlated_samples(memory: float) -> None:
-    """Of an autoregressive series: (1 + a) / (1 - a) samples count as one, for the variance
-    (1 + a^2) / (1 - a^2)."""
+    """The inefficiency of an autoregressive series is the known one.
+
+    (1 + a) / (1 - a) samples count as one, for the variance (1 + a^2) / (1 - a^2).
+    """
     random = np.random.default_rng(3)
     found = []
     for _ in range(20):
