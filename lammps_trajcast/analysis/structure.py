@@ -77,7 +77,7 @@ def radial_distributions(
     for number, (a, b) in enumerate(pairs):
         # The list has every pair in both directions, and pairs of unlike atoms from either side.
         ordered = population[a] * population[b] * (1 if a == b else 2)
-        # An atom is no neighbor of itself, but its images are.
+        # An atom is not its own neighbor, but its images are.
         expected = ordered * shells / volume * max(number_of_frames, 1)
         g = np.divide(counts[number], expected, out=np.zeros_like(shells), where=expected > 0)
         result[f"{elements[a]}-{elements[b]}"] = Histogram(_centers(edges), g)

@@ -1,4 +1,4 @@
-"""Standard errors of figures that are computed from averages over blocks."""
+"""Standard errors of quantities that are computed from averages over blocks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def quantile(freedom: float) -> float:
 
 
 def combined(errors: Sequence[Error]) -> Error:
-    """The error of a sum of independent figures; degrees of freedom by Welch and Satterthwaite."""
+    """The error of a sum of independent quantities.
+
+    Its degrees of freedom are those of Welch and Satterthwaite.
+    """
     variances = np.array([error.size**2 for error in errors])
     total = float(variances.sum())
     if not total > 0.0 or not np.isfinite(total):
@@ -49,7 +52,7 @@ def combined(errors: Sequence[Error]) -> Error:
 
 
 def jackknife(figure: Callable[[Floats, Floats], float], first: Floats, second: Floats) -> Error:
-    """Standard error of a figure of two averages, however nonlinear.
+    """Standard error of a function of two averages, however nonlinear.
 
     Every block is left out once. A side with a single block, which says nothing of its error, is
     taken to vary from block to block as the other does.
@@ -60,7 +63,7 @@ def jackknife(figure: Callable[[Floats, Floats], float], first: Floats, second: 
         second: (C, …) the same for the second average.
 
     Returns:
-        The standard error, in the unit of the figure; infinity if the figure has no value without
+        The standard error, in the unit of the function; infinity if it has no value without
         one of the blocks.
     """
     found = []

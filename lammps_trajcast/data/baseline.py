@@ -112,7 +112,8 @@ class Baseline:
 def ballistic_baseline(source: DatasetSource, split: Split = "test") -> BallisticBaseline:
     """Return the errors of x + v t, v on a split of any data set.
 
-    Raises DatasetError if the data set cannot be read or the split is empty.
+    Raises:
+        DatasetError: the data set cannot be read or the split is empty.
     """
     errors, squares, number = np.zeros(2), np.zeros(2), 0
     with open_dataset(source) as file:
@@ -144,7 +145,8 @@ def cheap_comparison(source: DatasetSource, atoms: int, pairs: int) -> Compariso
         atoms: in its segments, or in one of them.
         pairs: in its training split.
 
-    Raises DatasetError if the data set cannot be read or its test split is empty.
+    Raises:
+        DatasetError: the data set cannot be read or its test split is empty.
     """
     flight = ballistic_baseline(source)
     found = Comparison("straight flight", flight.displacement, flight.velocity)
@@ -170,8 +172,9 @@ def linear_baseline(
         training_pairs: fit to that many pairs, drawn at random; None: to all.
         progress: called with the number of segments that are done, and of all.
 
-    Raises DatasetError if the data set cannot be read or is too large, NoCrystalError if it is not
-    of a single crystal.
+    Raises:
+        DatasetError: the data set cannot be read or is too large.
+        NoCrystalError: it is not of a single crystal.
     """
     with open_dataset(source) as file:
         crystal = _Crystal(file, source)
@@ -271,7 +274,7 @@ class _Crystal:
         if np.sqrt(3.0) * self.scale_x > LINDEMANN * nearest:
             raise NoCrystalError(
                 f"atoms stray {np.sqrt(3.0) * self.scale_x:.2f} Angstrom from their mean "
-                f"positions, which are {nearest:.2f} Angstrom apart: this is no crystal, and a "
+                f"positions, which are {nearest:.2f} Angstrom apart: this is not a crystal, and a "
                 "linear map about mean positions means nothing"
             )
 

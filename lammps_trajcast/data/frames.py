@@ -112,7 +112,8 @@ class Frame:
     def temperature(self, masses: NDArray[np.float64]) -> float:
         """Kinetic temperature in K, from the velocities about the center of mass.
 
-        masses: (N,) g/mol.
+        Args:
+            masses: (N,) g/mol.
         """
         mean = masses @ self.velocities / masses.sum()
         twice_kinetic = float(np.sum(masses[:, None] * (self.velocities - mean) ** 2))

@@ -160,7 +160,8 @@ class EquipartitionCorrector(LastLayerCorrection):
             rounds: number of runs, each followed by a change.
             tell: called after each with its number, from 1, and what it showed.
 
-        Raises SetupError if LAMMPS fails, or another process is at work in the directory.
+        Raises:
+            SetupError: LAMMPS fails, or another process is at work in the directory.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         try:

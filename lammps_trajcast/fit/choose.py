@@ -33,11 +33,11 @@ def longest_horizon(period: float, timestep: float, share: float = LONGEST) -> f
 
 
 def check_horizon(horizon: float, timestep: float) -> None:
-    """Raises FitError if a horizon is no multiple of the reference's time step; both in fs."""
+    """Raises FitError if a horizon is not a multiple of the reference's time step; both in fs."""
     steps = round(horizon / timestep)
     if steps < 1 or abs(steps * timestep - horizon) > 1e-6 * horizon:
         raise FitError(
-            f"horizon: {horizon:g} fs is no multiple of the reference's time step of "
+            f"horizon: {horizon:g} fs is not a multiple of the reference's time step of "
             f"{timestep:g} fs; write {timestep * max(steps, 1):g}, or another timestep"
         )
 

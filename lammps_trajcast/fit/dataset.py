@@ -136,7 +136,9 @@ def from_trajectories(
 def horizon_of(config: FitConfig) -> float | None:
     """The horizon, fs, of the data sets among the trajectories; None without one.
 
-    Raises FitError if they differ, DatasetError if one cannot be read.
+    Raises:
+        FitError: they differ.
+        DatasetError: one cannot be read.
     """
     found = set()
     for path in config.trajectories:

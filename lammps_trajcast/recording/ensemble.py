@@ -41,7 +41,7 @@ def with_seed(command: str, number: int) -> str:
     """Return a fix command with a random seed of its own for the segment of this number.
 
     With one seed for all, every segment would get the same noise, which draws trajectories
-    towards each other.
+    toward each other.
     """
     words = command.split()
     place = SEEDS.get(plain_style(words[3]))
@@ -115,7 +115,8 @@ def sort_fixes(fixes: list[Fix], keep: list[str]) -> Ensemble:
         keep: names of those that stay on all the time although their style is none that belongs to
             the force field.
 
-    Raises DatasetError if a fix is of no known kind, or nothing keeps the temperature.
+    Raises:
+        DatasetError: a fix is of no known kind, or nothing keeps the temperature.
     """
     moving: list[Fix] = []
     output: list[Fix] = []

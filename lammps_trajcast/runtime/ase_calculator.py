@@ -297,7 +297,8 @@ class Calculator:
 def atomic_numbers(symbols: Sequence[str]) -> list[int]:
     """Atomic numbers of chemical symbols; 0 for NULL, atoms that the calculator does not get.
 
-    Raises CalculatorError for what is no element.
+    Raises:
+        CalculatorError: a name is not that of an element.
     """
     for symbol in symbols:
         if symbol != "NULL" and NUMBER_OF.get(symbol, 0) == 0:

@@ -52,7 +52,7 @@ class LearningCurve(pl.Callback):
 
 
 class Pace(pl.Callback):
-    """Let the schedule know what happens, end the training when it says so, and tell the world."""
+    """Let the schedule know what happens, end the training when it says so, and report progress."""
 
     def __init__(self, schedule: Schedule, reporter: ProgressReporter) -> None:
         self._schedule = schedule

@@ -237,7 +237,8 @@ class TrainingConfig(_Section):
     def load(cls, path: Path | str) -> TrainingConfig:
         """Read and check a YAML file.
 
-        Raises TrainingError naming the file, the line, the key and what is wrong with it.
+        Raises:
+            TrainingError: a value is wrong; the message names file, line, key and fault.
         """
         path = Path(path)
         config, lines = read_checked(path, cls, TrainingError)

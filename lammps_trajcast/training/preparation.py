@@ -27,7 +27,8 @@ def make_architecture(
 ) -> Architecture:
     """Return the network's hyperparameters: those of the YAML file and what the data set says.
 
-    Raises TrainingError if there is no such network.
+    Raises:
+        TrainingError: there is no such network.
     """
     cutoff = config.network.edge_cutoff
     frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOR_FRAMES))

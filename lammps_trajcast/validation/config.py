@@ -188,7 +188,7 @@ class Tolerances(_Section):
     def _old_names(cls, given: Any) -> Any:
         if isinstance(given, dict) and "spreads" in given:
             _deprecated(
-                "spreads has no effect any more, as the uncertainty of each figure says what is "
+                "spreads has no effect any more, as the uncertainty of each check says what is "
                 "chance; leave it out, the next release needs that"
             )
             given = {key: value for key, value in given.items() if key != "spreads"}
@@ -316,7 +316,8 @@ class ValidationConfig(_Section):
     def load(cls, path: Path | str) -> ValidationConfig:
         """Read and check a YAML file.
 
-        Raises SetupError naming the file, the line, the key and what is wrong with it.
+        Raises:
+            SetupError: a value is wrong; the message names file, line, key and fault.
         """
         path = Path(path)
         config, _ = read_checked(path, cls, SetupError)

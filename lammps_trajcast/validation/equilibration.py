@@ -22,7 +22,7 @@ SIGNIFICANT = 3.0
 
 @dataclass(frozen=True)
 class EquilibrationCheck:
-    """A figure of the reference beside what it is in equilibrium.
+    """A quantity of the reference beside what it is in equilibrium.
 
     deviation: relative, or in kT. error: standard error, the same. tolerance: None if not tested.
     found: in words.
@@ -73,8 +73,8 @@ class Sample(NamedTuple):
 class Equilibrated:
     """A start of the reference.
 
-    run: the last round of its equilibration, with the state in state.dump. figures: of its tested
-    part. time: ps of all rounds together.
+    run: the last round of its equilibration, with the state in state.dump. figures: checks of its
+    tested part. time: ps of all rounds together.
     """
 
     run: FinishedRun
@@ -183,7 +183,7 @@ def equilibrium_figures(
 
 
 def reference_part(starts: Sequence[Equilibrated], rounds: int) -> ReportSection:
-    """The chapter of the report: of every figure the start that is farthest off."""
+    """The chapter of the report: of every check the start that is farthest off."""
     checks = []
     for rows in zip(*(start.figures for start in starts), strict=True):
         figure = max(rows, key=lambda row: (not row.passed, abs(row.deviation)))
@@ -204,7 +204,7 @@ def reference_part(starts: Sequence[Equilibrated], rounds: int) -> ReportSection
         )
     times = sorted({start.time for start in starts})
     lasted = " to ".join(f"{time:.3g}" for time in {times[0]: None, times[-1]: None})
-    several = f"{len(starts)} starts, the one that is farthest off in each figure. " * (
+    several = f"{len(starts)} starts, the one that is farthest off in each check. " * (
         len(starts) > 1
     )
     failed = sum(bool(start.faults) for start in starts)
@@ -216,7 +216,7 @@ def reference_part(starts: Sequence[Equilibrated], rounds: int) -> ReportSection
     )
     return ReportSection(
         "Equilibration of the reference",
-        f"{lasted} ps; figures of the last part, with the thermostat. {several}A figure fails if "
+        f"{lasted} ps; checks of the last part, with the thermostat. {several}A check fails if "
         f"it is off by more than the tolerance and more than {SIGNIFICANT:g} standard errors. "
         f"They say nothing of the model. {words}",
         checks,

@@ -94,7 +94,10 @@ class Inputs(ScriptParts):
     def another_reference(self, run: int) -> str:
         """Production of the reference from another state, with random numbers of its own.
 
-        run: number of the run, from 1. Writes frames and spectrum.
+        Writes frames and spectrum.
+
+        Args:
+            run: number of the run, from 1.
         """
         return join(
             self._head(f"the reference, run {run + 1}", "out", "start"),
@@ -107,7 +110,8 @@ class Inputs(ScriptParts):
     def production(self, run: int) -> str:
         """Production of the model from a state of the reference. Writes frames and spectrum.
 
-        run: number of the run, from 0; each starts from another block of the reference.
+        Args:
+            run: number of the run, from 0; each starts from another block of the reference.
         """
         plan = self.plan
         start = run % plan.blocks * plan.block * plan.steps
@@ -155,7 +159,10 @@ class Inputs(ScriptParts):
 
         A line of output comes at the beginning and at the end of both.
 
-        piece: its number: each is run.
+        Args:
+            steps: number of measured steps.
+            of_model: whether the run is of the model or of the reference.
+            piece: its number; it makes each piece a run of its own.
         """
         side = "model" if of_model else "reference"
         return join(
@@ -244,8 +251,9 @@ class Inputs(ScriptParts):
     def energies(self, dumps: Sequence[tuple[str, int, int]]) -> str:
         """Potential energy, by the reference, of frames of the model.
 
-        dumps: the variable that holds the name of a dump, every how many steps a frame is taken,
-            and the last step.
+        Args:
+            dumps: for each, the variable that holds the name of the dump, every how many steps a
+                frame is taken, and the last step.
         """
         lines = []
         for variable, every, last in dumps:
@@ -265,7 +273,12 @@ class Inputs(ScriptParts):
     def quench(self, start: float, stop: float, horizons: int, of_model: bool, run: int = 0) -> str:
         """The thermostat goes from one temperature to another. Writes series.
 
-        run: its number, from 0; another start and other random numbers.
+        Args:
+            start: temperature, K.
+            stop: temperature, K.
+            horizons: length, in time steps of the model.
+            of_model: whether the run is of the model or of the reference.
+            run: its number, from 0; each has another start and other random numbers.
         """
         what = f"quench from {start:g} to {stop:g} K"
         return join(
@@ -279,7 +292,12 @@ class Inputs(ScriptParts):
     ) -> str:
         """Half of the atoms at another temperature, no thermostat. Writes series.
 
-        run: its number, from 0; another start.
+        Args:
+            cold: temperature of one half, K.
+            hot: temperature of the other half, K.
+            horizons: length, in time steps of the model.
+            of_model: whether the run is of the model or of the reference.
+            run: its number, from 0; each has another start.
         """
         seed = self.config.seed + 1 + run
         heat = join(

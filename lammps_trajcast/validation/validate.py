@@ -96,9 +96,11 @@ class Validation:
     def run(self, protocols: Sequence[str] = (EQUILIBRIUM,)) -> Iterator[Report]:
         """Run what has not been run, and compare: a report for each protocol, once it is there.
 
-        protocols: names from the YAML file, or "equilibrium".
+        Args:
+            protocols: names from the YAML file, or "equilibrium".
 
-        Raises SetupError.
+        Raises:
+            SetupError: the validation cannot be carried out; the message says what to change.
         """
         for name in protocols:
             if name != EQUILIBRIUM and name not in self.config.protocols:
@@ -224,9 +226,12 @@ class Validation:
     def equilibrated(self, temperature: float, number: int = 0) -> Equilibrated:
         """Equilibrate the reference until it passes the tests, as many rounds as there may be.
 
-        number: of the start, from 0; each has random numbers of its own.
+        Args:
+            temperature: K.
+            number: of the start, from 0; each has random numbers of its own.
 
-        Raises SetupError.
+        Raises:
+            SetupError: the reference fails.
         """
         inputs, rounds = self.inputs(temperature), self.config.reference.rounds
         label = f"equilibration-{temperature:g}K" + (f"-{number + 1}" if number else "")
@@ -324,9 +329,15 @@ class Validation:
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
     def reference(self, name: str, text: str, start: FinishedRun | None) -> FinishedRun:
-        """Run an input of the reference. start: an equilibration, whose end it begins from.
+        """Run an input of the reference.
 
-        Raises SetupError if LAMMPS fails.
+        Args:
+            name: of the run.
+            text: the input.
+            start: an equilibration, whose end it begins from.
+
+        Raises:
+            SetupError: LAMMPS fails.
         """
         variables = {"start": start.directory / "state.dump"} if start else {}
         after = [*self.content, *([start.key] if start else [])]
@@ -335,7 +346,17 @@ class Validation:
     def continuation(
         self, name: str, text: str, before: FinishedRun, of_model: bool
     ) -> FinishedRun:
-        """Run the next part of a production. before: the part that it continues."""
+        """Run the next part of a production.
+
+        Args:
+            name: of the run.
+            text: the input.
+            before: the part that it continues.
+            of_model: whether it is a run of the model or of the reference.
+
+        Raises:
+            SetupError: the reference fails, or the model's run does not start.
+        """
         frames = before.directory / "frames.dump"
         if of_model:
             return self.model_run(name, text, frames, before)
@@ -351,9 +372,16 @@ class Validation:
         return run
 
     def model_run(self, name: str, text: str, start: Path, reference: FinishedRun) -> FinishedRun:
-        """Run an input of the model. start: a dump to begin from, written by `reference`.
+        """Run an input of the model.
 
-        Raises SetupError if it does not start.
+        Args:
+            name: of the run.
+            text: the input.
+            start: a dump to begin from.
+            reference: the run that wrote this dump.
+
+        Raises:
+            SetupError: the model's run does not start.
         """
         run = self.runner.run(
             name,
@@ -372,7 +400,13 @@ class Validation:
     ) -> list[Loop]:
         """Energies by the reference of frames of runs of the model, one table for each.
 
-        runs: run, name of the dump, every how many steps, up to which step.
+        Args:
+            name: of the run.
+            inputs: writer of LAMMPS inputs at the temperature of the runs.
+            runs: run, name of the dump, every how many steps, up to which step.
+
+        Raises:
+            SetupError: the reference fails.
         """
         variables, dumps = {}, []
         for number, (run, dump, every, last) in enumerate(runs):
