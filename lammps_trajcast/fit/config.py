@@ -252,7 +252,8 @@ class FitConfig(_Section):
     def save(self, path: Path) -> None:
         """Write the YAML file; of one that is there only the chosen part and the budget change.
 
-        Raises OSError.
+        Raises:
+            OSError: the file cannot be written.
         """
         if path.is_file():
             above = path.read_text().partition(MARK)[0].rstrip("\n") + "\n"

@@ -107,9 +107,22 @@ def _inside(directory: Path) -> Iterator[None]:
 def from_trajectories(
     config: FitConfig, units: str, output: Path, horizon: float, timestep: float
 ) -> list[Path]:
-    """A data set of the trajectories that the configuration names; data sets are taken as they are.
+    """Make a data set of the trajectories that the configuration names.
 
-    Raises FitError, DatasetError, TrajectoryError.
+    Args:
+        config: of the fit; files among its trajectories that are data sets are taken as they are.
+        units: LAMMPS units of the trajectories.
+        output: HDF5 file.
+        horizon: time between the frames of a pair, fs.
+        timestep: of the reference, fs.
+
+    Returns:
+        The files of the data set.
+
+    Raises:
+        FitError: the data sets among the trajectories do not fit the configuration.
+        DatasetError: a data set cannot be read, or the new one not written.
+        TrajectoryError: a trajectory is at fault.
     """
     ready = [path for path in config.trajectories if path.suffix in (".h5", ".hdf5")]
     for path in ready:

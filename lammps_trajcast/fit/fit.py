@@ -116,7 +116,11 @@ def fit(config: FitConfig, output: Path, progress: Progress | None = None) -> Ve
         output: directory of everything; made if it is not there.
         progress: display; by default on standard error.
 
-    Raises FitError; what has been reached is kept.
+    Returns:
+        How the checks of the model came out.
+
+    Raises:
+        FitError: the fit cannot go on; a later call continues from what was finished.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -839,7 +843,7 @@ EPOCH_TIMED = 100
 
 
 def _check_files(config: FitConfig) -> None:
-    """Raises FitError if a file that is needed late is not there."""
+    """Raise FitError if a file that is needed late is missing."""
     named = {"trajectories": config.trajectories, "start_from": (config.start_from,)}
     for key, paths in named.items():
         for path in paths:

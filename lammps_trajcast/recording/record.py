@@ -172,7 +172,11 @@ class _Recording:
         return min(self.finished * self.options.segments_per_shard, self.options.segments)
 
     def check_finished(self) -> None:
-        """Raises DatasetError if shards that are there were recorded in another way."""
+        """Check that the shards on disk were recorded with the same options.
+
+        Raises:
+            DatasetError: they were not.
+        """
         for shard in self.shards[: self.finished]:
             with open_dataset(shard) as file:
                 then = json.loads(file.attrs.get("recording", "{}"))

@@ -75,7 +75,9 @@ class Calculator:
             directories: looked into for modules and files before Python's own.
             alone: whether this is the only MPI rank.
 
-        Raises CalculatorError.
+        Raises:
+            CalculatorError: the callable cannot be imported, fails, or does not return a
+                calculator of ASE.
         """
         self.name = name
         self._settings = ProcessSettings(directories, alone)

@@ -117,7 +117,7 @@ def fit(
     ]
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=options.early_stopping))
-    # What hardware there is and how to log elsewhere is no news to whoever started the training.
+    # Messages about hardware and other loggers do not help the user.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Lightning's hints about worker processes and directories that exist do not apply here.

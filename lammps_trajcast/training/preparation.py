@@ -136,7 +136,15 @@ def training_indices(number: int, config: TrainingConfig) -> list[int] | None:
 
 
 def check_devices(config: TrainingConfig, validation_pairs: int) -> None:
-    """Raises TrainingError if mini-batches cannot be shared out or the hardware is not there."""
+    """Check that the processes can share the mini-batches.
+
+    Args:
+        config: of the training.
+        validation_pairs: number of pairs in the validation split.
+
+    Raises:
+        TrainingError: the mini-batches cannot be shared out, or the hardware is missing.
+    """
     if config.optimization.batch_size % config.devices:
         raise TrainingError(
             f"optimization.batch_size: {config.optimization.batch_size} frames cannot be shared "

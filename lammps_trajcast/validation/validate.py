@@ -50,9 +50,15 @@ class Validation:
     ) -> None:
         """Read the model and the system; nothing runs yet.
 
-        directory: of the runs. command: starts LAMMPS. observe: is told of progress.
+        Args:
+            config: of the validation.
+            length: which of its lengths.
+            directory: of the runs.
+            command: starts LAMMPS; None: the `lmp` beside this Python.
+            observe: is told of progress.
 
-        Raises SetupError.
+        Raises:
+            SetupError: the model or the system is not usable, or the lengths do not fit.
         """
         if length not in config.lengths:
             raise SetupError(f"lengths: has no '{length}'; add it to the YAML file")
