@@ -370,7 +370,7 @@ def _fit(train: _Sums, validation: _Sums, half: int) -> tuple[float, NDArray[np.
     ridges = [0.0, *RIDGES] if train.pairs > 2 * len(values) else RIDGES
     for ridge in ridges:
         damped = np.maximum(values, 0.0) + ridge * largest
-        # Uniform motion of the crystal is no feature at all.
+        # Uniform motion of the crystal carries no information.
         d = np.divide(1.0, damped, out=np.zeros_like(damped), where=damped > 1e-13 * largest)
         error = sum(np.sqrt(max(d @ q @ d - 2.0 * b @ d + y, 0.0) / y) for q, b, y in forms)
         if best is None or error < best[0]:

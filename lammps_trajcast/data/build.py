@@ -149,7 +149,11 @@ class Masses:
         self._divided: dict[int, Path] = {}
 
     def see(self, frames: Frames, frame: Frame) -> None:
-        """Compare a frame with those before. Raises TrajectoryError."""
+        """Compare a frame with those before.
+
+        Raises:
+            TrajectoryError: the frame contradicts them; the message names the file and the step.
+        """
         for index in map(int, np.unique(frame.species)):
             if frame.masses is not None:
                 self._see_mass(frames, frame, index, frame.masses[frame.species == index])

@@ -68,7 +68,7 @@ class TrajectoryPairs(Dataset[Pair]):
     masses:   g/mol, in the same order
 
     Raises:
-        DatasetError: a file is no data set or belongs to another one.
+        DatasetError: a file is not a data set or belongs to another one.
     """
 
     def __init__(self, source: DatasetSource, split: Split) -> None:

@@ -160,9 +160,13 @@ class Frames:
 
     @contextmanager
     def _open(self, kind: str) -> Iterator[TextIO]:
-        """The text of the file. Raises TrajectoryError for what is no text.
+        """Open the file as text.
 
-        kind: what should have been written, for the message.
+        Args:
+            kind: what should have been written, for the message.
+
+        Raises:
+            TrajectoryError: the file is not text, or is damaged.
         """
         try:
             self._raw, lines = open_text(self.path)
@@ -200,7 +204,7 @@ class Frames:
                     step,
                 )
             found = np.array(self.species.type_index, dtype=np.int64)[types - 1]
-        # Labels come last: where they are no elements, something else has to say what atoms are.
+        # Labels come last: where they are not elements, other keys must give the elements.
         for name in sorted(words, key=lambda name: name in LABEL_COLUMNS):
             column = words[name]
             symbols = {word: _symbol(word, name) for word in set(column)}

@@ -22,7 +22,7 @@ from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
 # Frames of a segment in which the smallest distance is looked for: it hardly changes with more.
 DISTANCE_FRAMES = 50
-# Atoms of two species that never come closer than this are no neighbors, Angstrom.
+# Atoms of two species that never come closer than this are not neighbors, Angstrom.
 NEIGHBOR_RANGE = 6.0
 
 
@@ -59,7 +59,7 @@ class Statistics:
 
 
 def unseen_elements(statistics: Statistics, elements: Sequence[str]) -> list[str]:
-    """Elements of a data set of which there is no atom: a model learns nothing of them.
+    """Return the elements of which a data set has no atom: a model learns nothing of them.
 
     Args:
         statistics: of the data set.
@@ -111,7 +111,7 @@ def dataset_statistics(
         progress: called with the number of segments that are done, and of all.
 
     Raises:
-        DatasetError: the file is no data set.
+        DatasetError: the file is not a data set.
         ValueError: the split is empty.
     """
     pairs = 0

@@ -190,7 +190,7 @@ class EquipartitionCorrector(LastLayerCorrection):
         """Run the model at one temperature, and ask for a change."""
         finished, trajectory = self._sample(number, course)
         heat = self._heat(finished)
-        # Stopped by a guard: the last state is no place to begin from.
+        # Stopped by a guard: the next run cannot begin from its last state.
         course.before = finished if trajectory.steps[-1] == self.horizons else None
         deviation, uncertainty, effect, used = self._observe(trajectory, course.temperature)
         elements = 1.0 + deviation[: len(self.metadata.species)]

@@ -109,7 +109,9 @@ class MotionClasses(NamedTuple):
     def spread(self, batch: Batch, vectors: Tensor) -> Tensor:
         """Return the derivatives (kinds, N, 3) of sums over edges by vectors of the atoms.
 
-        vectors: (E, 3) derivative of what is summed by the difference sender - receiver.
+        Args:
+            batch: N atoms, E edges.
+            vectors: (E, 3) derivative of each summand by the difference sender - receiver.
         """
         count = len(batch.species)
         sums = vectors.new_zeros(self.number * count, 3)

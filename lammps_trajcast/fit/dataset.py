@@ -200,7 +200,7 @@ def _readable(path: Path, directory: Path) -> Path:
                 f"{path}: frame {number} has no momenta; write the trajectory from a run with "
                 "velocities"
             )
-        # Energies and forces of a calculator are of no concern.
+        # Energies and forces of a calculator are not needed.
         atoms.calc = None
     target = directory / f"{path.stem}.extxyz"
     ase.io.write(target, frames, format="extxyz", columns=["symbols", "positions", "momenta"])

@@ -687,7 +687,7 @@ class _Fit:
             )
             outcomes[reversible] = Outcome.from_dict(found)
             self._tell(f"probe of {duration:.3g} ps, {kind} steps: {outcomes[reversible]}")
-            # A few ps do not see slow heating: what they leave undecided is no recommendation.
+            # A few ps do not show slow heating: undecided checks must not decide for this variant.
             if outcomes[reversible].verdict == "proven":
                 break
         if True not in outcomes:

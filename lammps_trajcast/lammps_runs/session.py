@@ -120,7 +120,7 @@ class LammpsSession:
                 return lines
             if line == again:
                 raise self._lost(command)
-            # Late answers are no output.
+            # Answers that come late do not belong to the output.
             if not line.startswith(MARK):
                 lines.append(line)
         raise self._stopped(lines)

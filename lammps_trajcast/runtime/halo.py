@@ -128,8 +128,9 @@ class MpiHalo(Halo):
         ]
         self._wanted = np.zeros(len(ranks), np.uint8)
 
-        # No rank knows who needs its atoms: all send synchronously, and receive until a barrier
-        # that each enters when its own messages have arrived (Hoefler et al., PPoPP 2010).
+        # A rank does not know which others need its atoms: all send synchronously, and receive
+        # until a barrier that each enters when its own messages have arrived (Hoefler et al.,
+        # PPoPP 2010).
         tag = self._PLAN[self._num_plans % 2]
         self._num_plans += 1
         sent = [

@@ -90,7 +90,11 @@ def fit(
     reporter: ProgressReporter,
     baseline: Comparison | None,
 ) -> dict[str, Any] | None:
-    """Optimize the weights; returns the best checkpoint, or None in all processes but the first."""
+    """Optimize the weights.
+
+    Returns:
+        The best checkpoint; None in all processes but the first.
+    """
     options = config.optimization
     resume = None if fresh else _checkpoint_to_resume(config.directory)
     resumed_at = 0 if resume is None else int(resume.content["global_step"])

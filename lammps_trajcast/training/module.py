@@ -75,8 +75,10 @@ class TrainingModule(pl.LightningModule):
     def predict(self, batch: Batch, use: str = "there") -> Prediction:
         """Return the network's prediction for a batch, in the network's precision.
 
-        use: predictions in training whose gradients are needed at once have different ones, see
-            :class:`CudaGraphNetwork`.
+        Args:
+            batch: on the network's device.
+            use: predictions in training whose gradients are needed at once have different ones, see
+                :class:`CudaGraphNetwork`.
         """
         batch = batch.to_dtype(self.real)
         predictor: Any = self.network
