@@ -51,14 +51,14 @@ def combined(errors: Sequence[Error]) -> Error:
     return Error(float(np.sqrt(total)), total**2 / spent if spent > 0.0 else float("inf"))
 
 
-def jackknife(figure: Callable[[Floats, Floats], float], first: Floats, second: Floats) -> Error:
+def jackknife(function: Callable[[Floats, Floats], float], first: Floats, second: Floats) -> Error:
     """Standard error of a function of two averages, however nonlinear.
 
     Every block is left out once. A side with a single block, which says nothing of its error, is
     taken to vary from block to block as the other does.
 
     Args:
-        figure: function of the two averages (…).
+        function: function of the two averages (…).
         first: (B, …) values of the blocks whose mean is the first average.
         second: (C, …) the same for the second average.
 
@@ -76,7 +76,7 @@ def jackknife(figure: Callable[[Floats, Floats], float], first: Floats, second: 
         for block in blocks:
             # The mean of the others.
             rest = (number * mean - block) / (number - 1)
-            values.append(figure(rest, other) if side == 0 else figure(other, rest))
+            values.append(function(rest, other) if side == 0 else function(other, rest))
         deviations = np.array(values) - np.mean(values)
         if not np.isfinite(deviations).all():
             return Error(float("inf"))

@@ -73,21 +73,21 @@ class Sample(NamedTuple):
 class Equilibrated:
     """A start of the reference.
 
-    run: the last round of its equilibration, with the state in state.dump. figures: checks of its
+    run: the last round of its equilibration, with the state in state.dump. checks: those of its
     tested part. time: ps of all rounds together.
     """
 
     run: FinishedRun
-    figures: list[EquilibrationCheck]
+    checks: list[EquilibrationCheck]
     time: float
 
     @property
     def faults(self) -> list[EquilibrationCheck]:
         """What is not in equilibrium."""
-        return [figure for figure in self.figures if not figure.passed]
+        return [check for check in self.checks if not check.passed]
 
 
-def equilibrium_figures(
+def equilibrium_checks(
     sample: Sample,
     target: float,
     freedom: float,
@@ -125,7 +125,7 @@ def equilibrium_figures(
     # About the mean of the sample: what it lacks is the variance of that mean.
     ratio = float(np.sqrt((np.var(temperature / target) + error**2) / variance))
     of_variance = max(inefficiency(temperature)[1], 0.25 * slow[1])
-    figures = [
+    checks = [
         EquilibrationCheck(
             "temperature",
             float(temperature.mean()) / target - 1.0,
@@ -141,7 +141,7 @@ def equilibrium_figures(
             f"{ratio:.3g} times the canonical",
         ),
     ]
-    figures += [
+    checks += [
         EquilibrationCheck(
             f"temperature of {element}",
             float(of.mean()) / target - 1.0,
@@ -160,7 +160,7 @@ def equilibrium_figures(
         rest = np.concatenate([half - half.mean() for half in np.array_split(series, 2)])
         squares.append(4.0 * share**2 * float(rest.var()) * inefficiency(rest)[0] / number)
     error = float(np.sqrt(max(squares)))
-    figures.append(
+    checks.append(
         EquilibrationCheck(
             "potential energy, second half less first",
             drift,
@@ -170,7 +170,7 @@ def equilibrium_figures(
             "kT",
         )
     )
-    figures.append(
+    checks.append(
         EquilibrationCheck(
             "kinetic energy of the center of mass",
             sample.momentum,
@@ -179,27 +179,27 @@ def equilibrium_figures(
             f"{100.0 * sample.momentum:.2g} % of the kinetic energy",
         )
     )
-    return figures
+    return checks
 
 
 def reference_part(starts: Sequence[Equilibrated], rounds: int) -> ReportSection:
     """The chapter of the report: of every check the start that is farthest off."""
     checks = []
-    for rows in zip(*(start.figures for start in starts), strict=True):
-        figure = max(rows, key=lambda row: (not row.passed, abs(row.deviation)))
+    for rows in zip(*(start.checks for start in starts), strict=True):
+        worst = max(rows, key=lambda row: (not row.passed, abs(row.deviation)))
         faults = sum(not row.passed for row in rows)
         checks.append(
             Check(
-                f"reference, {figure.name}",
-                value=abs(figure.deviation),
-                unit=figure.unit,
-                limit=figure.tolerance,
-                reference=figure.found
+                f"reference, {worst.name}",
+                value=abs(worst.deviation),
+                unit=worst.unit,
+                limit=worst.tolerance,
+                reference=worst.found
                 + (
                     f"; fails in {faults} of {len(rows)} starts" if len(rows) > 1 and faults else ""
                 ),
-                error=figure.error,
-                of_reference=figure.passed,
+                error=worst.error,
+                of_reference=worst.passed,
             )
         )
     times = sorted({start.time for start in starts})

@@ -22,7 +22,7 @@ from lammps_trajcast.validation.config import EQUILIBRIUM, Length, SetupError, V
 from lammps_trajcast.validation.equilibration import (
     Equilibrated,
     Sample,
-    equilibrium_figures,
+    equilibrium_checks,
     reference_part,
 )
 from lammps_trajcast.validation.plan import RunSchedule
@@ -249,7 +249,7 @@ class Validation:
             time += sum(self.plan.halves(count)) * self.plan.horizon * 1e-3
             canonical = self.config.thermostat.split()[0] not in NOT_CANONICAL
             sample, shares = self._sample(run, temperature)
-            figures = equilibrium_figures(
+            checks = equilibrium_checks(
                 sample,
                 temperature,
                 sum(shares.values()),
@@ -257,7 +257,7 @@ class Validation:
                 self.config.tolerances,
                 canonical,
             )
-            found = Equilibrated(run, figures, time)
+            found = Equilibrated(run, checks, time)
             if not found.faults:
                 break
             more = "going on from there"

@@ -27,7 +27,7 @@ LENGTHS: dict[str, Any] = {"equilibration": 1, "production": 2, "nve": 1, "until
 
 
 class Runs:
-    """Stand for runs of a figure of 0.8 with a tolerance of 1, known the better the longer."""
+    """Stand for runs of a check of value 0.8 with a tolerance of 1, known the better the longer."""
 
     name = "equilibrium"
     part_length = 2.0

@@ -1,4 +1,4 @@
-"""Verdicts on synthetic runs whose true figures are known: how often they are wrong."""
+"""Verdicts on synthetic runs whose true values are known: how often they are wrong."""
 
 from __future__ import annotations
 
