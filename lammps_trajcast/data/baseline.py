@@ -237,7 +237,7 @@ class _Crystal:
         self.species: NDArray[np.int64] = first["species"][:]
         self.masses: NDArray[np.float64] = np.asarray(file.attrs["masses"])[self.species]
         if not first["pbc"][:].all():
-            raise NoCrystalError("the linear map is for crystals, which are periodic; this is none")
+            raise NoCrystalError("the linear map is for crystals, but this system is not periodic")
         self.components = 3 * len(self.species)
         self.features = 2 * self.components + 1  # and a constant, as x0 is known from few frames
         if self.features > MAX_FEATURES:

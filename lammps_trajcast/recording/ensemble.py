@@ -66,7 +66,7 @@ class Ensemble:
 
     @property
     def global_bath(self) -> Fix | None:
-        """A thermostat that scales all velocities alike, if there is none that does not.
+        """A thermostat that scales all velocities alike, if there is no other kind.
 
         It leaves the modes of a crystal in the phases, and with the shares of the energy, that they
         started with: segments with it between them are not independent.

@@ -154,7 +154,7 @@ class TrainingModule(pl.LightningModule):
         return self.loss(back, *self.errors(back, self.predict(back, "back")))
 
     def _believable(self, prediction: Prediction) -> bool:
-        # Not "no greater": numbers that are none compare as false.
+        # Comparisons with values that are not a number are false: hence this form.
         return bool(prediction.displacement.abs().max() <= self.cutoff)
 
     def loss(self, batch: Batch, displacement: Tensor, velocity: Tensor) -> Tensor:

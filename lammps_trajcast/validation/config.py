@@ -31,7 +31,7 @@ def _deprecated(words: str) -> None:
 
 
 def known_elements(elements: list[str]) -> list[str]:
-    """Return chemical symbols as they are; raises ValueError, for pydantic, if one is none."""
+    """Return chemical symbols as they are; raise ValueError, for pydantic, if one is wrong."""
     for element in elements:
         if atomic_numbers.get(element, 0) == 0:
             raise ValueError(f"'{element}' is not a chemical element")
