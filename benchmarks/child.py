@@ -58,7 +58,6 @@ def run_program(
     Raises:
         BenchmarkError: it ended with an error; with its last line.
     """
-
     end = ending_with_this_process()
 
     def limit() -> None:

@@ -125,7 +125,10 @@ def fit(
     Args:
         serial: seconds of a step on one rank, by number of atoms; at least two.
         parallel: own atoms, remote atoms and seconds without exchange and sums of one of two ranks.
-        row_bytes: see :class:`CostModel`, as the arguments after it.
+        row_bytes: see :class:`CostModel`.
+        layers: see :class:`CostModel`.
+        cutoff: see :class:`CostModel`.
+        density: see :class:`CostModel`.
     """
     atoms = np.array(list(serial), dtype=float)
     seconds = np.array(list(serial.values()))

@@ -66,7 +66,7 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
       vectors[3 * num_edges] = x;
       vectors[3 * num_edges + 1] = y;
       vectors[3 * num_edges + 2] = z;
-      // Written so that what is no number stays, to be noticed.
+      // A distance that is not a number keeps its edge, so that the prediction shows the fault.
       num_edges += !(x * x + y * y + z * z >= cutoff_squared);
     }
   }

@@ -40,7 +40,7 @@ void FixPythonTrajcast::pre_force(int /*vflag*/) {
 /* ----------------------------------------------------------------------
    Whether the forces are computed for another fix. The Monte Carlo fixes call pre_force() and the
    pair style for each move that they try, when atoms are about to be exchanged between ranks, and
-   ask for the energy only afterwards. They are due then, and not once they have finished.
+   ask for the energy only afterward. They are due then, and not once they have finished.
 ------------------------------------------------------------------------- */
 
 bool FixPythonTrajcast::others_evaluate() const {

@@ -98,8 +98,9 @@ int FixPythonTrajcast::parse_limits(int narg, char **arg, int iarg) {
     }
     chosen = utils::is_double(text) ? std::atof(text.c_str()) : -1.0;
     if (!(chosen > 0.0 && chosen < INFINITE))
-      fail(fmt::format("'{}' is no {} of the {}: write '{} {} X' with X greater than zero{}", text,
-                       keyword, arg[iarg], keyword, arg[iarg], multiple ? "" : ", or 'none'"));
+      fail(fmt::format("'{}' is not a {} for the {}: write '{} {} X' with X greater than zero{}",
+                       text, keyword, arg[iarg], keyword, arg[iarg],
+                       multiple ? "" : ", or 'none'"));
     factors_given |= multiple;
   }
   return iarg;

@@ -104,7 +104,7 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
     } else {
       threads = utils::is_integer(value) && value.size() < 6 ? std::atoi(value.c_str()) : 0;
       if (threads < 1)
-        fail(fmt::format("'{}' is no number of threads: write 'threads N' with N at least 1",
+        fail(fmt::format("'{}' is not a number of threads: write 'threads N' with N at least 1",
                          value));
     }
     iarg += 2;

@@ -95,7 +95,7 @@ void Guard::check_atoms(const trajcast_frame &frame, const std::vector<char> &mo
       sums[MOMENTUM + k] += mass * velocity[k];
     sums[KINETIC] += mass * square(velocity);
 
-    // What is no number is beyond no limit: it is noticed elsewhere.
+    // A value that is not a number passes these comparisons: the fix has looked for it before.
     const double most = limits.displacements[frame.types[i] - 1];
     if (square(displacement) > most * most)
       note({0.0, DISPLACEMENT, AFTER, i, -1, std::sqrt(square(displacement)), most}, sums);

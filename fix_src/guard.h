@@ -11,7 +11,7 @@
 
 namespace trajcast {
 
-// How far predictions may go, for atom types 0, 1, ... Infinity (distances: zero) is no limit.
+// How far predictions may go, for atom types 0, 1, ... Infinity (distances: zero) means no limit.
 struct Limits {
   explicit Limits(int num_types);
 

@@ -120,7 +120,7 @@ def _describe_problem(
 
 
 def _section_of(place: Location, schema: type[BaseModel]) -> Any:
-    """The section that an unknown key stands in, None if that is no section."""
+    """The section that an unknown key stands in, None if that is not a section."""
     section: Any = schema
     for key in place[:-1]:
         section = section.model_fields[key].annotation

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prove that a built package is complete: python release/check.py PACKAGE [--keep DIRECTORY]
+"""Prove that a built package is complete.
+
+Usage: python release/check.py PACKAGE [--keep DIRECTORY]
 
 PACKAGE is a wheel of `make wheel` or a source archive of `make sdist`. What it holds is looked at
 first. Then it is installed in an empty virtual environment, a wheel without a compiler in PATH, and
@@ -40,11 +42,13 @@ class PackageError(Exception):
 
 
 def require(condition: bool, text: str) -> None:
+    """Raise PackageError with this text unless the condition holds."""
     if not condition:
         raise PackageError(text)
 
 
 def version() -> str:
+    """Return the version that the source tree says."""
     text = (ROOT / "lammps_trajcast" / "__init__.py").read_text()
     found = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     assert found is not None
@@ -135,6 +139,16 @@ def environment(directory: Path, *path: Path | str) -> dict[str, str]:
 
 
 def run(command: list[str | Path], directory: Path, variables: dict[str, str]) -> str:
+    """Run a program and return what it printed.
+
+    Args:
+        command: program and arguments.
+        directory: where it runs.
+        variables: its whole environment.
+
+    Raises:
+        PackageError: it failed.
+    """
     done = subprocess.run(
         command,
         cwd=directory,
@@ -252,6 +266,15 @@ def check_openmp(maps: Path, bindings: list[Path], environment: Path) -> None:
 
 
 def check_programs(programs: Path, directory: Path) -> None:
+    """Check version and place of the installed package, and that its program reads a model.
+
+    Args:
+        programs: the directory of the environment's programs.
+        directory: below which everything is installed.
+
+    Raises:
+        PackageError: something else is installed, or the program fails.
+    """
     code = "import lammps_trajcast; print(lammps_trajcast.__version__, lammps_trajcast.__file__)"
     variables = environment(directory, programs)
     printed = run([programs / "python", "-c", code], directory, variables).split()
@@ -265,6 +288,7 @@ def check_programs(programs: Path, directory: Path) -> None:
 
 
 def main() -> None:
+    """Check the package that the command line names."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("package", type=Path)
     parser.add_argument("--keep", type=Path, help="an empty directory, used and not removed")

@@ -109,7 +109,7 @@ def relative_deviation(
 
 
 def _at(r: NDArray[np.float64], rdf: RadialDistribution, pair: str) -> NDArray[np.float64]:
-    """g of a pair at other distances."""
+    """Interpolate g(r) of a pair at other distances."""
     # The bins of the two may be shifted by half of one.
     if rdf.r[-1] + (rdf.r[-1] - rdf.r[-2]) < r[-1]:
         raise RDFError(

@@ -41,7 +41,7 @@ class Thermo:
 
     @property
     def timestep(self) -> float:
-        """fs."""
+        """Time that a step advances, fs."""
         return self.time * 1e3 / self.steps
 
     @property

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Write the C source of the bridge: python build_bridge.py HEADER OUTPUT.c
+"""Write the C source of the bridge.
+
+Usage: python build_bridge.py HEADER OUTPUT.c
 
 The bridge is an extension module of the package. Not one made with cffi's embedding interface:
 that waits forever, before Python 3.12, when the process has used Python before the first call.
@@ -17,6 +19,7 @@ FUNCTION_POINTER = re.compile(r"int \(\*(\w+)\)(\([^)]*\));")
 
 
 def main(header: Path, output: Path) -> None:
+    """Write the C source that cffi makes of the declarations in a header."""
     declarations = header.read_text().partition(START)[2].partition(END)[0]
     bodies = "".join(
         f'extern "Python" int trajcast_{name}{arguments};\n'

@@ -14,7 +14,7 @@ extern "C" {
    executable: the interpreter of the environment that holds lammps_trajcast. It decides sys.prefix,
    and so what can be imported. Not used when the process runs Python already.
    module_name: its register() gets the address of the structure `functions` and fills it.
-   Returns a trajcast_status. The GIL is not held afterwards. */
+   Returns a trajcast_status. The GIL is not held afterward. */
 int trajcast_python_start(const char *executable, const char *module_name, void *functions,
                           trajcast_message *message);
 

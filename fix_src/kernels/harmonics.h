@@ -15,7 +15,7 @@ namespace TRAJCAST_INSTRUCTIONS {
 constexpr int order_rows(int l) { return 2 * l + 1; }
 
 // Real spherical harmonics of orders 0 ... lmax of the direction (x, y, z), with e3nn's order of
-// rows and "component" normalization; solid ones if (x, y, z) is no unit vector.
+// rows and "component" normalization; solid ones if (x, y, z) is not a unit vector.
 template <typename T>
 TRAJCAST_INLINE void harmonics(int lmax, T x, T y, T z, T *out, int64_t stride) {
   out[0] = T(1);

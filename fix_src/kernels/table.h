@@ -48,7 +48,7 @@ template <typename T> struct Table {
 
   TRAJCAST_INLINE Position find(double x) const {
     double t = (x - origin) * inverse_spacing;
-    t = t > 0.0 ? t : 0.0; // also if it is no number
+    t = t > 0.0 ? t : 0.0; // also if it is not a number
     t = t < nodes - 1.0 ? t : nodes - 1.0;
     const int node = std::min(static_cast<int>(t), nodes - 2);
     return {node, t - node};

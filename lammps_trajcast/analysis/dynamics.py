@@ -20,10 +20,14 @@ def vibrational_spectrum(
     it is estimated with Welch's method and Hann windows. What vibrates faster than half the
     sampling rate appears folded back below it.
 
-    velocities: (F, N, 3), any unit. masses: (N,) g/mol. interval: between frames, fs. resolution:
-    THz, coarser where the trajectory is too short for it.
+    Args:
+        velocities: (F, N, 3), any unit.
+        masses: (N,) g/mol.
+        interval: between frames, fs.
+        resolution: THz; coarser where the trajectory is too short for it.
 
-    Returns frequencies (K,) in THz and densities (K,) with an integral of 1.
+    Returns:
+        Frequencies (K,) in THz and densities (K,) with an integral of 1.
     """
     window = int(round(1e3 / (resolution * interval)))
     window = max(min(window, len(velocities)), 1)
@@ -51,8 +55,12 @@ def cosine_similarity(first: Floats, second: Floats) -> float:
 def mean_square_displacement(positions: Floats) -> Floats:
     """Mean over atoms and time origins of |x(t + lag) - x(t)|^2, Angstrom^2.
 
-    positions: (F, N, 3) Angstrom, continuous in time. Returns (F // 2 + 1,), for lags of 0, 1, …
-    frames; longer lags have too few origins.
+    Args:
+        positions: (F, N, 3) Angstrom, continuous in time.
+
+    Returns:
+        (F // 2 + 1,) Angstrom^2, for lags from 0 to F // 2 frames; longer lags have too few
+        origins.
     """
     lags = len(positions) // 2 + 1
     total = np.zeros(lags)
@@ -66,9 +74,13 @@ def mean_square_displacement(positions: Floats) -> Floats:
 def diffusion_constant(lags: Floats, msd: Floats, fit: tuple[float, float]) -> float:
     """Einstein's: a sixth of the slope of the mean-square displacement, in 1e-9 m^2/s.
 
-    lags: fs. msd: Angstrom^2. fit: ps, the part of the curve through which the line goes.
+    Args:
+        lags: (K,) fs.
+        msd: (K,) mean-square displacement at these lags, Angstrom^2.
+        fit: first and last lag of the part of the curve through which the line goes, ps.
 
-    Raises ValueError if fewer than two points lie there.
+    Raises:
+        ValueError: fewer than two points lie in this part.
     """
     inside = (lags >= 1e3 * fit[0]) & (lags <= 1e3 * fit[1])
     if inside.sum() < 2:

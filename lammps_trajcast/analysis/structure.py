@@ -30,7 +30,7 @@ class Histogram:
 
 
 def element_pairs(elements: list[str]) -> list[tuple[int, int]]:
-    """Pairs of species indices, (0, 0), (0, 1), (1, 1), …"""
+    """Pairs of species indices in the order (0, 0), (0, 1), (1, 1) and so on."""
     return list(combinations_with_replacement(range(len(elements)), 2))
 
 
@@ -44,9 +44,17 @@ def radial_distributions(
 ) -> dict[str, Histogram]:
     """g(r) of every pair of elements in a crystal or liquid, averaged over frames.
 
-    frames: positions (N, 3) in Angstrom, wrapped or not. cell: (3, 3) Angstrom, periodic in all
-    directions; it may be smaller than r_max. species: (N,) index into elements. r_max and bin_width
-    in Angstrom.
+    Args:
+        frames: positions (N, 3) in Angstrom, wrapped or not.
+        cell: (3, 3) Angstrom, rows are the lattice vectors; periodic in all directions. It may be
+            smaller than r_max.
+        species: (N,) index of each atom into elements.
+        elements: symbols.
+        r_max: largest distance, Angstrom.
+        bin_width: Angstrom; adjusted so that a whole number of bins reaches r_max.
+
+    Returns:
+        By pair, "O-Si": g(r), 1 for an ideal gas of the same density.
     """
     edges = np.linspace(0.0, r_max, max(int(round(r_max / bin_width)), 1) + 1)
     pairs = element_pairs(elements)
@@ -69,7 +77,7 @@ def radial_distributions(
     for number, (a, b) in enumerate(pairs):
         # The list has every pair in both directions, and pairs of unlike atoms from either side.
         ordered = population[a] * population[b] * (1 if a == b else 2)
-        # An atom is no neighbor of itself, but its images are.
+        # An atom is not its own neighbor, but its images are.
         expected = ordered * shells / volume * max(number_of_frames, 1)
         g = np.divide(counts[number], expected, out=np.zeros_like(shells), where=expected > 0)
         result[f"{elements[a]}-{elements[b]}"] = Histogram(_centers(edges), g)
@@ -90,11 +98,15 @@ class Bonds:
 
     @property
     def lengths(self) -> Floats:
-        """(E,) Angstrom."""
+        """Lengths (E,) of the bonds, Angstrom."""
         return np.linalg.norm(self.vector, axis=1)
 
     def degrees(self, atoms: int) -> NDArray[np.int64]:
-        """Number of bonds of each of so many atoms."""
+        """Number of bonds (N,) of each atom.
+
+        Args:
+            atoms: number N of atoms of the frame.
+        """
         return np.bincount(self.center, minlength=atoms).astype(np.int64)
 
 
@@ -107,7 +119,15 @@ def find_bonds(
 ) -> Bonds:
     """Pairs of atoms closer than the cutoff of their elements.
 
-    positions: (N, 3) Angstrom. cutoffs: Angstrom, for pairs of species indices in ascending order.
+    Args:
+        positions: (N, 3) Angstrom.
+        cell: (3, 3) Angstrom, rows are the lattice vectors.
+        pbc: (3,) whether each of them is a period.
+        species: (N,) index of each atom's element.
+        cutoffs: Angstrom, for pairs of species indices in ascending order.
+
+    Returns:
+        The E bonds, each from both of its ends.
     """
     neighbors = vesin.NeighborList(cutoff=max(cutoffs.values()), full_list=True)
     i, j, distance, vector = neighbors.compute(positions, cell, periodic=pbc, quantities="ijdD")
@@ -126,7 +146,8 @@ def find_bonds(
 def bond_angles(bonds: Bonds) -> tuple[NDArray[np.int64], Floats]:
     """Angles between the bonds of each atom.
 
-    Returns atoms (A, 3), the middle one being the vertex, and angles (A,) in degrees.
+    Returns:
+        Atoms (A, 3), the middle one being the vertex, and angles (A,) in degrees.
     """
     first = np.searchsorted(bonds.center, bonds.center, side="left")
     # Each bond with those of the same atom that come before it.
@@ -151,8 +172,17 @@ def bond_distributions(
 ) -> tuple[dict[str, Histogram], dict[str, Histogram]]:
     """Densities of bond lengths (1/Angstrom) and of angles between bonds (1/degree), by elements.
 
-    Bonds are named "O-Si", angles "O-Si-O" with the vertex in the middle; the lighter index of
-    `elements` comes first.
+    Args:
+        frames: bonds of each frame.
+        species: (N,) index of each atom into elements.
+        elements: symbols.
+        cutoffs: Angstrom, by which the bonds were found; lengths are counted up to them.
+        length_bin: Angstrom.
+        angle_bin: degrees.
+
+    Returns:
+        Lengths by pair, "O-Si", and angles by triple, "O-Si-O" with the vertex in the middle; the
+        element that comes first in `elements` comes first in the name.
     """
     length_edges = {
         pair: np.linspace(0.0, cutoff, max(int(round(cutoff / length_bin)), 1) + 1)
@@ -195,7 +225,11 @@ def dihedral_distribution(
 ) -> Histogram:
     """Density (1/degree) of a dihedral angle between -180 and 180 degrees, in bins of 10.
 
-    frames: positions (F, N, 3) in Angstrom; atoms: their places, from 0.
+    Args:
+        frames: positions (F, N, 3), Angstrom.
+        cell: (3, 3) Angstrom, rows are the lattice vectors.
+        pbc: (3,) whether each of them is a period.
+        atoms: indices, from 0, of the four atoms in order along the chain.
     """
     first, second, third, fourth = (frames[:, atom] for atom in atoms)
     with_cell = {"cell": cell, "pbc": pbc} if pbc.any() else {}

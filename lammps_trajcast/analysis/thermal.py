@@ -17,8 +17,12 @@ def degrees_of_freedom(masses: Floats, positions: Floats | None = None) -> Float
     for an atom of mass m in a system of mass M; a fixed angular momentum takes away
     m |e x r|^2 / I for each principal axis e, with moment of inertia I.
 
-    masses: (N,) g/mol. positions: (N, 3) Angstrom, given if the angular momentum is fixed too.
-    Returns (N,).
+    Args:
+        masses: (N,) g/mol.
+        positions: (N, 3) Angstrom; given if the angular momentum is fixed too.
+
+    Returns:
+        (N,) degrees of freedom of each atom.
     """
     shares = 3.0 * (1.0 - masses / masses.sum())
     if positions is None:
@@ -37,8 +41,13 @@ def degrees_of_freedom(masses: Floats, positions: Floats | None = None) -> Float
 def kinetic_temperatures(velocities: Floats, masses: Floats, shares: Floats) -> Floats:
     """Temperature of a group of atoms in each frame, K.
 
-    velocities: (F, N, 3) Angstrom/fs. masses: (N,) g/mol. shares: (N,) degrees of freedom.
-    Returns (F,).
+    Args:
+        velocities: (F, N, 3) Angstrom/fs.
+        masses: (N,) g/mol.
+        shares: (N,) degrees of freedom, see :func:`degrees_of_freedom`.
+
+    Returns:
+        (F,) K.
     """
     twice_kinetic = np.einsum("n,fnc,fnc->f", masses, velocities, velocities)
     return twice_kinetic / (BOLTZMANN_PER_MASS * float(shares.sum()))

@@ -1,4 +1,4 @@
-"""Standard errors of figures that are computed from averages over blocks."""
+"""Standard errors of quantities that are computed from averages over blocks."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ def quantile(freedom: float) -> float:
 
 
 def combined(errors: Sequence[Error]) -> Error:
-    """The error of a sum of independent figures; degrees of freedom by Welch and Satterthwaite."""
+    """The error of a sum of independent quantities.
+
+    Its degrees of freedom are those of Welch and Satterthwaite.
+    """
     variances = np.array([error.size**2 for error in errors])
     total = float(variances.sum())
     if not total > 0.0 or not np.isfinite(total):
@@ -48,17 +51,20 @@ def combined(errors: Sequence[Error]) -> Error:
     return Error(float(np.sqrt(total)), total**2 / spent if spent > 0.0 else float("inf"))
 
 
-def jackknife(figure: Callable[[Floats, Floats], float], first: Floats, second: Floats) -> Error:
-    """Standard error of a figure of two averages, however nonlinear.
+def jackknife(function: Callable[[Floats, Floats], float], first: Floats, second: Floats) -> Error:
+    """Standard error of a function of two averages, however nonlinear.
 
     Every block is left out once. A side with a single block, which says nothing of its error, is
     taken to vary from block to block as the other does.
 
     Args:
-        figure: of the averages (…) of both.
-        first, second: (B, …) blocks of each.
+        function: function of the two averages (…).
+        first: (B, …) values of the blocks whose mean is the first average.
+        second: (C, …) the same for the second average.
 
-    Returns infinity if the figure has no value without one of the blocks.
+    Returns:
+        The standard error, in the unit of the function; infinity if it has no value without
+        one of the blocks.
     """
     found = []
     for side, blocks in enumerate((first, second)):
@@ -70,7 +76,7 @@ def jackknife(figure: Callable[[Floats, Floats], float], first: Floats, second: 
         for block in blocks:
             # The mean of the others.
             rest = (number * mean - block) / (number - 1)
-            values.append(figure(rest, other) if side == 0 else figure(other, rest))
+            values.append(function(rest, other) if side == 0 else function(other, rest))
         deviations = np.array(values) - np.mean(values)
         if not np.isfinite(deviations).all():
             return Error(float("inf"))
@@ -92,6 +98,13 @@ def mean_error(runs: Sequence[Floats], blocks: int) -> Error:
 
     Of two estimates the one that gives the wider interval: from the means of `blocks` parts of each
     run, and from the autocorrelation, which sees what changes more slowly than a block lasts.
+
+    Args:
+        runs: one series (L,) for each run; lengths may differ.
+        blocks: number of parts that each series is cut into.
+
+    Returns:
+        The error, in the unit of the samples.
     """
     parts = np.array([part.mean() for run in runs for part in np.array_split(run, blocks)])
     of_blocks = Error(0.0)
@@ -108,6 +121,13 @@ def deviation_error(runs: Sequence[Floats], blocks: int) -> Error:
 
     From the mean squares of 2 x `blocks` parts of each run. A series need not be Gaussian: one that
     swings regularly has a well known deviation, for which the autocorrelation would say little.
+
+    Args:
+        runs: one series (L,) for each run; lengths may differ.
+        blocks: number of blocks of a run.
+
+    Returns:
+        The error, dimensionless; infinity if there are fewer than two parts or nothing varies.
     """
     squares = []
     for run in runs:
@@ -121,7 +141,15 @@ def deviation_error(runs: Sequence[Floats], blocks: int) -> Error:
 
 
 def slope_error(times: Floats, values: Floats) -> Error:
-    """Standard error of the slope of the straight line through correlated values (L,)."""
+    """Standard error of the slope of the straight line through correlated values.
+
+    Args:
+        times: (L,) at equal intervals.
+        values: (L,) at these times.
+
+    Returns:
+        The error, in the unit of the values over that of the times; infinity for fewer than four.
+    """
     number = len(times)
     if number < 4:
         return Error(float("inf"))
@@ -138,7 +166,12 @@ def chance_distance(first: Floats, second: Floats) -> Floats:
 
     For normal errors it is sqrt(2 / pi) of the standard error of the difference.
 
-    first, second: (B, …) blocks of each. Returns (…).
+    Args:
+        first: (B, …) values of the blocks whose mean is the first average.
+        second: (C, …) the same for the second average.
+
+    Returns:
+        (…) in the unit of the values; infinity if neither side has two blocks.
     """
     spreads = [
         np.asarray(blocks.var(axis=0, ddof=1)) if len(blocks) > 1 else None

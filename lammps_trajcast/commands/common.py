@@ -51,6 +51,7 @@ class CommandWithLists(TyperCommand):
     """A command whose list options take as many words as there are."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words of the command line, the lists among them spread for click."""
         return super().parse_args(ctx, spread_lists(args))
 
 

@@ -170,7 +170,7 @@ def baseline(
         int | None, typer.Option(help="Fit to that many pairs, drawn at random; default: all.")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for the same figures as JSON.")
+        Path | None, typer.Option("--json", help="File for the same numbers as JSON.")
     ] = None,
 ) -> None:
     """Tell the error that a network has to beat: a linear map's on a crystal, straight flight's."""

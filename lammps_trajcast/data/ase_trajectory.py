@@ -12,6 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.trajectory import TrajectoryReader
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_bytes
 from lammps_trajcast.data.frames import Frame, Frames, TrajectoryError
@@ -46,6 +47,7 @@ class ASETrajectory(Frames):
     _part = 0.0
 
     @property
+    @override
     def position(self) -> int:
         return int(self._part * self.size)
 

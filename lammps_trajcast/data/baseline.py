@@ -112,7 +112,8 @@ class Baseline:
 def ballistic_baseline(source: DatasetSource, split: Split = "test") -> BallisticBaseline:
     """Return the errors of x + v t, v on a split of any data set.
 
-    Raises DatasetError if the data set cannot be read or the split is empty.
+    Raises:
+        DatasetError: the data set cannot be read or the split is empty.
     """
     errors, squares, number = np.zeros(2), np.zeros(2), 0
     with open_dataset(source) as file:
@@ -144,7 +145,8 @@ def cheap_comparison(source: DatasetSource, atoms: int, pairs: int) -> Compariso
         atoms: in its segments, or in one of them.
         pairs: in its training split.
 
-    Raises DatasetError if the data set cannot be read or its test split is empty.
+    Raises:
+        DatasetError: the data set cannot be read or its test split is empty.
     """
     flight = ballistic_baseline(source)
     found = Comparison("straight flight", flight.displacement, flight.velocity)
@@ -170,8 +172,9 @@ def linear_baseline(
         training_pairs: fit to that many pairs, drawn at random; None: to all.
         progress: called with the number of segments that are done, and of all.
 
-    Raises DatasetError if the data set cannot be read or is too large, NoCrystalError if it is not
-    of a single crystal.
+    Raises:
+        DatasetError: the data set cannot be read or is too large.
+        NoCrystalError: it is not of a single crystal.
     """
     with open_dataset(source) as file:
         crystal = _Crystal(file, source)
@@ -234,7 +237,7 @@ class _Crystal:
         self.species: NDArray[np.int64] = first["species"][:]
         self.masses: NDArray[np.float64] = np.asarray(file.attrs["masses"])[self.species]
         if not first["pbc"][:].all():
-            raise NoCrystalError("the linear map is for crystals, which are periodic; this is none")
+            raise NoCrystalError("the linear map is for crystals, but this system is not periodic")
         self.components = 3 * len(self.species)
         self.features = 2 * self.components + 1  # and a constant, as x0 is known from few frames
         if self.features > MAX_FEATURES:
@@ -271,12 +274,22 @@ class _Crystal:
         if np.sqrt(3.0) * self.scale_x > LINDEMANN * nearest:
             raise NoCrystalError(
                 f"atoms stray {np.sqrt(3.0) * self.scale_x:.2f} Angstrom from their mean "
-                f"positions, which are {nearest:.2f} Angstrom apart: this is no crystal, and a "
+                f"positions, which are {nearest:.2f} Angstrom apart: this is not a crystal, and a "
                 "linear map about mean positions means nothing"
             )
 
     def deviations(self, segment: Any) -> NDArray[np.float64]:
-        """x - x0 of every frame, (F, N, 3), Angstrom, without the motion of the crystal."""
+        """Displacements x - x0 (F, N, 3) from the mean positions, without the crystal's motion.
+
+        Args:
+            segment: HDF5 group of F frames.
+
+        Returns:
+            (F, N, 3) Angstrom.
+
+        Raises:
+            NoCrystalError: the segment holds other atoms than the first one.
+        """
         near = self._near(self._inside(segment), self.lattice)
         return (near - self.lattice) @ segment["cell"][:]
 
@@ -357,7 +370,7 @@ def _fit(train: _Sums, validation: _Sums, half: int) -> tuple[float, NDArray[np.
     ridges = [0.0, *RIDGES] if train.pairs > 2 * len(values) else RIDGES
     for ridge in ridges:
         damped = np.maximum(values, 0.0) + ridge * largest
-        # Uniform motion of the crystal is no feature at all.
+        # Uniform motion of the crystal carries no information.
         d = np.divide(1.0, damped, out=np.zeros_like(damped), where=damped > 1e-13 * largest)
         error = sum(np.sqrt(max(d @ q @ d - 2.0 * b @ d + y, 0.0) / y) for q, b, y in forms)
         if best is None or error < best[0]:

@@ -45,7 +45,11 @@ class DatasetOptions:
     seed: int = 0
 
     def check(self) -> None:
-        """Raises DatasetError if an option makes no sense."""
+        """Check the options.
+
+        Raises:
+            DatasetError: an option makes no sense.
+        """
         for name in ("horizon", "segment_length", "timestep", "interval"):
             value = getattr(self, name)
             if value is not None and not value > 0.0:
@@ -64,7 +68,7 @@ class DatasetOptions:
 
 
 def check_shares(split: tuple[float, float, float]) -> None:
-    """Raises DatasetError if these are no shares for training, validation and test."""
+    """Raise DatasetError unless these are shares for training, validation and test."""
     if min(split) < 0.0 or not split[0] > 0.0 or abs(sum(split) - 1.0) > 1e-6:
         shares = " ".join(f"{share:g}" for share in split)
         raise DatasetError(
@@ -92,7 +96,16 @@ def build_dataset(
 
     The file appears under its name only when it is complete.
 
-    Raises DatasetError or TrajectoryError.
+    Args:
+        files: trajectories, in any format that :func:`read_frames` opens.
+        output: HDF5 file.
+        species: elements and masses of the data set.
+        options: lengths, time step and splits.
+        progress: whether a progress bar is shown.
+
+    Raises:
+        DatasetError: an option makes no sense, or the file cannot be written.
+        TrajectoryError: a trajectory is at fault.
     """
     options.check()
     if not output.parent.is_dir():
@@ -136,7 +149,11 @@ class Masses:
         self._divided: dict[int, Path] = {}
 
     def see(self, frames: Frames, frame: Frame) -> None:
-        """Compare a frame with those before. Raises TrajectoryError."""
+        """Compare a frame with those before.
+
+        Raises:
+            TrajectoryError: the frame contradicts them; the message names the file and the step.
+        """
         for index in map(int, np.unique(frame.species)):
             if frame.masses is not None:
                 self._see_mass(frames, frame, index, frame.masses[frame.species == index])
@@ -219,8 +236,8 @@ class _SegmentWriter:
         span = round(horizon / spacing)
         if span < 1 or abs(span * spacing - horizon) > 1e-3 * spacing:
             raise frames.error(
-                f"frames are {spacing:g} fs apart, and --horizon {horizon:g} fs is no multiple of "
-                "that; write another horizon or dump at another interval",
+                f"frames are {spacing:g} fs apart, and --horizon {horizon:g} fs is not a multiple "
+                "of that; write another horizon or dump at another interval",
                 after.step,
             )
         return span
@@ -236,7 +253,7 @@ class _SegmentWriter:
 def write_segment(
     segments: h5py.Group, frames: Sequence[Frame], span: int, stride: int, source: str
 ) -> int:
-    """Write frames of one trajectory as a segment of a data set; returns the number of pairs.
+    """Write frames of one trajectory as a segment of a data set.
 
     Args:
         segments: group of all segments.
@@ -244,6 +261,9 @@ def write_segment(
         span: number of frames in a horizon.
         stride: every stride-th frame starts a pair.
         source: where the frames come from.
+
+    Returns:
+        The number of pairs.
     """
     starts = np.arange(0, max(len(frames) - span, 0), stride)
     if len(starts) == 0:
@@ -266,9 +286,15 @@ def write_segment(
 
 
 def write_header(target: h5py.File, horizon: float, species: Species) -> h5py.Group:
-    """Say what a data set is of; returns the group for its segments.
+    """Write what a data set is of.
 
-    horizon: fs.
+    Args:
+        target: new file.
+        horizon: time between the frames of a pair, fs.
+        species: elements and masses.
+
+    Returns:
+        The group for its segments.
     """
     target.attrs["format"] = FORMAT
     target.attrs["format_version"] = FORMAT_VERSION
@@ -282,7 +308,8 @@ def write_header(target: h5py.File, horizon: float, species: Species) -> h5py.Gr
 def new_file(path: Path) -> Iterator[h5py.File]:
     """A new HDF5 file that appears under its name only when it is complete.
 
-    Raises DatasetError if it cannot be written.
+    Raises:
+        DatasetError: it cannot be written.
     """
     try:
         with (
@@ -310,7 +337,8 @@ def _assign_splits(target: h5py.File, options: DatasetOptions) -> None:
 def draw_splits(number: int, shares: tuple[float, float, float], seed: int) -> list[str]:
     """Return the split of each of `number` segments, drawn at random.
 
-    Raises DatasetError if there are fewer segments than splits with a share.
+    Raises:
+        DatasetError: there are fewer segments than splits with a share.
     """
     labels: NDArray[np.str_] = np.repeat(SPLITS, _share_out(number, shares))
     drawn: NDArray[np.str_] = np.empty_like(labels)

@@ -25,12 +25,17 @@ BLOCK = 1 << 26
 def check_dataset(
     source: DatasetSource, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Check that every frame is whole, every pair is one horizon apart, and atoms move as fast as
-    their velocities say.
+    """Check frames, pairs and velocities of a data set.
 
-    progress: called with the number of segments that are done, and of all.
+    Every frame must be whole, the frames of every pair one horizon apart, and atoms must move as
+    fast as their velocities say.
 
-    Raises DatasetError naming the file, the segment and the MD step.
+    Args:
+        source: the data set.
+        progress: called with the number of segments that are done, and of all.
+
+    Raises:
+        DatasetError: a check fails; the message names the file, the segment and the MD step.
     """
     with one_line_for_damage(source), open_dataset(source) as file:
         elements = [str(element) for element in file.attrs["elements"]]

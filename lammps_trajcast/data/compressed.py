@@ -37,7 +37,9 @@ def suffix(path: Path) -> str:
 def open_text(path: Path) -> tuple[BinaryIO, TextIO]:
     """The file itself, whose position tells how far reading has come, and its text.
 
-    Raises CompressionError for a file of a kind that needs a program which is not there, OSError.
+    Raises:
+        CompressionError: reading this kind of file needs a program that is not installed.
+        OSError: the file cannot be opened.
     """
     raw, content = open_bytes(path)
     return raw, io.TextIOWrapper(cast(Any, content))
@@ -46,7 +48,9 @@ def open_text(path: Path) -> tuple[BinaryIO, TextIO]:
 def open_bytes(path: Path) -> tuple[BinaryIO, IO[bytes]]:
     """The file itself and what it holds, which is the same file if it is not compressed.
 
-    Raises as :func:`open_text`.
+    Raises:
+        CompressionError: reading this kind of file needs a program that is not installed.
+        OSError: the file cannot be opened.
     """
     raw = path.open("rb")
     try:

@@ -220,13 +220,16 @@ class MotionCheck:
     def add(
         self, step: int, positions: Array, velocities: Array, interval: float
     ) -> Fault | Jump | None:
-        """Take in the next frame; returns what is wrong with it and those before, if anything.
+        """Take in the next frame.
 
         Args:
             step: name of the frame in a :class:`Jump`.
             positions: (N, 3) Angstrom, continuous in time.
             velocities: (N, 3) Angstrom/fs.
             interval: fs to the frame before.
+
+        Returns:
+            What is wrong with this frame and those before; None if nothing is.
         """
         self._interval = interval
         speeds = np.sqrt(np.einsum("nc,nc->n", velocities, velocities))

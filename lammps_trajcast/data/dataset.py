@@ -67,7 +67,8 @@ class TrajectoryPairs(Dataset[Pair]):
     elements: symbols, in the order of species indices
     masses:   g/mol, in the same order
 
-    Raises DatasetError if a file is no data set or belongs to another one.
+    Raises:
+        DatasetError: a file is not a data set or belongs to another one.
     """
 
     def __init__(self, source: DatasetSource, split: Split) -> None:

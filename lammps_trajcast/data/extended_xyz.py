@@ -110,7 +110,11 @@ class Frame:
 
 
 def read(lines: TextIO) -> Iterator[Frame]:
-    """The frames of a file. Raises FormatError."""
+    """Yield the frames of a file.
+
+    Raises:
+        FormatError: the text is not extended XYZ.
+    """
     for line in lines:
         if not line.strip():
             continue

@@ -36,17 +36,20 @@ class Species(NamedTuple):
     masses_given: bool = False
 
     def of_types(self) -> list[str]:
-        """Element of LAMMPS type 1, 2, …"""
+        """Element of each LAMMPS type, from type 1 on."""
         return [self.elements[index] for index in self.type_index]
 
     @classmethod
     def from_types(cls, elements: Sequence[str], masses: Sequence[float] | None = None) -> Species:
         """Species of LAMMPS types.
 
-        elements: element of LAMMPS type 1, 2, …; types may share an element.
-        masses: g/mol, of each type; standard atomic weights if not given.
+        Args:
+            elements: element of each LAMMPS type, from type 1 on; types may share an element.
+            masses: g/mol, of each type; standard atomic weights if not given.
 
-        Raises TrajectoryError for an unknown element or a wrong number of masses.
+        Raises:
+            TrajectoryError: an element is unknown, the number of masses is wrong, or types of one
+                element have different masses.
         """
         for element in elements:
             if atomic_numbers.get(element, 0) == 0:
@@ -109,7 +112,8 @@ class Frame:
     def temperature(self, masses: NDArray[np.float64]) -> float:
         """Kinetic temperature in K, from the velocities about the center of mass.
 
-        masses: (N,) g/mol.
+        Args:
+            masses: (N,) g/mol.
         """
         mean = masses @ self.velocities / masses.sum()
         twice_kinetic = float(np.sum(masses[:, None] * (self.velocities - mean) ** 2))
@@ -145,14 +149,24 @@ class Frames:
         return 0 if self._raw is None or self._raw.closed else self._raw.tell()
 
     def error(self, message: str, step: int | None = None) -> TrajectoryError:
+        """Return an error whose message names the file.
+
+        Args:
+            message: what is wrong and what to write instead.
+            step: MD step of the frame, if one is at fault.
+        """
         where = f"{self.path}" if step is None else f"{self.path}, step {step}"
         return TrajectoryError(f"{where}: {message}")
 
     @contextmanager
     def _open(self, kind: str) -> Iterator[TextIO]:
-        """The text of the file. Raises TrajectoryError for what is no text.
+        """Open the file as text.
 
-        kind: what should have been written, for the message.
+        Args:
+            kind: what should have been written, for the message.
+
+        Raises:
+            TrajectoryError: the file is not text, or is damaged.
         """
         try:
             self._raw, lines = open_text(self.path)
@@ -190,7 +204,7 @@ class Frames:
                     step,
                 )
             found = np.array(self.species.type_index, dtype=np.int64)[types - 1]
-        # Labels come last: where they are no elements, something else has to say what atoms are.
+        # Labels come last: where they are not elements, other keys must give the elements.
         for name in sorted(words, key=lambda name: name in LABEL_COLUMNS):
             column = words[name]
             symbols = {word: _symbol(word, name) for word in set(column)}

@@ -32,7 +32,7 @@ class LammpsDump(Frames):
                 header = self._read_header(lines)
                 if header is None:
                     return
-                # A shrink-wrapped box follows the atoms: its corner is no place to count from.
+                # A shrink-wrapped box follows the atoms: its corner moves, so the first one counts.
                 first = header.origin if first is None else first
                 header.zero = np.where(header.pbc, header.origin, first)
                 columns = self._check_columns(header)
@@ -106,7 +106,7 @@ class LammpsDump(Frames):
         wanted = ["id", "vx", "vy", "vz"]
         coordinates = next((names for names in COORDINATES if set(names) <= have), ("x", "y", "z"))
         wanted += coordinates
-        # Image flags come for every direction or are of no use.
+        # Image flags are needed for every direction.
         if coordinates[0] in ("x", "xs") and {"ix", "iy", "iz"} <= have:
             wanted += ["ix", "iy", "iz"]
         if "mass" in have:

@@ -49,7 +49,8 @@ class DatasetError(Exception):
 def dataset_files(source: DatasetSource) -> list[Path]:
     """The files of a data set, in a fixed order, each once.
 
-    Raises DatasetError if there is none.
+    Raises:
+        DatasetError: the source names no file.
     """
     given = [source] if isinstance(source, str | Path) else list(source)
     files: list[Path] = []
@@ -75,8 +76,9 @@ def dataset_files(source: DatasetSource) -> list[Path]:
 def open_dataset(source: DatasetSource) -> h5py.File | Shards:
     """Open a data set for reading; one of several files looks as if it were a single one.
 
-    Raises DatasetError if there is no such file or it is not a data set of this format version,
-    or if the files are for different systems or horizons.
+    Raises:
+        DatasetError: there is no such file, it is not a data set of this format version, or the
+            files are for different systems or horizons.
     """
     files = dataset_files(source)
     return _open_file(files[0]) if len(files) == 1 else Shards(files)
@@ -120,7 +122,7 @@ def _check_header(file: h5py.File, path: Path) -> None:
     if not np.all((masses > 0.0) & np.isfinite(masses)):
         raise ValueError("a mass is not a positive number")
     if not isinstance(file["segments"], h5py.Group):
-        raise ValueError("its segments are no group")
+        raise ValueError("its segments are not a group")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ def with_limits(model: ModelFile, files: Sequence[Path]) -> ModelFile:
         files: of the data set that it was trained on.
 
     Raises:
-        DatasetError: the files are no data set, or not of the model's elements and time step.
+        DatasetError: the files are not a data set, or not of the model's elements and time step.
     """
     data = model.metadata
     dataset = " ".join(map(str, files))

@@ -22,7 +22,7 @@ from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
 # Frames of a segment in which the smallest distance is looked for: it hardly changes with more.
 DISTANCE_FRAMES = 50
-# Atoms of two species that never come closer than this are no neighbors, Angstrom.
+# Atoms of two species that never come closer than this are not neighbors, Angstrom.
 NEIGHBOR_RANGE = 6.0
 
 
@@ -59,9 +59,11 @@ class Statistics:
 
 
 def unseen_elements(statistics: Statistics, elements: Sequence[str]) -> list[str]:
-    """Elements of a data set of which there is no atom: a model learns nothing of them.
+    """Return the elements of which a data set has no atom: a model learns nothing of them.
 
-    elements: symbols, in the order of species indices.
+    Args:
+        statistics: of the data set.
+        elements: symbols, in the order of species indices.
     """
     return [name for k, name in enumerate(elements) if not statistics.limits.has_seen(k)]
 
@@ -103,9 +105,14 @@ def dataset_statistics(
 ) -> Statistics:
     """Statistics of a split of a data set, which is read one segment at a time.
 
-    progress: called with the number of segments that are done, and of all.
+    Args:
+        path: the data set.
+        split: the part that is read.
+        progress: called with the number of segments that are done, and of all.
 
-    Raises DatasetError if the file is no data set, ValueError if the split is empty.
+    Raises:
+        DatasetError: the file is not a data set.
+        ValueError: the split is empty.
     """
     pairs = 0
     velocity_squares = 0.0

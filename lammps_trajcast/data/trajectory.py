@@ -29,15 +29,19 @@ EXTENDED_XYZ_SUFFIXES = {".xyz", ".extxyz"}
 
 
 def read_frames(path: Path, species: Species, units: Units, timestep: float | None) -> Frames:
-    """Open a trajectory: extended XYZ (.xyz, .extxyz) and ASE's own (.traj) by their suffixes, else
-    a LAMMPS text dump.
+    """Open a trajectory.
 
-    Either may be compressed.
+    The suffix tells the format: .xyz and .extxyz are extended XYZ, .traj is ASE's own, everything
+    else is a LAMMPS text dump. Each may be compressed.
 
-    units: LAMMPS units of the velocities in the file.
-    timestep: fs per MD step; None where the file carries its own time.
+    Args:
+        path: the file.
+        species: elements of the data set, and of LAMMPS's types.
+        units: LAMMPS units of the velocities in the file.
+        timestep: fs per MD step; None where the file carries its own time.
 
-    Raises TrajectoryError, also while the frames are read.
+    Raises:
+        TrajectoryError: the file is missing or damaged; reading the frames may raise it as well.
     """
     if not path.is_file():
         raise TrajectoryError(f"{path}: no such file")
@@ -54,16 +58,19 @@ def read_frames(path: Path, species: Species, units: Units, timestep: float | No
 def checked(
     frames: Frames, interval: float | None = None, *, velocities: bool = True
 ) -> Iterator[Frame]:
-    """The frames of one NVE trajectory: every fault that would spoil a data set is an error, and
-    positions come out continuous in time.
+    """Yield the frames of one NVE trajectory, checked, with positions continuous in time.
 
-    Wrapped positions are continued by the nearest image of the frame before. A fault in the
-    velocities is found some frames later, at the end at the latest.
+    Every fault that would spoil a data set is an error. Wrapped positions are continued by the
+    nearest image of the frame before. A fault in the velocities is found some frames later, at the
+    end at the latest.
 
-    interval: fs between frames; comes before times and steps in the file.
-    velocities: whether they have to be those of the displacements.
+    Args:
+        frames: of the file.
+        interval: fs between frames; it replaces times and steps in the file.
+        velocities: whether they have to agree with the displacements.
 
-    Raises TrajectoryError naming the file and the step.
+    Raises:
+        TrajectoryError: a frame is at fault; the message names the file and the step.
     """
     first: Frame | None = None
     last: Frame | None = None

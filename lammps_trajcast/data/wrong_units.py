@@ -107,7 +107,7 @@ def _name_of_time(unit: float) -> str:
 
 
 def _round(value: float) -> str:
-    """To a number that somebody may have written, if one is near."""
+    """Round to a number that a person may have written, if one is near."""
     for digits in (1, 2):
         rounded = float(f"{value:.{digits}g}")
         if abs(rounded - value) < 0.02 * value:

@@ -51,7 +51,8 @@ def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Te
     Args:
         energy: (K,) over that of equilibrium.
         last: deviations (K,) that it returned the round before; at the first zero.
-        rate, damping: see :class:`EquipartitionCorrector`.
+        rate: integral gain, see :class:`EquipartitionCorrector`.
+        damping: proportional gain, see there.
     """
     deviation = energy.log().clamp(-LARGEST_DEVIATION, LARGEST_DEVIATION)
     return -rate * deviation - damping * (deviation - last), deviation
@@ -159,7 +160,8 @@ class EquipartitionCorrector(LastLayerCorrection):
             rounds: number of runs, each followed by a change.
             tell: called after each with its number, from 1, and what it showed.
 
-        Raises SetupError if LAMMPS fails, or another process is at work in the directory.
+        Raises:
+            SetupError: LAMMPS fails, or another process is at work in the directory.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         try:
@@ -188,7 +190,7 @@ class EquipartitionCorrector(LastLayerCorrection):
         """Run the model at one temperature, and ask for a change."""
         finished, trajectory = self._sample(number, course)
         heat = self._heat(finished)
-        # Stopped by a guard: the last state is no place to begin from.
+        # Stopped by a guard: the next run cannot begin from its last state.
         course.before = finished if trajectory.steps[-1] == self.horizons else None
         deviation, uncertainty, effect, used = self._observe(trajectory, course.temperature)
         elements = 1.0 + deviation[: len(self.metadata.species)]

@@ -101,7 +101,9 @@ class LastLayer:
     def derivative(self, batch: Batch, target: int) -> Tensor:
         """Return the derivative (3 N, size) of the last prediction by the weights.
 
-        target: 0 for displacement, 1 for velocity.
+        Args:
+            batch: N atoms.
+            target: 0 for displacement, 1 for velocity.
         """
         messages, gates, features, one_hot = self._parts()
         count, rms = len(messages), self.rms_targets[target]
@@ -117,7 +119,12 @@ class LastLayer:
     def pull(self, batch: Batch, target: int, directions: Tensor) -> Tensor:
         """Return the derivatives (K, size) of sums of the last prediction times given vectors.
 
-        directions: (K, N, 3). As :meth:`derivative`, but never makes the large matrix.
+        This is the product with :meth:`derivative`, without the large matrix in memory.
+
+        Args:
+            batch: N atoms.
+            target: 0 for displacement, 1 for velocity.
+            directions: (K, N, 3) the vectors.
         """
         messages, gates, features, one_hot = self._parts()
         mass = batch.masses.double()

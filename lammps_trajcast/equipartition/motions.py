@@ -85,6 +85,12 @@ class MotionClasses(NamedTuple):
 
     @classmethod
     def of(cls, batch: Batch, cutoff: float) -> MotionClasses:
+        """Sort the E edges of a batch by pair of elements and by distance.
+
+        Args:
+            batch: N atoms, E edges.
+            cutoff: Angstrom; distances up to it are divided into equal bins.
+        """
         species = batch.species
         ends = species[batch.receivers], species[batch.senders]
         first, second = torch.minimum(*ends), torch.maximum(*ends)
@@ -103,7 +109,9 @@ class MotionClasses(NamedTuple):
     def spread(self, batch: Batch, vectors: Tensor) -> Tensor:
         """Return the derivatives (kinds, N, 3) of sums over edges by vectors of the atoms.
 
-        vectors: (E, 3) derivative of what is summed by the difference sender - receiver.
+        Args:
+            batch: N atoms, E edges.
+            vectors: (E, 3) derivative of each summand by the difference sender - receiver.
         """
         count = len(batch.species)
         sums = vectors.new_zeros(self.number * count, 3)

@@ -28,16 +28,33 @@ def reference_step(period: float) -> float:
 
 
 def longest_horizon(period: float, timestep: float, share: float = LONGEST) -> float:
-    """The largest multiple of the reference's time step below a share of the period, fs."""
+    """Return the largest multiple of the time step below a share of a period.
+
+    Args:
+        period: of the fastest vibration, fs.
+        timestep: of the reference, fs.
+        share: of the period.
+
+    Returns:
+        The horizon, fs; at least one time step.
+    """
     return timestep * max(int(share * period / timestep + 1e-9), 1)
 
 
 def check_horizon(horizon: float, timestep: float) -> None:
-    """Raises FitError if a horizon is no multiple of the reference's time step; both in fs."""
+    """Check that a horizon is a multiple of the reference's time step.
+
+    Args:
+        horizon: fs.
+        timestep: of the reference, fs.
+
+    Raises:
+        FitError: it is not.
+    """
     steps = round(horizon / timestep)
     if steps < 1 or abs(steps * timestep - horizon) > 1e-6 * horizon:
         raise FitError(
-            f"horizon: {horizon:g} fs is no multiple of the reference's time step of "
+            f"horizon: {horizon:g} fs is not a multiple of the reference's time step of "
             f"{timestep:g} fs; write {timestep * max(steps, 1):g}, or another timestep"
         )
 

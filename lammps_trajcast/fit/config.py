@@ -48,15 +48,16 @@ class FitError(Exception):
 def seconds_of(text: str) -> float:
     """Return the seconds of a duration like "2h", "90m", "1h30m" or "45s".
 
-    Raises ValueError if it is none.
+    Raises:
+        ValueError: the text is not a duration.
     """
     parts = re.findall(r"([0-9.]+)\s*(min|[smhd])", text)
     if not parts or "".join(f"{n}{u}" for n, u in parts) != re.sub(r"\s", "", text):
-        raise ValueError(f"'{text}' is no duration; write 2h, 90m or 1h30m")
+        raise ValueError(f"'{text}' is not a duration; write 2h, 90m or 1h30m")
     try:
         total = sum(float(number) * SECONDS[unit] for number, unit in parts)
     except ValueError:
-        raise ValueError(f"'{text}' is no duration; write 2h, 90m or 1h30m") from None
+        raise ValueError(f"'{text}' is not a duration; write 2h, 90m or 1h30m") from None
     if not total > 0.0:
         raise ValueError(f"'{text}': must be longer than nothing")
     return total
@@ -232,7 +233,8 @@ class FitConfig(_Section):
     def load(cls, path: Path) -> FitConfig:
         """Read and check a YAML file; paths become absolute.
 
-        Raises FitError naming the file, the line, the key and what is wrong with it.
+        Raises:
+            FitError: a value is wrong; the message names file, line, key and fault.
         """
         config, _ = read_checked(path, cls, FitError)
         return config.with_paths_from(path.resolve().parent)
@@ -250,7 +252,8 @@ class FitConfig(_Section):
     def save(self, path: Path) -> None:
         """Write the YAML file; of one that is there only the chosen part and the budget change.
 
-        Raises OSError.
+        Raises:
+            OSError: the file cannot be written.
         """
         if path.is_file():
             above = path.read_text().partition(MARK)[0].rstrip("\n") + "\n"

@@ -34,18 +34,26 @@ def record_segments(
     times: dict[str, float],
     start: Path | None,
 ) -> list[Path]:
-    """Record, or go on recording; returns the files.
+    """Record NVE segments of the reference, or go on with a recording that was interrupted.
 
     Args:
-        output: directory.
-        horizon, timestep: fs.
+        runs: of the reference, with their configuration.
+        inspected: what LAMMPS said of the system.
+        output: directory of the data set.
+        horizon: time between the frames of a pair, fs.
+        timestep: of the reference, fs.
         initial_factor: of the temperature of the first velocities; 2 for atoms at rest.
-        segments: for each temperature.
+        segments: number for each temperature.
         times: segment_length, decorrelate, equilibration, ps.
         start: dump of an equilibrated state to begin with, see :func:`start_of`; None: the atoms
             of the system, with new velocities.
 
-    Raises DatasetError, TrajectoryError.
+    Returns:
+        The files of the data set.
+
+    Raises:
+        DatasetError: the directory holds another data set, or a damaged one.
+        TrajectoryError: the recorded frames are not usable.
     """
     config = runs.config
     script = output.with_name(f"{output.name}.lmp")
@@ -128,9 +136,22 @@ def _inside(directory: Path) -> Iterator[None]:
 def from_trajectories(
     config: FitConfig, units: str, output: Path, horizon: float, timestep: float
 ) -> list[Path]:
-    """A data set of the trajectories that the configuration names; data sets are taken as they are.
+    """Make a data set of the trajectories that the configuration names.
 
-    Raises FitError, DatasetError, TrajectoryError.
+    Args:
+        config: of the fit; files among its trajectories that are data sets are taken as they are.
+        units: LAMMPS units of the trajectories.
+        output: HDF5 file.
+        horizon: time between the frames of a pair, fs.
+        timestep: of the reference, fs.
+
+    Returns:
+        The files of the data set.
+
+    Raises:
+        FitError: the data sets among the trajectories do not fit the configuration.
+        DatasetError: a data set cannot be read, or the new one not written.
+        TrajectoryError: a trajectory is at fault.
     """
     ready = [path for path in config.trajectories if path.suffix in (".h5", ".hdf5")]
     for path in ready:
@@ -157,7 +178,9 @@ def from_trajectories(
 def horizon_of(config: FitConfig) -> float | None:
     """The horizon, fs, of the data sets among the trajectories; None without one.
 
-    Raises FitError if they differ, DatasetError if one cannot be read.
+    Raises:
+        FitError: they differ.
+        DatasetError: one cannot be read.
     """
     found = set()
     for path in config.trajectories:
@@ -206,7 +229,7 @@ def _readable(path: Path, directory: Path) -> Path:
                 f"{path}: frame {number} has no momenta; write the trajectory from a run with "
                 "velocities"
             )
-        # Energies and forces of a calculator are of no concern.
+        # Energies and forces of a calculator are not needed.
         atoms.calc = None
     target = directory / f"{path.stem}.extxyz"
     ase.io.write(target, frames, format="extxyz", columns=["symbols", "positions", "momenta"])

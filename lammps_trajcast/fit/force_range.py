@@ -39,7 +39,8 @@ def measure_range(
 ) -> ForceRange:
     """Displace some atoms of each type of an equilibrated state.
 
-    Raises FitError if LAMMPS stops.
+    Raises:
+        FitError: LAMMPS stops.
     """
     path = start.directory / "state.dump"
     try:

@@ -82,6 +82,7 @@ class Outcome:
         return cls(passed, fails, undecided, noisy, score, unstable)
 
     def as_dict(self) -> dict[str, Any]:
+        """Return what :meth:`from_dict` reads, as JSON can hold it."""
         return {
             "passed": self.passed,
             "fails": self.fails,
@@ -93,6 +94,7 @@ class Outcome:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Outcome:
+        """Make the outcome that :meth:`as_dict` wrote."""
         return cls(**content)
 
     def __str__(self) -> str:

@@ -62,7 +62,16 @@ class SurveyRuns:
     """Runs LAMMPS inputs of the survey in the directory of the include file, each once."""
 
     def __init__(self, config: FitConfig, directory: Path, command: Sequence[str] | None) -> None:
-        """Raises FitError if the include file is of no use."""
+        """Read the include file.
+
+        Args:
+            config: of the fit.
+            directory: of the runs.
+            command: starts LAMMPS; None: the `lmp` beside this Python.
+
+        Raises:
+            FitError: the include file is absent or its units are not supported.
+        """
         try:
             self.system = System.read(config.system)
             self.runner = Runner(
@@ -76,7 +85,13 @@ class SurveyRuns:
     def run(self, name: str, text: str, start: FinishedRun | None = None) -> FinishedRun:
         """Run an input, from the end of an equilibration if one is given.
 
-        Raises FitError with what LAMMPS says if it fails.
+        Args:
+            name: of the run.
+            text: the input.
+            start: an equilibration, whose end it begins from.
+
+        Raises:
+            FitError: the run fails; the message is LAMMPS's.
         """
         variables = {"start": start.directory / "state.dump"} if start else {}
         after = [*self.content, *([start.key] if start else [])]
@@ -93,14 +108,15 @@ class SurveyRuns:
 
     @property
     def time_unit(self) -> float:
-        """fs in the time unit of the system."""
+        """The time unit of the system, fs."""
         return TIME_IN_FS[self.system.units]
 
 
 def inspect(runs: SurveyRuns) -> Inspected:
     """Read the system in LAMMPS and time its steps.
 
-    Raises FitError if LAMMPS stops or the elements do not fit.
+    Raises:
+        FitError: LAMMPS stops, or the elements do not fit.
     """
     config, system = runs.config, runs.system
     first = CAREFUL_STEP if "H" in config.elements else FIRST_STEP

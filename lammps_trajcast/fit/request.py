@@ -24,7 +24,8 @@ def make_request(
         output: directory; None: that of the YAML file.
         given: options of the command line by key, None where there is none.
 
-    Raises FitError if something is missing, wrong, or other than in an earlier call.
+    Raises:
+        FitError: something is missing, wrong, or other than in an earlier call.
     """
     options = {key: value for key, value in given.items() if value is not None}
     if source.suffix in YAML:

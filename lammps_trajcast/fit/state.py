@@ -23,7 +23,11 @@ class State:
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises FitError if the file is damaged."""
+        """Read the file if it is there.
+
+        Raises:
+            FitError: the file is damaged.
+        """
         self.path = path
         self._stages: dict[str, dict[str, Any]] = {}
         self.used = 0.0

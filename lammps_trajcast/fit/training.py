@@ -40,7 +40,8 @@ def training_config(
 ) -> TrainingConfig:
     """Write the YAML file of a training beside its directory, and read it.
 
-    Raises TrainingError.
+    Raises:
+        TrainingError: the file or what it names is at fault.
     """
     optimization: dict[str, Any] = {
         "schedule": "plateau",

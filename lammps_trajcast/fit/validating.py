@@ -161,13 +161,31 @@ def seconds_a_picosecond(
 ) -> float:
     """Wall time of a ps of production of both: reference, model, energies of the model's frames.
 
-    timestep, horizon: fs. of_reference, of_model: s, of a step of each.
+    Args:
+        timestep: of the reference, fs.
+        horizon: time step of the model, fs.
+        of_reference: wall time of a step of the reference, s.
+        of_model: wall time of a step of the model, s.
+        runs: number of runs of the model.
+
+    Returns:
+        Seconds.
     """
     reference = of_reference / timestep
     return 1e3 * (reference + runs * (of_model + of_reference) / horizon)
 
 
 def production_in(seconds: float, a_picosecond: float, horizon: float, blocks: int) -> float:
-    """ps of production for a time; at least ten frames a block, at most the longest."""
+    """Length of a production that takes a given time; at least ten frames a block.
+
+    Args:
+        seconds: wall time to spend.
+        a_picosecond: wall time of a ps, s.
+        horizon: time step of the model, fs.
+        blocks: number of blocks of the production.
+
+    Returns:
+        Picoseconds, at most the longest production.
+    """
     shortest = 10.0 * blocks * horizon * 1e-3
     return float(f"{min(max(seconds / a_picosecond, shortest), LONGEST):.3g}")

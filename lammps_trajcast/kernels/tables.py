@@ -128,7 +128,8 @@ def tabulate(
 
     Args:
         functions: all with the same number F of values.
-        first, last: the range.
+        first: lower end of the range.
+        last: upper end of the range.
         order: 2 (cubic) or 3 (quintic).
         tolerance: largest error between nodes, relative to the largest value of all; sets the
             number of intervals.

@@ -35,7 +35,8 @@ class PlainPaths:
 
         A file that does not exist yet must have a plain name; its directory need not.
 
-        Raises LaunchError if the directory for temporary files has no plain path either.
+        Raises:
+            LaunchError: the directory for temporary files has no plain path either.
         """
         path = path.absolute()
         if is_plain(path):

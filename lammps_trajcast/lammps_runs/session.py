@@ -63,10 +63,17 @@ class LammpsSession:
                 continue
 
     def run(self, commands: Sequence[str]) -> list[str]:
-        """Carry out commands; returns the lines that LAMMPS printed meanwhile.
+        """Carry out commands.
 
-        Raises FailedRunError with what LAMMPS says if it stops, or if it no longer gets what it is
-        sent.
+        Args:
+            commands: lines of an input script.
+
+        Returns:
+            The lines that LAMMPS printed meanwhile.
+
+        Raises:
+            FailedRunError: LAMMPS stopped or no longer reads what it is sent; the message is
+                LAMMPS's own.
         """
         return [line for command in commands for line in self._carry_out(command)]
 
@@ -113,7 +120,7 @@ class LammpsSession:
                 return lines
             if line == again:
                 raise self._lost(command)
-            # Late answers are no output.
+            # Answers that come late do not belong to the output.
             if not line.startswith(MARK):
                 lines.append(line)
         raise self._stopped(lines)

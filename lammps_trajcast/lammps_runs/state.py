@@ -50,7 +50,8 @@ def read_state(session: LammpsSession, echoed: list[str]) -> State:
         session: LAMMPS at the end of the input script.
         echoed: what it printed while it read the script.
 
-    Raises FailedRunError if there is no simulation box.
+    Raises:
+        FailedRunError: there is no simulation box.
     """
     text = "\n".join(session.run(["info system fixes dumps"]))
     types = number_of_types(text)
@@ -76,7 +77,7 @@ def read_state(session: LammpsSession, echoed: list[str]) -> State:
 
 
 def _commands_of(name: str, echoed: list[str]) -> list[str]:
-    """The last command that made a fix, and what modified it afterwards.
+    """The last command that made a fix, and what modified it afterward.
 
     LAMMPS echoes a line as it stands and again after each substitution of a variable.
     """

@@ -70,11 +70,16 @@ class TrajectoryReader:
     units: Units
 
     def read(self, path: Path, timestep: float, *, whole: bool = True) -> Trajectory:
-        """All frames of a dump of a run with so many fs a step.
+        """Read all frames of a dump.
 
-        whole: whether a frame that cannot be used is an error; otherwise reading ends before it.
+        Args:
+            path: LAMMPS text dump.
+            timestep: of the run, fs.
+            whole: whether a frame that cannot be used is an error; otherwise reading ends before
+                it.
 
-        Raises TrajectoryError if there is no usable frame.
+        Raises:
+            TrajectoryError: there is no usable frame.
         """
         # A model predicts displacements and velocities apart: here it is judged, not refused.
         dump = LammpsDump(path, self.species, self.units, timestep)

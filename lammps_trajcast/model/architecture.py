@@ -90,7 +90,7 @@ class Architecture(_Section):
     @model_validator(mode="before")
     @classmethod
     def _drop_backend(cls, value: Any) -> Any:
-        # o3_backend chooses an implementation of the same mathematics; it is no hyperparameter.
+        # o3_backend chooses an implementation of the same mathematics; it is not a hyperparameter.
         if isinstance(value, dict):
             value = {k: v for k, v in value.items() if k != "o3_backend"}
         return value

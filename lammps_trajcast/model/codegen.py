@@ -5,7 +5,7 @@ its contractions, and integrates the second moment of every activation function.
 for a network, although its layers are mostly alike, and so are networks of one architecture. e3nn
 has neither a cache nor a setting for one. Therefore, while a network is being made, its functions
 that do this work are replaced by functions that call them once for each set of arguments. Nothing
-is computed differently, and afterwards e3nn is as it was.
+is computed differently, and afterward e3nn is as it was.
 """
 
 from __future__ import annotations

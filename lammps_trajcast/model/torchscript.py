@@ -68,7 +68,7 @@ def compile_network(network: torch.nn.Module) -> Any:
         _warn_once()
         return copy.deepcopy(network)
     with warnings.catch_warnings():
-        # What users cannot change is no news to them.
+        # Users cannot act on this warning.
         warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", DeprecationWarning)
         if "e3nn" not in sys.modules:  # then none of its modules is in the network
             return _torchscript("script")(network)

@@ -41,7 +41,7 @@ def with_seed(command: str, number: int) -> str:
     """Return a fix command with a random seed of its own for the segment of this number.
 
     With one seed for all, every segment would get the same noise, which draws trajectories
-    towards each other.
+    toward each other.
     """
     words = command.split()
     place = SEEDS.get(plain_style(words[3]))
@@ -66,7 +66,7 @@ class Ensemble:
 
     @property
     def global_bath(self) -> Fix | None:
-        """A thermostat that scales all velocities alike, if there is none that does not.
+        """A thermostat that scales all velocities alike, if there is no other kind.
 
         It leaves the modes of a crystal in the phases, and with the shares of the energy, that they
         started with: segments with it between them are not independent.
@@ -115,7 +115,8 @@ def sort_fixes(fixes: list[Fix], keep: list[str]) -> Ensemble:
         keep: names of those that stay on all the time although their style is none that belongs to
             the force field.
 
-    Raises DatasetError if a fix is of no known kind, or nothing keeps the temperature.
+    Raises:
+        DatasetError: a fix is of no known kind, or nothing keeps the temperature.
     """
     moving: list[Fix] = []
     output: list[Fix] = []

@@ -48,7 +48,11 @@ class RecordOptions:
     masses: Sequence[float] | None = None
 
     def check(self) -> None:
-        """Raises DatasetError if an option makes no sense."""
+        """Check the options.
+
+        Raises:
+            DatasetError: a value is out of range, or options contradict one another.
+        """
         for name in ("horizon", "segment_length", "decorrelate", "interval"):
             value = getattr(self, name)
             if value is not None and not (value > 0.0 and math.isfinite(value)):

@@ -50,7 +50,7 @@ class _Schedule:
 
     @classmethod
     def of(cls, options: RecordOptions, timestep: float) -> _Schedule:
-        """Schedule for a time step in fs; raises DatasetError if the times are no multiples."""
+        """Schedule for a time step in fs; raises DatasetError if the times are not multiples."""
         horizon = _steps("--horizon", options.horizon, timestep)
         if options.interval is None:
             interval = next(
@@ -61,7 +61,7 @@ class _Schedule:
             interval = _steps("--interval", options.interval, timestep)
             if horizon % interval:
                 raise DatasetError(
-                    f"--horizon {options.horizon:g} fs is no multiple of --interval "
+                    f"--horizon {options.horizon:g} fs is not a multiple of --interval "
                     f"{options.interval:g} fs; write another interval"
                 )
         return cls(
@@ -76,7 +76,7 @@ def _steps(option: str, time: float, timestep: float) -> int:
     steps = round(time / timestep)
     if steps < 1 or abs(steps * timestep - time) > 1e-6 * time:
         raise DatasetError(
-            f"{option} {time:g} fs is no multiple of the script's time step of {timestep:g} fs; "
+            f"{option} {time:g} fs is not a multiple of the script's time step of {timestep:g} fs; "
             "write another"
         )
     return steps
@@ -172,7 +172,11 @@ class _Recording:
         return min(self.finished * self.options.segments_per_shard, self.options.segments)
 
     def check_finished(self) -> None:
-        """Raises DatasetError if shards that are there were recorded in another way."""
+        """Check that the shards on disk were recorded with the same options.
+
+        Raises:
+            DatasetError: they were not.
+        """
         for shard in self.shards[: self.finished]:
             with open_dataset(shard) as file:
                 then = json.loads(file.attrs.get("recording", "{}"))
@@ -344,8 +348,10 @@ class _Worker:
     def segment(self, number: int, species: Species, masses: Masses) -> list[Frame]:
         """Draw a new start and record its segment.
 
-        Raises TrajectoryError for a fault in it, FailedRunError if LAMMPS stops, DatasetError if
-        frames are missing.
+        Raises:
+            TrajectoryError: the trajectory is at fault.
+            FailedRunError: LAMMPS stops.
+            DatasetError: frames are missing.
         """
         every = self.schedule.interval
         # LAMMPS dumps on multiples of the interval.
@@ -383,7 +389,9 @@ class _Worker:
     def save_state(self, path: Path) -> None:
         """Write positions and velocities for a later call to go on from.
 
-        Raises FailedRunError if LAMMPS stops, OSError if the file is not whole.
+        Raises:
+            FailedRunError: LAMMPS stops.
+            OSError: the file is not whole.
         """
         with replacing(path) as partial:
             self.lammps.run(

@@ -75,7 +75,9 @@ class Calculator:
             directories: looked into for modules and files before Python's own.
             alone: whether this is the only MPI rank.
 
-        Raises CalculatorError.
+        Raises:
+            CalculatorError: the callable cannot be imported, fails, or does not return a
+                calculator of ASE.
         """
         self.name = name
         self._settings = ProcessSettings(directories, alone)
@@ -144,11 +146,15 @@ class Calculator:
             positions: (N, 3) Angstrom.
             cell: (3, 3) Angstrom, rows are the lattice vectors.
             periodic: (3,).
-            virial: whether it is wanted; likewise atom_energies, atom_virials.
+            virial: whether the virial of all atoms is wanted.
             virial_needed: whether it is an error if the calculator has no stress; else the virial
                 is not a number.
+            atom_energies: whether the energy of each atom is wanted.
+            atom_virials: whether the virial of each atom is wanted.
 
-        Raises CalculatorError.
+        Raises:
+            CalculatorError: the calculator failed, lacks what is wanted, or returned something of
+                a wrong shape or not finite.
         """
         atoms = self._set(numbers, positions, cell, periodic)
         with self._settings.active():
@@ -293,7 +299,8 @@ class Calculator:
 def atomic_numbers(symbols: Sequence[str]) -> list[int]:
     """Atomic numbers of chemical symbols; 0 for NULL, atoms that the calculator does not get.
 
-    Raises CalculatorError for what is no element.
+    Raises:
+        CalculatorError: a name is not that of an element.
     """
     for symbol in symbols:
         if symbol != "NULL" and NUMBER_OF.get(symbol, 0) == 0:

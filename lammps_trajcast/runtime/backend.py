@@ -20,8 +20,10 @@ DTYPES = {"single": torch.float32, "double": torch.float64}
 
 
 class Backend(ABC):
-    """One network; call :meth:`prepare`, :meth:`initial_features`, :meth:`layer` for every layer
-    in turn, :meth:`read_out`.
+    """One network, advanced a layer at a time.
+
+    In the order of the calls: :meth:`prepare`, :meth:`initial_features`, :meth:`layer` for every
+    layer in turn, :meth:`read_out`.
 
     Attributes:
         widths: (num_layers + 1,) length of a node's row of features: of the initial ones, and after

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -117,6 +118,7 @@ class MpiHalo(Halo):
         self._buffers: dict[str, Tensor] = {}
         self._arriving: tuple[Tensor, Tensor] | None = None  # staged rows, and where they belong
 
+    @override
     def plan(self, ranks: NDArray[np.int32], indices: NDArray[np.int64]) -> None:
         mpi, comm = self._mpi, self._comm
         owners, first, counts = np.unique(ranks, return_index=True, return_counts=True)
@@ -126,8 +128,9 @@ class MpiHalo(Halo):
         ]
         self._wanted = np.zeros(len(ranks), np.uint8)
 
-        # No rank knows who needs its atoms: all send synchronously, and receive until a barrier
-        # that each enters when its own messages have arrived (Hoefler et al., PPoPP 2010).
+        # A rank does not know which others need its atoms: all send synchronously, and receive
+        # until a barrier that each enters when its own messages have arrived (Hoefler et al.,
+        # PPoPP 2010).
         tag = self._PLAN[self._num_plans % 2]
         self._num_plans += 1
         sent = [
@@ -157,6 +160,7 @@ class MpiHalo(Halo):
         )
         self._asked = np.zeros(len(self._offered), np.uint8)
 
+    @override
     def select(self, remote: NDArray[np.int64]) -> None:
         self.traffic = Traffic()
         began = time.perf_counter()
@@ -205,6 +209,7 @@ class MpiHalo(Halo):
             self._buffers[name] = flat
         return flat[:size].view(rows, like.size(1))
 
+    @override
     def start(self, features: Tensor, num_own: int) -> None:
         began = time.perf_counter()
         self._receive_masks()
@@ -232,6 +237,7 @@ class MpiHalo(Halo):
         self.traffic.bytes_received += incoming.numel() * incoming.element_size()
         self.traffic.exchange_seconds += time.perf_counter() - began
 
+    @override
     def finish(self) -> None:
         began = time.perf_counter()
         self._mpi.Request.Waitall(self._pending)
@@ -242,6 +248,7 @@ class MpiHalo(Halo):
             self._arriving = None
         self.traffic.exchange_seconds += time.perf_counter() - began
 
+    @override
     def end(self) -> None:
         began = time.perf_counter()
         self._receive_masks()

@@ -7,6 +7,7 @@ import weakref
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lammps_trajcast.kernels.network import NetworkKernels
 from lammps_trajcast.kernels.operators import PredictionNetwork
@@ -26,17 +27,21 @@ class KernelBackend(Backend):
         self.dtype = torch.float64 if kernels.dtype == np.float64 else torch.float32
         self.device = torch.device("cpu")
 
+    @override
     def prepare(self, graph: StepGraph) -> None:
         self._graph = graph._replace(velocities=graph.velocities.to(self.dtype))
         self._edges = self._network.edges(graph.edge_vectors)
 
+    @override
     def initial_features(self) -> Tensor:
         features: Tensor = self._network.embed(self._graph.species, self._graph.velocities)
         return features
 
+    @override
     def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
         self._network.layer(k, features, self._graph, self._edges, receivers, out)
 
+    @override
     def read_out(self, features: Tensor) -> Tensor:
         targets: Tensor = self._network.read_out(features, self._graph.first_edge.size(0) - 1)
         return targets

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
 from lammps_trajcast.kernels.step_graph import StepGraph
@@ -48,6 +49,7 @@ class _ModuleBackend(Backend):
         self._network = compile_network(network)
         self._subsets: dict[int, _Subset] = {}
 
+    @override
     def prepare(self, graph: StepGraph) -> None:
         velocities = graph.velocities.to(self.dtype)
         self._nodes = NodeEmbedding(*self._network.embedding(graph.species, velocities))
@@ -95,6 +97,7 @@ class _ModuleBackend(Backend):
         """Features with the subset's atoms in the first rows."""
         return features if subset.atoms is None else torch.cat([features[subset.atoms], features])
 
+    @override
     def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
         subset = self._subset(receivers)
         if subset.size == 0:
@@ -116,6 +119,7 @@ class PlainBackend(_ModuleBackend):
     def __init__(self, network: TrajCast) -> None:
         super().__init__(network, network)
 
+    @override
     def initial_features(self) -> Tensor:
         return self._nodes.features
 
@@ -124,6 +128,7 @@ class PlainBackend(_ModuleBackend):
             features, subset.nodes, subset.edges, subset.receivers, subset.senders, subset.size
         )
 
+    @override
     def read_out(self, features: Tensor) -> Tensor:
         return self._network.read_out(features[: self._first_edge.size(0) - 1])
 
@@ -141,6 +146,7 @@ class FusedBackend(_ModuleBackend):
     def _components(self, features: Tensor) -> Tensor:
         return features.view(features.size(0), -1, self._channels)
 
+    @override
     def initial_features(self) -> Tensor:
         return self._network.to_components(self._nodes.features).flatten(1)
 
@@ -149,6 +155,7 @@ class FusedBackend(_ModuleBackend):
         rows = self._components(features)
         return layer(rows, subset.nodes, subset.edges, subset.first_edge, subset.senders).flatten(1)
 
+    @override
     def read_out(self, features: Tensor) -> Tensor:
         own = features[: self._first_edge.size(0) - 1]
         return self._network.read_out(self._components(own))

@@ -99,8 +99,10 @@ class _ConservationState(NamedTuple):
 
 
 class _Attempt:
-    """Runs what may fail. After a failure it runs nothing more, so that this rank keeps step with
-    the others in the exchange until all know of it.
+    """Runs what may fail.
+
+    After a failure it runs nothing more, so that this rank keeps step with the others in the
+    exchange until all know of it.
     """
 
     def __init__(self) -> None:

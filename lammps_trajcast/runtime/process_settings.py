@@ -56,7 +56,7 @@ class _Torch(NamedTuple):
 
 
 class ProcessSettings:
-    """What a calculator finds when its code runs, and what the process finds afterwards.
+    """What a calculator finds when its code runs, and what the process finds afterward.
 
     Settings of torch, as the default type that MACE sets when it is made, come back whenever the
     calculator's code runs, and only then. The same holds for what NumPy does with floating-point

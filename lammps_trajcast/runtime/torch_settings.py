@@ -11,7 +11,7 @@ def own_torch_settings(num_threads: int | None = None) -> Iterator[None]:
     """Within this context torch works as the network needs it, whatever the process has set.
 
     A notebook may have called `torch.set_default_device("cuda")` or `torch.set_default_dtype`, or
-    run LAMMPS inside `torch.autocast`. Afterwards all is as it was before.
+    run LAMMPS inside `torch.autocast`. Afterward all is as it was before.
 
     Args:
         num_threads: CPU threads of torch; None leaves them as they are.

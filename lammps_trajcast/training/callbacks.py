@@ -35,6 +35,7 @@ class LearningCurve(pl.Callback):
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write metrics.csv and draw the curve, on the first process alone."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         from lammps_trajcast.training.curve import draw_learning_curve, join_logs
@@ -43,6 +44,7 @@ class LearningCurve(pl.Callback):
         draw_learning_curve(self.directory, self.baseline)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the logs and bring the files up to date for the last time."""
         # What was logged after the last validation.
         for logger in trainer.loggers:
             logger.save()
@@ -50,7 +52,7 @@ class LearningCurve(pl.Callback):
 
 
 class Pace(pl.Callback):
-    """Let the schedule know what happens, end the training when it says so, and tell the world."""
+    """Let the schedule know what happens, end the training when it says so, and report progress."""
 
     def __init__(self, schedule: Schedule, reporter: ProgressReporter) -> None:
         self._schedule = schedule
@@ -73,12 +75,14 @@ class Pace(pl.Callback):
         self._schedule.load_state_dict(state_dict)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock and tell that the network is being compiled."""
         self._before = clock()
         self._tell(trainer, stage="compiling the network, for the first step")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
+        """Count the step and its time, tell of it, and stop the training where it ends."""
         schedule, step = self._schedule, trainer.global_step
         now = clock()
         passed, self._before = now - self._before, now
@@ -99,16 +103,19 @@ class Pace(pl.Callback):
             trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the batches of a validation anew."""
         self._validations = 0
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
+        """Tell how many batches of the validation are done."""
         self._validations += 1
         (batches,) = trainer.num_val_batches
         self._teller.tell(stage="validating", done=self._validations, total=int(batches))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the schedule judge the validation loss, and tell of the errors."""
         metrics, step = trainer.callback_metrics, trainer.global_step
         fell = self._schedule.decaying
         self._schedule.validated(step, float(metrics["validation_loss"]) ** 0.5)

@@ -95,7 +95,8 @@ class NetworkConfig(_Section):
     def architecture_fields(self, asked_for: bool = False) -> dict[str, Any]:
         """Return what goes into an :class:`Architecture` as it is.
 
-        asked_for: only what the file says, by a key or by a preset, in whole sections.
+        Args:
+            asked_for: only what the file says, by a key or by a preset, in whole sections.
         """
         names = set(type(self).model_fields) - {"preset", "speed_limit_rms"}
         if asked_for:
@@ -237,7 +238,8 @@ class TrainingConfig(_Section):
     def load(cls, path: Path | str) -> TrainingConfig:
         """Read and check a YAML file.
 
-        Raises TrainingError naming the file, the line, the key and what is wrong with it.
+        Raises:
+            TrainingError: a value is wrong; the message names file, line, key and fault.
         """
         path = Path(path)
         config, lines = read_checked(path, cls, TrainingError)

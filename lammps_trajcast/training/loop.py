@@ -90,7 +90,11 @@ def fit(
     reporter: ProgressReporter,
     baseline: Comparison | None,
 ) -> dict[str, Any] | None:
-    """Optimize the weights; returns the best checkpoint, or None in all processes but the first."""
+    """Optimize the weights.
+
+    Returns:
+        The best checkpoint; None in all processes but the first.
+    """
     options = config.optimization
     resume = None if fresh else _checkpoint_to_resume(config.directory)
     resumed_at = 0 if resume is None else int(resume.content["global_step"])
@@ -117,7 +121,7 @@ def fit(
     ]
     if options.early_stopping is not None:
         callbacks.append(EarlyStopping("validation_loss", patience=options.early_stopping))
-    # What hardware there is and how to log elsewhere is no news to whoever started the training.
+    # Messages about hardware and other loggers do not help the user.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Lightning's hints about worker processes and directories that exist do not apply here.

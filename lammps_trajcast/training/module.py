@@ -75,8 +75,10 @@ class TrainingModule(pl.LightningModule):
     def predict(self, batch: Batch, use: str = "there") -> Prediction:
         """Return the network's prediction for a batch, in the network's precision.
 
-        use: predictions in training whose gradients are needed at once have different ones, see
-            :class:`CudaGraphNetwork`.
+        Args:
+            batch: on the network's device.
+            use: predictions in training whose gradients are needed at once have different ones, see
+                :class:`CudaGraphNetwork`.
         """
         batch = batch.to_dtype(self.real)
         predictor: Any = self.network
@@ -152,7 +154,7 @@ class TrainingModule(pl.LightningModule):
         return self.loss(back, *self.errors(back, self.predict(back, "back")))
 
     def _believable(self, prediction: Prediction) -> bool:
-        # Not "no greater": numbers that are none compare as false.
+        # Comparisons with values that are not a number are false: hence this form.
         return bool(prediction.displacement.abs().max() <= self.cutoff)
 
     def loss(self, batch: Batch, displacement: Tensor, velocity: Tensor) -> Tensor:

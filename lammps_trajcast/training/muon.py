@@ -14,7 +14,7 @@ from torch import Tensor
 # (Jordan et al., "Muon", 2024).
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-# Decay rates of the two means of Adam, which moves what is no matrix.
+# Decay rates of the two means of Adam, which updates the parameters that are not matrices.
 ADAM_BETAS = (0.9, 0.99)
 EPSILON = 1e-8
 
@@ -83,7 +83,7 @@ def _joined(places: list[Tensor], outputs: list[int]) -> list[Tensor]:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal matrix by matrix (Jordan et al., 2024); Adam for what is no matrix.
+    """Momentum, made orthogonal matrix by matrix (Jordan et al., 2024); Adam for the rest.
 
     A step changes the elements of a matrix by about the learning rate (in the root mean square), as
     a step of Adam does, but all its singular directions by the same amount.

@@ -27,7 +27,8 @@ def make_architecture(
 ) -> Architecture:
     """Return the network's hyperparameters: those of the YAML file and what the data set says.
 
-    Raises TrainingError if there is no such network.
+    Raises:
+        TrainingError: there is no such network.
     """
     cutoff = config.network.edge_cutoff
     frames = GraphPairs(pairs, cutoff, spread(len(pairs), NEIGHBOR_FRAMES))
@@ -135,7 +136,15 @@ def training_indices(number: int, config: TrainingConfig) -> list[int] | None:
 
 
 def check_devices(config: TrainingConfig, validation_pairs: int) -> None:
-    """Raises TrainingError if mini-batches cannot be shared out or the hardware is not there."""
+    """Check that the processes can share the mini-batches.
+
+    Args:
+        config: of the training.
+        validation_pairs: number of pairs in the validation split.
+
+    Raises:
+        TrainingError: the mini-batches cannot be shared out, or the hardware is missing.
+    """
     if config.optimization.batch_size % config.devices:
         raise TrainingError(
             f"optimization.batch_size: {config.optimization.batch_size} frames cannot be shared "

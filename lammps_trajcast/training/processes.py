@@ -63,7 +63,8 @@ class TrainingProcess(NamedTuple):
 def find_process(devices: int, environment: Mapping[str, str] = os.environ) -> TrainingProcess:
     """Return which of the processes of a training with so many devices this is.
 
-    Raises TrainingError if a launcher has started another number of processes.
+    Raises:
+        TrainingError: a launcher has started another number of processes.
     """
     if devices == 1:
         return TrainingProcess(0, None)

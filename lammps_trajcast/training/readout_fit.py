@@ -90,7 +90,7 @@ def _trusted(module: TrainingModule, batches: Iterable[Batch]) -> list[bool]:
     with torch.no_grad():
         losses = [float(module.loss(batch, *module.errors(batch))) for batch in batches]
     limit = OUTLIER * statistics.median(losses)
-    # Not "no greater": numbers that are none compare as false.
+    # Comparisons with values that are not a number are false: hence this form.
     return [loss <= limit for loss in losses]
 
 

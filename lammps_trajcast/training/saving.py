@@ -28,7 +28,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write `path`.
 
-        Raises OSError, with the file of that name as it was.
+        Raises:
+            OSError: it cannot be written; an earlier file of that name is left as it was.
         """
         path = Path(path)
         content = io.BytesIO()  # torch hides what the operating system says about its own files

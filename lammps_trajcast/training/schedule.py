@@ -140,9 +140,11 @@ class Schedule:
         return fall_of(errors[-self.options.patience :], self.options.patience)
 
     def passed(self, step: int, seconds: float) -> None:
-        """Take in that a step is done, and the wall time since the one before.
+        """Record that a step is done.
 
-        seconds: with all that happened since the last call, validation too.
+        Args:
+            step: number of steps done.
+            seconds: wall time since the last call, validation included.
         """
         self.seconds += seconds
         steps, spent = self._here
@@ -178,7 +180,8 @@ class Schedule:
     def outcome(self, step: int) -> str:
         """Say whether the error had stopped falling, in a few words.
 
-        step: number of steps done.
+        Args:
+            step: number of steps done.
         """
         if self.options.schedule == "cosine":
             if self.options.steps is not None and step < self.options.steps:

@@ -48,7 +48,8 @@ from lammps_trajcast.training.readout_fit import fit_read_out
 def _alone(config: TrainingConfig, process: TrainingProcess) -> Iterator[None]:
     """The only training in a directory, which is made; the first process answers for all.
 
-    Raises TrainingError if another one runs there, or nothing can be written.
+    Raises:
+        TrainingError: another one runs there, or nothing can be written.
     """
     if process.rank > 0:
         first = os.environ.get(PARENT_VARIABLE)

@@ -1,4 +1,4 @@
-"""What the fork server of the worker processes imports before it is copied; nobody else does.
+"""What the fork server of the worker processes imports before it is copied.
 
 The server outlives a training that is killed while it imports: it is told to end with the training.
 The workers see to their own end.

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 # Two parts of the reference's blocks, by their numbers.
 Split = tuple[Sequence[int], Sequence[int]]
 HALF = "a half beside the whole"
-# Standard errors within which a figure of the reference itself is what it should be.
+# Standard errors within which a quantity of the reference itself is what it should be.
 CHANCE = 2.0
 # So many times the distance that chance makes, halves of a curve of the reference may differ by.
 CHANCE_DISTANCES = 2.0
@@ -31,7 +31,7 @@ REFERENCE_PASSES, REFERENCE_FAILS = "reference passes", "reference fails"
 
 @dataclass(frozen=True)
 class ReferenceSelfCheck:
-    """A figure of the reference itself: beside what is known exactly, or a half beside the whole.
+    """A quantity of the reference itself: beside what is known exactly, or a half beside the whole.
 
     value: as that of the model. what: beside what. limit: None if it is the model's.
     error: as that of the model; a value within twice as much is due to chance.
@@ -50,9 +50,9 @@ class ReferenceSelfCheck:
 
 @dataclass(frozen=True)
 class Check:
-    """One figure of the model, with its uncertainty, and what it may be.
+    """One quantity of the model, with its uncertainty, and what it may be.
 
-    The true figure, of runs without end, lies in `interval` with a probability of 95 %. It passes
+    The true value, of runs without end, lies in `interval` with a probability of 95 %. It passes
     if the whole interval is within the limit, and fails if all of it is beyond; in between it is
     undecided.
 
@@ -63,11 +63,11 @@ class Check:
     reference, model: what the value comes from, in words.
     error:      standard error of the value, None if it is exact.
     freedom:    from how many degrees of freedom the error is known; infinity: exactly.
-    floor:      how far chance alone takes the value towards the limit if the model is right: the
+    floor:      how far chance alone takes the value toward the limit if the model is right: the
                 distance of two curves is never zero.
     blind:      why it cannot pass, as runs of this kind do not see all of it; empty if they do.
     own:        the same of the reference itself, None if there is no telling.
-    of_reference: for a figure of the reference alone, whether it passes; says nothing of the model.
+    of_reference: for a check of the reference alone, whether it passes; says nothing of the model.
     """
 
     name: str
@@ -93,13 +93,13 @@ class Check:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """In which the true figure lies: without what chance alone adds at one end."""
+        """In which the true value lies: without what chance alone adds at one end."""
         low, high = self.value - self.half_width, self.value + self.half_width
         return (low, high + self.floor) if self.at_least else (low - self.floor, high)
 
     @property
     def verdict(self) -> str:
-        """In words; a value that is no number fails."""
+        """In words; a value that is not finite fails."""
         if self.of_reference is not None:
             return REFERENCE_PASSES if self.of_reference else REFERENCE_FAILS
         if self.reference_fails:
@@ -117,7 +117,7 @@ class Check:
 
     @property
     def passed(self) -> bool | None:
-        """None if the figure is not judged or undecided."""
+        """None if the check is not judged or undecided."""
         return {PASSED: True, FAILED: False}.get(self.verdict)
 
     @property
@@ -127,7 +127,7 @@ class Check:
 
     @property
     def reference_fails(self) -> bool:
-        """Whether the figure is judged in principle, but the reference itself does not pass.
+        """Whether the check is judged in principle, but the reference itself does not pass.
 
         It does not if it is beyond the limit, and not by chance.
         """
@@ -245,7 +245,11 @@ def own_halves(
 ) -> ReferenceSelfCheck | None:
     """How far halves of the reference are from the whole: of the splits, the worst.
 
-    spreads: so many times the distance that is due to chance passes, too; None: none.
+    Args:
+        reference: blocks of the reference.
+        splits: how the blocks are divided into halves.
+        scale: what the distance is relative to.
+        spreads: so many times the distance that is due to chance passes, too; None: none.
     """
     found = []
     for split in splits:
@@ -271,7 +275,7 @@ def compare_curves(
     """Sum over the curve of |model - reference|, over `scale` of the mean of the reference.
 
     Two curves of the same system differ by chance. This distance, from what the blocks of both say,
-    is the floor of the figure: a distance D of curves that truly differ by d has a mean between d
+    is the floor of the check: a distance D of curves that truly differ by d has a mean between d
     and d plus the floor. The reference itself fails if its halves, by `splits`, differ from the
     whole by more than the tolerance and more than what the blocks within a half say of chance.
     """

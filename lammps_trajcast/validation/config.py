@@ -31,7 +31,7 @@ def _deprecated(words: str) -> None:
 
 
 def known_elements(elements: list[str]) -> list[str]:
-    """Return chemical symbols as they are; raises ValueError, for pydantic, if one is none."""
+    """Return chemical symbols as they are; raise ValueError, for pydantic, if one is wrong."""
     for element in elements:
         if atomic_numbers.get(element, 0) == 0:
             raise ValueError(f"'{element}' is not a chemical element")
@@ -191,7 +191,7 @@ class Tolerances(_Section):
     def _old_names(cls, given: Any) -> Any:
         if isinstance(given, dict) and "spreads" in given:
             _deprecated(
-                "spreads has no effect any more, as the uncertainty of each figure says what is "
+                "spreads has no effect any more, as the uncertainty of each check says what is "
                 "chance; leave it out, the next release needs that"
             )
             given = {key: value for key, value in given.items() if key != "spreads"}
@@ -319,7 +319,8 @@ class ValidationConfig(_Section):
     def load(cls, path: Path | str) -> ValidationConfig:
         """Read and check a YAML file.
 
-        Raises SetupError naming the file, the line, the key and what is wrong with it.
+        Raises:
+            SetupError: a value is wrong; the message names file, line, key and fault.
         """
         path = Path(path)
         config, _ = read_checked(path, cls, SetupError)

@@ -22,7 +22,7 @@ SIGNIFICANT = 3.0
 
 @dataclass(frozen=True)
 class EquilibrationCheck:
-    """A figure of the reference beside what it is in equilibrium.
+    """A quantity of the reference beside what it is in equilibrium.
 
     deviation: relative, or in kT. error: standard error, the same. tolerance: None if not tested.
     found: in words.
@@ -73,21 +73,21 @@ class Sample(NamedTuple):
 class Equilibrated:
     """A start of the reference.
 
-    run: the last round of its equilibration, with the state in state.dump. figures: of its tested
-    part. time: ps of all rounds together.
+    run: the last round of its equilibration, with the state in state.dump. checks: those of its
+    tested part. time: ps of all rounds together.
     """
 
     run: FinishedRun
-    figures: list[EquilibrationCheck]
+    checks: list[EquilibrationCheck]
     time: float
 
     @property
     def faults(self) -> list[EquilibrationCheck]:
         """What is not in equilibrium."""
-        return [figure for figure in self.figures if not figure.passed]
+        return [check for check in self.checks if not check.passed]
 
 
-def equilibrium_figures(
+def equilibrium_checks(
     sample: Sample,
     target: float,
     freedom: float,
@@ -105,9 +105,11 @@ def equilibrium_figures(
     than this half says.
 
     Args:
-        sample: at the temperature `target`, K.
-        freedom: degrees of freedom. shares: those of each element.
-        tolerances: of the validation; what is within is of no concern.
+        sample: series (L,) of temperatures and energies.
+        target: temperature of the ensemble, K.
+        freedom: degrees of freedom of all atoms.
+        shares: degrees of freedom of each element.
+        tolerances: of the validation; a deviation within them passes.
         canonical: whether the thermostat lets the temperature fluctuate as it should.
     """
     temperature = sample.temperature
@@ -123,7 +125,7 @@ def equilibrium_figures(
     # About the mean of the sample: what it lacks is the variance of that mean.
     ratio = float(np.sqrt((np.var(temperature / target) + error**2) / variance))
     of_variance = max(inefficiency(temperature)[1], 0.25 * slow[1])
-    figures = [
+    checks = [
         EquilibrationCheck(
             "temperature",
             float(temperature.mean()) / target - 1.0,
@@ -139,7 +141,7 @@ def equilibrium_figures(
             f"{ratio:.3g} times the canonical",
         ),
     ]
-    figures += [
+    checks += [
         EquilibrationCheck(
             f"temperature of {element}",
             float(of.mean()) / target - 1.0,
@@ -158,7 +160,7 @@ def equilibrium_figures(
         rest = np.concatenate([half - half.mean() for half in np.array_split(series, 2)])
         squares.append(4.0 * share**2 * float(rest.var()) * inefficiency(rest)[0] / number)
     error = float(np.sqrt(max(squares)))
-    figures.append(
+    checks.append(
         EquilibrationCheck(
             "potential energy, second half less first",
             drift,
@@ -168,7 +170,7 @@ def equilibrium_figures(
             "kT",
         )
     )
-    figures.append(
+    checks.append(
         EquilibrationCheck(
             "kinetic energy of the center of mass",
             sample.momentum,
@@ -177,32 +179,32 @@ def equilibrium_figures(
             f"{100.0 * sample.momentum:.2g} % of the kinetic energy",
         )
     )
-    return figures
+    return checks
 
 
 def reference_part(starts: Sequence[Equilibrated], rounds: int) -> ReportSection:
-    """The chapter of the report: of every figure the start that is farthest off."""
+    """The chapter of the report: of every check the start that is farthest off."""
     checks = []
-    for rows in zip(*(start.figures for start in starts), strict=True):
-        figure = max(rows, key=lambda row: (not row.passed, abs(row.deviation)))
+    for rows in zip(*(start.checks for start in starts), strict=True):
+        worst = max(rows, key=lambda row: (not row.passed, abs(row.deviation)))
         faults = sum(not row.passed for row in rows)
         checks.append(
             Check(
-                f"reference, {figure.name}",
-                value=abs(figure.deviation),
-                unit=figure.unit,
-                limit=figure.tolerance,
-                reference=figure.found
+                f"reference, {worst.name}",
+                value=abs(worst.deviation),
+                unit=worst.unit,
+                limit=worst.tolerance,
+                reference=worst.found
                 + (
                     f"; fails in {faults} of {len(rows)} starts" if len(rows) > 1 and faults else ""
                 ),
-                error=figure.error,
-                of_reference=figure.passed,
+                error=worst.error,
+                of_reference=worst.passed,
             )
         )
     times = sorted({start.time for start in starts})
     lasted = " to ".join(f"{time:.3g}" for time in {times[0]: None, times[-1]: None})
-    several = f"{len(starts)} starts, the one that is farthest off in each figure. " * (
+    several = f"{len(starts)} starts, the one that is farthest off in each check. " * (
         len(starts) > 1
     )
     failed = sum(bool(start.faults) for start in starts)
@@ -214,7 +216,7 @@ def reference_part(starts: Sequence[Equilibrated], rounds: int) -> ReportSection
     )
     return ReportSection(
         "Equilibration of the reference",
-        f"{lasted} ps; figures of the last part, with the thermostat. {several}A figure fails if "
+        f"{lasted} ps; checks of the last part, with the thermostat. {several}A check fails if "
         f"it is off by more than the tolerance and more than {SIGNIFICANT:g} standard errors. "
         f"They say nothing of the model. {words}",
         checks,

@@ -29,7 +29,7 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """ "failed" if a check fails; else "undecided" if one is undecided; else "passed"."""
+        """Return "failed" if a check fails, else "undecided" if one is, else "passed"."""
         verdicts = [report.verdict for report in self.reports]
         return next((word for word in (FAILED, UNDECIDED) if word in verdicts), PASSED)
 
@@ -93,8 +93,9 @@ def validate_model(
             name of a run with its step in words and the wall time that this run will still take;
             or a protocol with what was decided, and None.
 
-    Raises SetupError, with one line that says what to change, if it cannot be carried out, and
-    OSError if a file cannot be written.
+    Raises:
+        SetupError: the validation cannot be carried out; the message says what to change.
+        OSError: a file cannot be written.
     """
     place = directory.resolve()
     validation = Validation(config, length, place / "runs", command, observe)

@@ -31,9 +31,15 @@ class RunSchedule:
 
     @classmethod
     def make(cls, lengths: Lengths, horizon: float, timestep: float) -> RunSchedule:
-        """horizon and timestep of the reference: fs.
+        """Express the lengths of the runs in horizons.
 
-        Raises SetupError if the times do not fit together.
+        Args:
+            lengths: as in the YAML file.
+            horizon: time step of the model, fs.
+            timestep: of the reference, fs.
+
+        Raises:
+            SetupError: the times do not fit together.
         """
         steps = round(horizon / timestep)
         if steps < 1 or abs(steps * timestep - horizon) > 1e-6 * horizon:

@@ -68,9 +68,12 @@ def series(
 def distributions(
     data: Mapping[str, tuple[Floats, Floats]], x_label: str, limits: Mapping[str, float]
 ) -> Figure:
-    """Histograms of samples, both in the same bins. data: (reference, model) by title.
+    """Histograms of samples, both in the same bins.
 
-    limits: a vertical line for each title that has one.
+    Args:
+        data: samples (…) of reference and model, by title.
+        x_label: quantity and unit.
+        limits: where to draw a vertical line, for each title that has one.
     """
     figure, grid = panels(len(data))
     for axes, (title, (reference, model)) in zip(grid, data.items(), strict=True):

@@ -239,8 +239,13 @@ LEAST_GROWTH = 1.2
 def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[ReportSection], str]:
     """Double the length of all runs until no check is undecided, or a bound is reached.
 
-    began: when the validation did, by time.monotonic(). Returns the sections that depend on the
-    length, and in words how it ended; empty if the length is fixed.
+    Args:
+        runs: of reference and model in equilibrium.
+        began: when the validation began, by time.monotonic().
+
+    Returns:
+        The sections that depend on the length, and in words how it ended; empty if the length is
+        fixed.
     """
     validation = runs.validation
     lengths = validation.config.lengths[validation.length]

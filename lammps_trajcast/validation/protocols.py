@@ -43,7 +43,11 @@ def quench_parts(
 ) -> list[ReportSection]:
     """Energy and displacement over time, and the structure at the end.
 
-    reference, model: of each run, from the same start.
+    Args:
+        config: of the validation.
+        plan: lengths in horizons.
+        reference: series of each run of the reference.
+        model: series of each run of the model, from the same starts.
     """
 
     def observe(series: Series) -> dict[str, Floats]:

@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs no other, and the same figures as JSON."""
+"""The report: one HTML file that needs no other, and the same checks as JSON."""
 
 from __future__ import annotations
 
@@ -138,7 +138,15 @@ class Report:
     def write(self, directory: Path, images: Path | None = None) -> Path:
         """Write an HTML file and, beside it, a JSON file; images also as PNG files.
 
-        Returns the HTML file. Raises OSError.
+        Args:
+            directory: of both files.
+            images: directory of the PNG files; None: none are written.
+
+        Returns:
+            The HTML file.
+
+        Raises:
+            OSError: a file cannot be written.
         """
         directory.mkdir(parents=True, exist_ok=True)
         html = directory / f"{self.stem}.html"
@@ -185,7 +193,8 @@ class Report:
 def table_of_reports(files: Sequence[Path]) -> str:
     """Markdown: every check of several reports side by side, ordered by time step.
 
-    Raises ValueError naming a file that is no report.
+    Raises:
+        ValueError: a file is not a report; the message names it.
     """
     reports = []
     for file in files:

@@ -94,7 +94,10 @@ class Inputs(ScriptParts):
     def another_reference(self, run: int) -> str:
         """Production of the reference from another state, with random numbers of its own.
 
-        run: number of the run, from 1. Writes frames and spectrum.
+        Writes frames and spectrum.
+
+        Args:
+            run: number of the run, from 1.
         """
         return join(
             self._head(f"the reference, run {run + 1}", "out", "start"),
@@ -107,7 +110,8 @@ class Inputs(ScriptParts):
     def production(self, run: int) -> str:
         """Production of the model from a state of the reference. Writes frames and spectrum.
 
-        run: number of the run, from 0; each starts from another block of the reference.
+        Args:
+            run: number of the run, from 0; each starts from another block of the reference.
         """
         plan = self.plan
         start = run % plan.blocks * plan.block * plan.steps
@@ -129,6 +133,7 @@ class Inputs(ScriptParts):
         Args:
             run: number of the run, from 0.
             part: its number, from 1; each has random numbers of its own.
+            of_model: whether the run is of the model or of the reference.
         """
         plan = self.plan
         steps = 1 if of_model else plan.steps
@@ -154,7 +159,10 @@ class Inputs(ScriptParts):
 
         A line of output comes at the beginning and at the end of both.
 
-        piece: its number: each is run.
+        Args:
+            steps: number of measured steps.
+            of_model: whether the run is of the model or of the reference.
+            piece: its number; it makes each piece a run of its own.
         """
         side = "model" if of_model else "reference"
         return join(
@@ -173,10 +181,14 @@ class Inputs(ScriptParts):
         )
 
     def sampling(self, horizons: int, every: int, begins: bool, run: int) -> str:
-        """A run of the model with the thermostat, from an equilibrated state of the reference or
-        from the last frame of a run of the same length. Writes frames.
+        """A run of the model with the thermostat. Writes frames.
 
-        run: changes the thermostat's random numbers.
+        Args:
+            horizons: length, in time steps of the model.
+            every: time steps between frames.
+            begins: whether it starts from an equilibrated state of the reference; else from the
+                last frame of a run of the same length.
+            run: its number, from 0; each has random numbers of its own.
         """
         return join(
             self._head(f"the model, round {run + 1}", "out", "model", "start"),
@@ -191,8 +203,11 @@ class Inputs(ScriptParts):
         )
 
     def nve(self) -> str:
-        """Single steps of the model from states along the reference's NVE run, appended to
-        one_step.dump; then NVE from the first of these states. Writes nve."""
+        """Single steps of the model, then NVE. Writes one_step.dump and the thermodynamic output.
+
+        The single steps start from states along the reference's NVE run and are appended to
+        one_step.dump; NVE starts from the first of these states.
+        """
         plan = self.plan
         spacing = plan.pair_spacing * plan.steps
         return join(
@@ -216,8 +231,13 @@ class Inputs(ScriptParts):
         )
 
     def reference_nve(self, timestep: float) -> str:
-        """NVE of the reference with another time step (fs), from the same state and as long as
-        the model's."""
+        """NVE of the reference with another time step.
+
+        It starts from the same state as the model's NVE run and is as long.
+
+        Args:
+            timestep: fs.
+        """
         steps = max(round(self.plan.nve * self.plan.horizon / timestep), 1)
         return join(
             self._head(f"the reference without thermostat, {timestep:g} fs", "out", "start"),
@@ -231,8 +251,9 @@ class Inputs(ScriptParts):
     def energies(self, dumps: Sequence[tuple[str, int, int]]) -> str:
         """Potential energy, by the reference, of frames of the model.
 
-        dumps: the variable that holds the name of a dump, every how many steps a frame is taken,
-            and the last step.
+        Args:
+            dumps: for each, the variable that holds the name of the dump, every how many steps a
+                frame is taken, and the last step.
         """
         lines = []
         for variable, every, last in dumps:
@@ -252,7 +273,12 @@ class Inputs(ScriptParts):
     def quench(self, start: float, stop: float, horizons: int, of_model: bool, run: int = 0) -> str:
         """The thermostat goes from one temperature to another. Writes series.
 
-        run: its number, from 0; another start and other random numbers.
+        Args:
+            start: temperature, K.
+            stop: temperature, K.
+            horizons: length, in time steps of the model.
+            of_model: whether the run is of the model or of the reference.
+            run: its number, from 0; each has another start and other random numbers.
         """
         what = f"quench from {start:g} to {stop:g} K"
         return join(
@@ -266,7 +292,12 @@ class Inputs(ScriptParts):
     ) -> str:
         """Half of the atoms at another temperature, no thermostat. Writes series.
 
-        run: its number, from 0; another start.
+        Args:
+            cold: temperature of one half, K.
+            hot: temperature of the other half, K.
+            horizons: length, in time steps of the model.
+            of_model: whether the run is of the model or of the reference.
+            run: its number, from 0; each has another start.
         """
         seed = self.config.seed + 1 + run
         heat = join(

@@ -62,7 +62,9 @@ def measure(
         timesteps: fs, of both.
         pairs: of pieces.
 
-    Returns None if there is no pair in which both took a time that can be told from zero.
+    Returns:
+        The medians over the pairs; None if there is no pair in which both took a time that can be
+        told from zero.
     """
     found = []
     for pair in range(pairs):

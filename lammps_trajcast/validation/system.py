@@ -37,7 +37,11 @@ class System:
 
     @classmethod
     def read(cls, path: Path) -> System:
-        """Raises SetupError if the file is absent or its units are not of use."""
+        """Read an include file.
+
+        Raises:
+            SetupError: the file is absent, or its units are not supported.
+        """
         if not path.is_file():
             raise SetupError(f"{path}: no such file; name the LAMMPS include under system")
         inputs, others = [path], list[Path]()

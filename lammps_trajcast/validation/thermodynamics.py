@@ -126,8 +126,10 @@ def _own_fluctuation(both: Comparison) -> ReferenceSelfCheck:
 
 
 def _own_energy_fluctuation(both: Comparison) -> ReferenceSelfCheck:
-    """What is known of the fluctuation of the reference's potential energy: that its halves
-    agree, and that what it exchanges energy with, the kinetic energy, fluctuates as it should.
+    """What is known of the fluctuation of the reference's potential energy.
+
+    Its halves agree, and the kinetic energy, with which it exchanges energy, fluctuates as it
+    should.
     """
     parts = np.array(
         [

@@ -24,7 +24,7 @@ from lammps_trajcast.validation.equilibration import (
     Equilibrated,
     EquilibrationCheck,
     Sample,
-    equilibrium_figures,
+    equilibrium_checks,
     reference_part,
 )
 from lammps_trajcast.validation.plan import RunSchedule
@@ -52,9 +52,15 @@ class Validation:
     ) -> None:
         """Read the model and the system; nothing runs yet.
 
-        directory: of the runs. command: starts LAMMPS. observe: is told of progress.
+        Args:
+            config: of the validation.
+            length: which of its lengths.
+            directory: of the runs.
+            command: starts LAMMPS; None: the `lmp` beside this Python.
+            observe: is told of progress.
 
-        Raises SetupError.
+        Raises:
+            SetupError: the model or the system is not usable, or the lengths do not fit.
         """
         if length not in config.lengths:
             raise SetupError(f"lengths: has no '{length}'; add it to the YAML file")
@@ -98,9 +104,11 @@ class Validation:
     def run(self, protocols: Sequence[str] = (EQUILIBRIUM,)) -> Iterator[Report]:
         """Run what has not been run, and compare: a report for each protocol, once it is there.
 
-        protocols: names from the YAML file, or "equilibrium".
+        Args:
+            protocols: names from the YAML file, or "equilibrium".
 
-        Raises SetupError.
+        Raises:
+            SetupError: the validation cannot be carried out; the message says what to change.
         """
         for name in protocols:
             if name != EQUILIBRIUM and name not in self.config.protocols:
@@ -226,9 +234,12 @@ class Validation:
     def equilibrated(self, temperature: float, number: int = 0) -> Equilibrated:
         """Equilibrate the reference until it passes the tests, as many rounds as there may be.
 
-        number: of the start, from 0; each has random numbers of its own.
+        Args:
+            temperature: K.
+            number: of the start, from 0; each has random numbers of its own.
 
-        Raises SetupError.
+        Raises:
+            SetupError: the reference fails.
         """
         given = self.config.reference.equilibrated
         if given is not None and number == 0 and temperature == self.config.temperature:
@@ -265,7 +276,7 @@ class Validation:
             )
         run = FinishedRun(directory, file_key(state))
         try:
-            figures = self._tested(run, temperature)
+            checks = self._tested(run, temperature)
         except (KeyError, IndexError, TrajectoryError) as error:
             raise SetupError(
                 f"reference.equilibrated: {directory} is not an equilibration of this system "
@@ -275,12 +286,12 @@ class Validation:
         written = re.findall(r"^timestep\s+([0-9.eE+-]+)\s*$", log.read_text(), re.MULTILINE)
         unit = TIME_IN_FS[self.system.units]
         timestep = float(written[-1]) * unit if written else self.config.reference.timestep
-        return Equilibrated(run, figures, steps * timestep * 1e-3)
+        return Equilibrated(run, checks, steps * timestep * 1e-3)
 
     def _tested(self, run: FinishedRun, temperature: float) -> list[EquilibrationCheck]:
         canonical = self.config.thermostat.split()[0] not in NOT_CANONICAL
         sample, shares = self._sample(run, temperature)
-        return equilibrium_figures(
+        return equilibrium_checks(
             sample,
             temperature,
             sum(shares.values()),
@@ -348,12 +359,19 @@ class Validation:
     # ---- runs ------------------------------------------------------------------------------------
 
     def inputs(self, temperature: float) -> Inputs:
+        """Return the writer of LAMMPS inputs for a temperature, K."""
         return Inputs(self.config, self.system, self.model, self.plan, temperature)
 
     def reference(self, name: str, text: str, start: FinishedRun | None) -> FinishedRun:
-        """Run an input of the reference. start: an equilibration, whose end it begins from.
+        """Run an input of the reference.
 
-        Raises SetupError if LAMMPS fails.
+        Args:
+            name: of the run.
+            text: the input.
+            start: an equilibration, whose end it begins from.
+
+        Raises:
+            SetupError: LAMMPS fails.
         """
         variables = {"start": start.directory / "state.dump"} if start else {}
         after = [*self.content, *([start.key] if start else [])]
@@ -362,7 +380,17 @@ class Validation:
     def continuation(
         self, name: str, text: str, before: FinishedRun, of_model: bool
     ) -> FinishedRun:
-        """Run the next part of a production. before: the part that it continues."""
+        """Run the next part of a production.
+
+        Args:
+            name: of the run.
+            text: the input.
+            before: the part that it continues.
+            of_model: whether it is a run of the model or of the reference.
+
+        Raises:
+            SetupError: the reference fails, or the model's run does not start.
+        """
         frames = before.directory / "frames.dump"
         if of_model:
             return self.model_run(name, text, frames, before)
@@ -378,9 +406,16 @@ class Validation:
         return run
 
     def model_run(self, name: str, text: str, start: Path, reference: FinishedRun) -> FinishedRun:
-        """Run an input of the model. start: a dump to begin from, written by `reference`.
+        """Run an input of the model.
 
-        Raises SetupError if it does not start.
+        Args:
+            name: of the run.
+            text: the input.
+            start: a dump to begin from.
+            reference: the run that wrote this dump.
+
+        Raises:
+            SetupError: the model's run does not start.
         """
         run = self.runner.run(
             name,
@@ -399,7 +434,13 @@ class Validation:
     ) -> list[Loop]:
         """Energies by the reference of frames of runs of the model, one table for each.
 
-        runs: run, name of the dump, every how many steps, up to which step.
+        Args:
+            name: of the run.
+            inputs: writer of LAMMPS inputs at the temperature of the runs.
+            runs: run, name of the dump, every how many steps, up to which step.
+
+        Raises:
+            SetupError: the reference fails.
         """
         variables, dumps = {}, []
         for number, (run, dump, every, last) in enumerate(runs):

@@ -204,7 +204,7 @@ ORDERS = ("{gcmc}\n{fix}", "{fix}\n{gcmc}")
 
 @pytest.mark.parametrize("order", ORDERS, ids=["gcmc first", "gcmc last"])
 def test_exclusions_of_gcmc(run, order, record_property) -> None:
-    """fix gcmc makes its own exclusion, of a group without atoms: both orders, both runs pass."""
+    """GCMC makes its own exclusion, of a group without atoms: both orders, both runs pass."""
     pair = """
 pair_style hybrid/overlay zero 3.5 full lj/cut 3.5
 pair_coeff * * zero

@@ -130,7 +130,7 @@ def test_forces_of_pair_styles_do_nothing(lmp, quartz, model_file) -> None:
 
 
 def test_atoms_outside_the_group_keep_their_forces(lmp, quartz, model_file) -> None:
-    """fix nve moves the others as if the network was not there."""
+    """Atoms of fix nve move as if the network was not there."""
     model = model_file("quartz_l2")
     pair = "pair_style lj/cut 6.0\npair_coeff * * 1.0 1.5"
     groups = "group some id 1:10\ngroup rest subtract all some"

@@ -68,7 +68,7 @@ class Case:
 FAST = "group one id 5\nvelocity one set 60.0 0.0 0.0"
 TOUCHING = "displace_atoms all move 0 0 0.1\ngroup one id 6\n"
 TOUCHING += "displace_atoms one move -1.0007 -0.1651 0.4435"
-# The same two, flying towards each other.
+# The same two, flying toward each other.
 APPROACHING = "displace_atoms all move 0 0 0.1\nvelocity all set 0 0 0\ngroup one id 6\n"
 APPROACHING += "velocity one set -18.08 -2.983 8.013"
 NO_NUMBER = "group one id 5\nvelocity one set 1.0e200 0.0 0.0"

@@ -531,7 +531,7 @@ def test_errors_end_all_ranks(name, lmp, tmp_path) -> None:
 
 
 def test_calculator_without_stress(python, tmp_path) -> None:
-    """Without periodic directions the virial is that of the forces; see also test_energy_…"""
+    """Without periodic directions the virial is that of the forces; see also that of EMT above."""
     (tmp_path / "molecule.py").write_text(
         """
 from ase.calculators.emt import EMT

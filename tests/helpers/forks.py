@@ -41,6 +41,8 @@ class ForkServer:
         """Run ``script``, a file in ``directory``.
 
         Args:
+            directory: Where LAMMPS runs.
+            script: Name of the input.
             options: Command-line options of LAMMPS.
             environment: Variables that LAMMPS reads; it is too late for those of torch.
             timeout: Of the run, in s.

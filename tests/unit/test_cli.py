@@ -86,7 +86,7 @@ def test_dataset(dump: Path, tmp_path: Path) -> None:
         (["DUMP", "--elements", "H", "--timestep", "0.5"], "atom type 2, but --elements names 1"),
         (["DUMP", "--elements", "H", "Ox", "--timestep", "0.5"], "'Ox' is not a chemical element"),
         (["DUMP", "--elements", "H", "O"], "write --timestep"),
-        (["DUMP", "--elements", "H", "O", "--timestep", "0.7"], "no multiple of"),
+        (["DUMP", "--elements", "H", "O", "--timestep", "0.7"], "not a multiple of"),
         (["DUMP", "--elements", "H", "O", "--timestep", "0.5", "--stride", "0"], "--stride 0"),
         (
             ["DUMP", "--elements", "H", "O", "--timestep", "0.5", "--units", "real"],

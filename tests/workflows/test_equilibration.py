@@ -29,7 +29,7 @@ from lammps_trajcast.validation.compare import (
 from lammps_trajcast.validation.comparison import Comparison, Production, splits_of
 from lammps_trajcast.validation.config import Tolerances, ValidationConfig
 from lammps_trajcast.validation.constant_energy import Nve, nve_part
-from lammps_trajcast.validation.equilibration import EquilibrationCheck, Sample, equilibrium_figures
+from lammps_trajcast.validation.equilibration import EquilibrationCheck, Sample, equilibrium_checks
 from lammps_trajcast.validation.report import Report, table_of_reports
 from lammps_trajcast.validation.thermodynamics import energy, temperatures
 from lammps_trajcast.validation.validate import Validation
@@ -86,14 +86,14 @@ def figures(
     little = np.random.default_rng(0).normal(size=len(temperature)) * 0.01
     energies = [little if series is None else series for series in (potential, total)]
     sample = Sample(temperature, *energies, more.pop("elements", {}), 0.0)
-    found = equilibrium_figures(
+    found = equilibrium_checks(
         sample, TARGET, freedom, more.pop("shares", {}), Tolerances(), **more
     )
     return {figure.name: figure for figure in found}
 
 
 def test_modes_in_step_are_no_equilibrium() -> None:
-    """Their mean temperature is right, and so is every other figure but one."""
+    """Their mean temperature is right, and so is every other check but one."""
     name = "fluctuation of the temperature"
     for seed in range(10):
         canonical = figures(*oscillators(seed, at_rest=False))
@@ -154,7 +154,7 @@ def test_false_alarms_are_rare_and_faults_are_seen() -> None:
     elements = {"Si": base * 1.1, "O": base * 0.95}
     found = figures(base, elements=elements, shares={"Si": 200.0, "O": 400.0})
     assert not found["temperature of Si"].passed and not found["temperature of O"].passed
-    drifting_away = equilibrium_figures(
+    drifting_away = equilibrium_checks(
         Sample(base, 0.0 * base, 0.0 * base, {}, 0.05), TARGET, 600.0, {}, Tolerances()
     )
     assert [figure.name for figure in drifting_away if not figure.passed] == [
@@ -164,8 +164,10 @@ def test_false_alarms_are_rare_and_faults_are_seen() -> None:
 
 @pytest.mark.parametrize("memory", [0.0, 0.6, 0.9])
 def test_errors_of_correlated_samples(memory: float) -> None:
-    """Of an autoregressive series: (1 + a) / (1 - a) samples count as one, for the variance
-    (1 + a^2) / (1 - a^2)."""
+    """The inefficiency of an autoregressive series is the known one.
+
+    (1 + a) / (1 - a) samples count as one, for the variance (1 + a^2) / (1 - a^2).
+    """
     random = np.random.default_rng(3)
     found = []
     for _ in range(20):
@@ -486,7 +488,7 @@ def test_rounds_have_an_end(
     config = ValidationConfig.load(home / "validate.yaml")
     validation = Validation(config, "short", home / "runs")
     bad = EquilibrationCheck("temperature", 0.3, 0.01, 0.01, "390 K")
-    monkeypatch.setattr(validate, "equilibrium_figures", lambda *_: [bad])
+    monkeypatch.setattr(validate, "equilibrium_checks", lambda *_: [bad])
     found = validation.equilibrated(TARGET, 1)
     assert found.time == pytest.approx(7 * 0.06) and found.faults == [bad]
     lines = capsys.readouterr().err.splitlines()

@@ -143,8 +143,10 @@ def test_record_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.usefixtures("forked_runs")
 def test_validation_in_any_directory(tmp_path: Path) -> None:
-    """The model from the system, from its own last frame, and the reference's energy of frames:
-    the same with plain and with awkward paths."""
+    """Plain and awkward paths give the same runs.
+
+    The model starts from the system and from its own last frame; the reference evaluates frames.
+    """
     found = []
     for place, model, system in (
         ("plain", "model.safetensors", "system.lmp"),

@@ -168,7 +168,7 @@ def test_finished_recording_is_left_alone(recorded: Path, monkeypatch) -> None:
         (SCRIPT + "fix push all addforce 0 0 1\n", {}, r"write --keep push to leave it on"),
         (SCRIPT.replace("$T $T", "20 20").replace("(2*v_T)", "(40)"), {}, "not use the variable T"),
         (SCRIPT, {"elements": ["Ar"]}, "has 2 atom types, but --elements names 1"),
-        (SCRIPT, {"horizon": 15.0}, "no multiple of the script's time step of 2 fs"),
+        (SCRIPT, {"horizon": 15.0}, "not a multiple of the script's time step of 2 fs"),
         (SCRIPT + "quit\n", {}, "must not 'quit'"),
         (SCRIPT + "nonsense\n", {}, r"LAMMPS stopped: ERROR: Unknown command"),
         ("units metal\n", {}, "LAMMPS has no simulation box"),

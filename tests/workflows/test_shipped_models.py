@@ -61,8 +61,9 @@ def test_shipped_model_steps_as_its_reference(
 
 
 def test_elements_have_the_temperature_of_the_whole(lmp) -> None:
-    """The script of the demo in the crystal of the training's size, in which a model that heats Si
-    and cools O at the right mean shows it within 10 ps.
+    """The demo's script keeps elements at one temperature in the crystal of the training's size.
+
+    There a model that heats Si and cools O at the right mean shows it within 10 ps.
     """
     script = (EXAMPLES / "lammps_inputs" / "in.quartz").read_text()
     for pattern, replacement in [

@@ -27,7 +27,7 @@ LENGTHS: dict[str, Any] = {"equilibration": 1, "production": 2, "nve": 1, "until
 
 
 class Runs:
-    """Stand for runs of a figure of 0.8 with a tolerance of 1, known the better the longer."""
+    """Stand for runs of a check of value 0.8 with a tolerance of 1, known the better the longer."""
 
     name = "equilibrium"
     part_length = 2.0
@@ -189,8 +189,10 @@ def test_a_protocol_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_speed_on_a_machine_that_others_use() -> None:
-    """Starts of any length, caches that others fill, one piece that is disturbed: the ratio of two
-    known costs, 2 and 50 ms a step with time steps of 1 and 30 fs, is found."""
+    """The ratio of two known costs, 2 and 50 ms a step with time steps of 1 and 30 fs, is found.
+
+    Starts are of any length, others fill the caches, and one piece is disturbed.
+    """
     random = np.random.default_rng(1)
     order = []
 

@@ -593,8 +593,10 @@ assert (run.directory / "a.dump").is_file()
 
 
 def test_lammps_outlives_a_killed_validation(tmp_path: Path) -> None:
-    """A LAMMPS that does not end when its parent is killed, as it is told to, goes on writing: the
-    next process waits for it."""
+    """The next process waits for a LAMMPS that still writes.
+
+    It does not end when its parent is killed, as it is told to.
+    """
     program = tmp_path / "program"
     program.write_text(
         f"""#!{sys.executable}

@@ -274,8 +274,9 @@ def test_equipartition(workplace, report) -> None:
     ("thermostat", "tolerance"), [("temp/csvr 300 300 0.05", 0.03), ("langevin 300 300 0.1", 0.15)]
 )
 def test_canonical_ensemble(thermostat, tolerance, tmp_path, report) -> None:
-    """Kinetic energies far enough apart in time are independent: those of the canonical ensemble,
-    at a temperature that the network's own errors shift a little.
+    """Kinetic energies far enough apart in time are those of the canonical ensemble.
+
+    They are independent, at a temperature that the network's own errors shift a little.
     """
     place = Workplace(tmp_path)
     begin, _ = (INPUTS / "in.thermostats").read_text().split("# These rescale")

@@ -146,10 +146,13 @@ class ConvolutionKernels:
         """Return the summed messages, their weights interpolated in a table.
 
         Args:
-            features, harmonics, first_edge, senders: as for ``edge_convolution``.
+            features: as for ``edge_convolution``.
+            harmonics: as for ``edge_convolution``.
             table: (intervals + 1, order, paths, channels), at each node the value and order - 1
                 derivatives times powers of the spacing; order 2 (cubic) or 3 (quintic).
             positions: (E,) 0 to intervals, where in the table an edge is.
+            first_edge: as for ``edge_convolution``.
+            senders: as for ``edge_convolution``.
         """
         features, harmonics, table = _contiguous(features, harmonics, table)
         positions, first_edge, senders = _contiguous(positions, first_edge, senders)
@@ -235,10 +238,14 @@ def tabulated_edge_convolution(
     alone.
 
     Args:
-        features, harmonics, first_edge, senders, table: as for ``edge_convolution``.
+        features: as for ``edge_convolution``.
+        harmonics: as for ``edge_convolution``.
         radial_table: (intervals + 1, order, paths, channels), at each node the value and order - 1
             derivatives times powers of the spacing; order 2 (cubic) or 3 (quintic).
         positions: (E,) where in the table an edge is, 0 to intervals.
+        first_edge: as for ``edge_convolution``.
+        senders: as for ``edge_convolution``.
+        table: number of the path table, as for ``edge_convolution``.
 
     Raises:
         ValueError: a shape does not fit.

@@ -7,7 +7,7 @@ from lammps_trajcast.kernels.fused import FusedGate
 from lammps_trajcast.kernels.triton import source
 from lammps_trajcast.kernels.triton.convolution import launch
 
-# As for the tables of paths: operations name what is no tensor by number.
+# As for the tables of paths: operations refer by number to arguments that are not tensors.
 _gates: list[tuple[str, int]] = []  # source, rows of the result
 
 

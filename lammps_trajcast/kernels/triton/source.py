@@ -386,7 +386,8 @@ def gate(blocks: list[GatedBlock], even: int, num_updates: int, num_residuals: i
     Args:
         blocks: in the order of the result.
         even: number of the update's block of even scalars, (N, 1, channels and then gates).
-        num_updates, num_residuals: number of blocks, (N, 2l+1, channels) each.
+        num_updates: number of blocks of the update, (N, 2l+1, channels) each.
+        num_residuals: number of blocks of the residual, (N, 2l+1, channels) each.
     """
     updates = [f"u{k}" for k in range(num_updates)]
     residuals = [f"r{k}" for k in range(num_residuals)]

@@ -113,7 +113,7 @@ def test_a_liquid_has_straight_flight(tmp_path: Path) -> None:
     """No linear map, and why; the errors of x + v t, v, worked out from the file."""
     path = tmp_path / "melt.h5"
     harmonic_crystal(path, amplitude=2.0)
-    with pytest.raises(NoCrystalError, match="this is no crystal"):
+    with pytest.raises(NoCrystalError, match="this is not a crystal"):
         linear_baseline(path)
     words = ["baseline", str(path), "--json", str(tmp_path / "baseline.json")]
     result = CliRunner().invoke(app, words)

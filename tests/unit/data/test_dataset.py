@@ -488,8 +488,8 @@ def test_faults_name_file_and_step(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"horizon": 32.0}, "no multiple of"),
-        ({"horizon": 3.0}, "no multiple of"),
+        ({"horizon": 32.0}, "not a multiple of"),
+        ({"horizon": 3.0}, "not a multiple of"),
         ({"horizon": -1.0}, "--horizon -1: must be greater than zero"),
         ({"horizon": 3000.0, "segment_length": 5.0}, "is shorter than the horizon"),
         ({"segment_length": 0.02}, "no pair fits in"),

@@ -163,7 +163,6 @@ def test_loss_is_the_mean_square_in_units_of_the_rms(dataset: Path, normalizatio
 
     In units of an element's own rms that is so for each element by itself.
     """
-
     options = OptimizationConfig(steps=1, normalization=normalization, velocity_weight=3.0)
     pairs = TrajectoryPairs(dataset, "train")
     statistics = dataset_statistics(dataset)
@@ -195,7 +194,6 @@ def test_read_out_is_solved_for(dataset: Path) -> None:
 
     Of its hidden channels two are in use, so the other gradients are zero anyway.
     """
-
     pairs = TrajectoryPairs(dataset, "train")
     statistics = dataset_statistics(dataset)
     config = TrainingConfig.load(write_config(dataset.parent, dataset))
@@ -666,7 +664,6 @@ def shorter(config: TrainingConfig, steps: int) -> OptimizationConfig:
 
 def test_time_reversal_builds_the_graph_of_the_reversed_pair(dataset: Path) -> None:
     """A reversed pair leads back to where it came from, and its later states lie further back."""
-
     pairs = TrajectoryPairs(dataset, "train")
     change = Augmentation(seed=5, time_reversal=True)
     frames = GraphPairs(pairs, 3.0, num_later=2, augmentation=change)

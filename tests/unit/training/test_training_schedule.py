@@ -247,8 +247,9 @@ def test_training_converges_and_resumes_to_the_same_weights(
     tmp_path: Path,
     dataset: Path,
 ) -> None:
-    """Errors that do not fall: 4 validations, half as many steps more, of which some are done
-    again.
+    """Errors that do not fall end the training.
+
+    4 validations, half as many steps more, of which some are done again.
     """
     path = write_config(tmp_path, dataset, **SHORT, steps=500, min_fall=0.9, read_out_pairs=4)
     config = TrainingConfig.load(path)

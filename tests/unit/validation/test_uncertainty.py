@@ -1,4 +1,4 @@
-"""Verdicts on synthetic runs whose true figures are known: how often they are wrong."""
+"""Verdicts on synthetic runs whose true values are known: how often they are wrong."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ def autoregressive(random: np.random.Generator, memory: float, shape: tuple[int,
 
 @pytest.mark.parametrize(("memory", "blocks"), [(0.0, 4), (0.8, 4), (0.8, 12), (0.98, 4)])
 def test_means_of_correlated_series(memory: float, blocks: int) -> None:
-    """A true deviation that is the tolerance itself: passed and failed by chance only, as often as
-    two standard deviations say. One of twice as much is found."""
+    """A true deviation that is the tolerance itself is decided by chance only.
+
+    It passes and fails as often as two standard deviations say. One of twice as much is found.
+    """
     random = np.random.default_rng(1)
     number = 2000
     # Variance of the mean of such a series, from its formula.
@@ -84,8 +86,11 @@ def test_errors_of_several_runs_count_as_one() -> None:
 
 
 def test_errors_of_standard_deviations() -> None:
-    """Of a Gaussian series the variance of x^2 is known, and what correlations make of it; of a
-    series that swings regularly nothing is uncertain."""
+    """The error of the deviation is the known one.
+
+    Of a Gaussian series the variance of x^2 is known, and what correlations make of it; of a
+    series that swings regularly nothing is uncertain.
+    """
     random = np.random.default_rng(8)
     memory, number = 0.7, 3000
     found = [
@@ -140,8 +145,11 @@ def distances(
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("blocks", [4, 10])
 def test_distances_of_curves_have_a_floor(together: bool, blocks: int) -> None:
-    """Chance alone makes a distance of twice the tolerance: nothing is decided. Little noise: the
-    right passes, what is wrong fails, and at the tolerance itself neither is certain."""
+    """Noise decides how much a check can tell.
+
+    Chance alone makes a distance of twice the tolerance: nothing is decided. Little noise: the
+    right passes, what is wrong fails, and at the tolerance itself neither is certain.
+    """
     random = np.random.default_rng(4)
 
     def counts(noise: float, true: float) -> Counter[str]:
@@ -188,8 +196,10 @@ def spectrum(shift: float) -> Floats:
 
 
 def similarity(random: np.random.Generator, shift: float, windows: int, blocks: int = 4) -> Check:
-    """Check of spectra with the noise of periodograms: each block is a mean of so many windows, in
-    each of which a power is exponentially distributed."""
+    """Check of spectra with the noise of periodograms.
+
+    Each block is a mean of so many windows, in each of which a power is exponentially distributed.
+    """
 
     def side(of: Floats) -> Blocks:
         return Blocks(of * random.gamma(windows, 1.0 / windows, size=(blocks, len(of))))

@@ -121,8 +121,10 @@ def test_dihedral_follows_a_rotation() -> None:
 
 
 def test_spectrum_of_harmonic_oscillators() -> None:
-    """Oscillators of two frequencies: peaks there, weights their kinetic energies; a third, above
-    half the sampling rate, is folded back."""
+    """Oscillators have peaks at their frequencies, with their kinetic energies as weights.
+
+    Two lie below half the sampling rate; a third, above it, is folded back.
+    """
     random = np.random.default_rng(2)
     interval, nyquist = 10.0, 50.0
     times = interval * np.arange(4000)
