@@ -139,6 +139,26 @@ def test_continued_runs(tmp_path: Path) -> None:
     assert seen[-1] == ("equilibrium", first.reports[0].words, None)
     before = {path: path.stat().st_mtime_ns for path in runs_of(home)}
 
+    # The same equilibration, given: none is run, and the reference goes the same way.
+    (equilibration,) = (home / "out" / "runs").glob("equilibration-*/state.dump")
+    given = with_lengths()
+    reference = given.reference.model_copy(update={"equilibrated": equilibration.parent})
+    given = given.model_copy(update={"reference": reference})
+    again = validate_model(given, home / "given")
+    runs = home / "given" / "runs"
+    assert not list(runs.glob("equilibration-*"))
+    for start in ("reference", "model-1"):
+        one, two = (
+            next(place.glob(f"equilibrium-{start}-*/frames.dump")).read_bytes()
+            for place in (home / "out" / "runs", runs)
+        )
+        assert one == two
+    tests = [
+        [(check.name, check.value) for check in o.checks if check.name.startswith("reference,")]
+        for o in (first, again)
+    ]
+    assert tests[0] == tests[1] and len(tests[0]) > 3
+
     # As if nothing were decided but by chance.
     second = validate_model(with_lengths(until_decided=True, longest=2.5), home / "out")
     assert "after 2.4 ps" in second.reports[0].note, second.reports[0].note
@@ -183,6 +203,19 @@ def test_a_protocol_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="no protocol 'melt'; there are equilibrium"):
         validate_model(config, home / "out", protocols=["equilibrium", "melt"])
     assert not (home / "out").exists()
+
+
+def test_an_equilibration_that_is_none(tmp_path: Path) -> None:
+    home = write_system(tmp_path)
+    text = (home / "validate.yaml").read_text()
+    assert "reference:" in text
+    (home / "validate.yaml").write_text(
+        text.replace("reference:", "reference:\n  equilibrated: elsewhere", 1)
+    )
+    config = ValidationConfig.load(home / "validate.yaml")
+    assert config.reference.equilibrated == home / "elsewhere"
+    with pytest.raises(SetupError, match="elsewhere has no state.dump and log.lammps; name the"):
+        validate_model(config, home / "out")
 
 
 # ---- speed ---------------------------------------------------------------------------------------
