@@ -142,8 +142,8 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
   add_impulse();
   gather_frame();
   predict(true);
-  if (verdict.refused)
-    explain_refusal();
+  if (outcome.unfit)
+    explain_unfit_atoms();
   const std::string problem = violation();
   if (!problem.empty())
     respond(problem);
@@ -176,7 +176,7 @@ void FixPythonTrajcast::add_impulse() {
 
 void FixPythonTrajcast::predict(bool judge) {
   last = {};
-  verdict = {};
+  outcome = {};
   guard_sums = {};
   reduction_seconds = 0.0;
   if (atom->natoms == 0)
@@ -205,33 +205,33 @@ void FixPythonTrajcast::predict(bool judge) {
   last.rows = rows.data();
   message.text[0] = '\0';
   const int status = bridge->predict(model, &frame, &last, &message);
-  if (status == TRAJCAST_LOST)
+  if (status == TRAJCAST_ABORT)
     abort_all(message.text);
   const bool failed = status != TRAJCAST_OK;
 
   // What conserve() needs, what the guard needs, and four counts.
-  enum { FAILED = TRAJCAST_MAX_SUMS + trajcast::GuardSums::SIZE, REFUSED, UNMOVED, BROKEN, SIZE };
+  enum { FAILED = TRAJCAST_MAX_SUMS + trajcast::GuardSums::SIZE, UNFIT, UNMOVED, BROKEN, SIZE };
   double sums[SIZE] = {};
-  double *guarded = sums + TRAJCAST_MAX_SUMS;
+  double *guard_part = sums + TRAJCAST_MAX_SUMS;
   sums[FAILED] = failed;
   if (!failed) {
     std::copy_n(last.sums, last.num_sums, sums);
-    verdict.broken_atom = first_broken_atom();
-    if (judge && verdict.broken_atom < 0)
-      guard->check(frame, moved, rows.data(), guarded);
-    sums[REFUSED] = find_refusal();
+    outcome.broken_atom = first_broken_atom();
+    if (judge && outcome.broken_atom < 0)
+      guard->check(frame, moved, rows.data(), guard_part);
+    sums[UNFIT] = has_unfit_atoms();
     sums[UNMOVED] = std::count(moved.begin(), moved.begin() + atom->nlocal, 0);
-    sums[BROKEN] = verdict.broken_atom >= 0;
+    sums[BROKEN] = outcome.broken_atom >= 0;
   }
   sum_over_ranks(sums, SIZE);
   if (sums[FAILED] > 0.0)
     fail_if_any(failed, message.text);
 
   std::copy_n(sums, last.num_sums, last.sums);
-  guard_sums = trajcast::GuardSums(guarded);
-  verdict.refused = sums[REFUSED] > 0.0;
-  verdict.moves_all = sums[UNMOVED] == 0.0;
-  verdict.broken = sums[BROKEN] > 0.0;
+  guard_sums = trajcast::GuardSums(guard_part);
+  outcome.unfit = sums[UNFIT] > 0.0;
+  outcome.moves_all = sums[UNMOVED] == 0.0;
+  outcome.broken = sums[BROKEN] > 0.0;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -260,7 +260,7 @@ void FixPythonTrajcast::sum_over_ranks(double *values, int count) {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::conserve_momentum() {
-  if (!verdict.moves_all || verdict.broken)
+  if (!outcome.moves_all || outcome.broken)
     return;
   while (last.num_sums > 0) {
     if (bridge->conserve(model, &last, &message) != TRAJCAST_OK)

@@ -75,17 +75,14 @@ private:
 
   // fix_python_trajcast_settings.cpp: what the input script and the model say
   void parse(int, char **);
-  int parse_guard(int, char **, int);
-  int parse_limits(int, char **, int);
   void open_model();
-  void set_limits(const trajcast_model_info &, const trajcast::Limits &);
   void check_agreement(const trajcast_model_info &);
 
   // fix_python_trajcast_checks.cpp: what the fix asks of an input script
   void prepare_run();
   void check_start();
-  bool find_refusal() const;
-  [[noreturn]] void explain_refusal();
+  bool has_unfit_atoms() const;
+  [[noreturn]] void explain_unfit_atoms();
   void check_timestep();
   bool has_wrong_mass(int atom) const;
   void check_masses();
@@ -135,6 +132,9 @@ private:
   void warn_of_plain_step();
 
   // fix_python_trajcast_guard.cpp: predictions that are not to be trusted
+  int parse_guard(int, char **, int);
+  int parse_limits(int, char **, int);
+  void set_limits(const trajcast_model_info &, const trajcast::Limits &);
   void remember_velocities();
   std::string violation();
   std::string describe(const trajcast::Violation &) const;
@@ -228,12 +228,12 @@ private:
   trajcast_prediction last = {};
 
   // Of the last prediction, over all ranks.
-  struct Verdict {
-    bool refused = false;     // there are atoms that must not be advanced, see find_refusal()
+  struct Outcome {
+    bool unfit = false;       // there are atoms that must not be advanced, see has_unfit_atoms()
     bool moves_all = true;    // the fix moves all atoms
     bool broken = false;      // the prediction for some atom is not a number
     int64_t broken_atom = -1; // the first of this rank; -1: none
-  } verdict;
+  } outcome;
 
   // Of reversible steps.
   std::vector<double>

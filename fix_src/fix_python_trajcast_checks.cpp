@@ -96,10 +96,10 @@ void FixPythonTrajcast::check_start() {
 
 /* ----------------------------------------------------------------------
    what may have changed since then: atoms that other fixes insert, their types, masses and bonds,
-   the members of groups. See find_refusal().
+   the members of groups. See has_unfit_atoms().
 ------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::explain_refusal() {
+void FixPythonTrajcast::explain_unfit_atoms() {
   check_groups();
   check_masses();
   check_exclusions();
@@ -108,10 +108,10 @@ void FixPythonTrajcast::explain_refusal() {
 }
 
 /* ----------------------------------------------------------------------
-   whether this rank has atoms that explain_refusal() complains of
+   whether this rank has atoms that explain_unfit_atoms() complains of
 ------------------------------------------------------------------------- */
 
-bool FixPythonTrajcast::find_refusal() const {
+bool FixPythonTrajcast::has_unfit_atoms() const {
   if (neighbors_are_hidden)
     return true;
   for (int i = 0; i < atom->nlocal; i++)

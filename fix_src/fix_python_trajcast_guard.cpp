@@ -147,11 +147,11 @@ std::string FixPythonTrajcast::violation() {
   std::string text;
 
   trajcast::Violation heat;
-  if (verdict.broken) {
-    if (verdict.broken_atom >= 0) {
+  if (outcome.broken) {
+    if (outcome.broken_atom >= 0) {
       mine.excess = INFINITE;
       text = fmt::format("the model's prediction for atom {} at step {} is not a number",
-                         atom->tag[verdict.broken_atom], update->ntimestep);
+                         atom->tag[outcome.broken_atom], update->ntimestep);
     }
   } else if (guard) {
     heat = guard->temperature(guard_sums.twice_kinetic_per_freedom() * force->mvv2e / force->boltz);
@@ -218,7 +218,7 @@ void FixPythonTrajcast::respond(const std::string &violation) {
     const std::string problem = fallback->advance();
     if (!problem.empty())
       fail(problem);
-  } else if (verdict.broken)
+  } else if (outcome.broken)
     fail(fmt::format("{}: check the state before it for atoms that nearly touch and for velocities "
                      "beyond those that the model was trained with",
                      violation));

@@ -99,7 +99,7 @@ bool FixPythonTrajcast::predict_again() {
   predict(false);
   reduction_seconds += reduction;
   conserve_momentum();
-  return !verdict.broken;
+  return !outcome.broken;
 }
 
 /* ----------------------------------------------------------------------

@@ -18,7 +18,7 @@ namespace trajcast {
 namespace TRAJCAST_INSTRUCTIONS {
 
 // Paths of equal orders, worked on together.
-template <typename T> struct Pair {
+template <typename T> struct PathPair {
   typename Functions<T>::Product run[2]; // for one or two blocks of channels
   int count;
   int64_t entries; // where those of its coupling are
@@ -43,7 +43,7 @@ template <typename T> struct ProductLayer {
     int64_t entries;
   };
   std::vector<Coupler> couplers;
-  std::vector<Pair<T>> pairs;
+  std::vector<PathPair<T>> pairs;
   std::vector<Map<T>> maps;
   Table<T> table;
   int64_t num_entries = 0;
@@ -71,7 +71,7 @@ template <typename T> struct ProductLayer {
       const Functions<T> functions(path.l_in, path.l_edge, path.l_out);
       if (p > 0 && same(p - 1)) {
         if (pairs.back().count == 1 && functions.product[1][0]) {
-          Pair<T> &pair = pairs.back();
+          PathPair<T> &pair = pairs.back();
           std::copy_n(functions.product[1], 2, pair.run);
           pair.input[1] = int64_t(path.input) * kLanes;
           pair.group[1] = path.group;
@@ -103,8 +103,8 @@ template <typename T> struct ProductLayer {
   // blocks of channels, the first of them `block`.
   void sum(const Tile<T> &tile, const T *entries, int first, int last, T *pooled_of_all,
            int64_t atoms, int64_t atom, int block, int together, int blocks, bool begin) const {
-    for (const Pair<T> &pair : pairs) {
-      Place<T> place;
+    for (const PathPair<T> &pair : pairs) {
+      PathPlaces<T> place;
       place.weight = pair.weight;
       for (int k = 0; k < pair.count; ++k) {
         const Map<T> &map = maps[pair.group[k]];

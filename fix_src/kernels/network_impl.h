@@ -240,12 +240,12 @@ private:
 
     for (int block = 0; block < blocks; block += 2)
       for (int64_t k = 0; k < count; ++k)
-        message(layer, step, work.atoms[k], block, work, size, k);
+        sum_messages(layer, step, work.atoms[k], block, work, size, k);
     layer.message.map(work.pooled.data(), size, count, work.contracted.data(),
                       layer.rows_contracted, blocks);
 
     for (int64_t k = 0; k < count; k += kLanes)
-      condition(layer, step, k, std::min<int64_t>(count - k, kLanes), size, work);
+      velocity_product(layer, step, k, std::min<int64_t>(count - k, kLanes), size, work);
     layer.velocity.map(work.pooled.data(), size, count, work.update.data(), layer.rows_update,
                        blocks);
 
@@ -254,8 +254,8 @@ private:
   }
 
   // Sum of the messages to an atom, the k-th of the block; two blocks of channels, if there are.
-  void message(const Layer<T> &layer, const trajcast_step &step, int64_t atom, int block,
-               Workspace<T> &work, int64_t size, int64_t k) const {
+  void sum_messages(const Layer<T> &layer, const trajcast_step &step, int64_t atom, int block,
+                    Workspace<T> &work, int64_t size, int64_t k) const {
     const T *edges = static_cast<const T *>(step.edges);
     const T *features = static_cast<const T *>(step.features) + block * layer.rows_in * kLanes;
     const int64_t feature_width = layer.rows_in * blocks * kLanes;
@@ -308,8 +308,8 @@ private:
 
   // Product of the contracted features with the harmonics of the velocity: up to kLanes atoms,
   // each with one edge, from it to itself.
-  void condition(const Layer<T> &layer, const trajcast_step &step, int64_t begin, int64_t count,
-                 int64_t size, Workspace<T> &work) const {
+  void velocity_product(const Layer<T> &layer, const trajcast_step &step, int64_t begin,
+                        int64_t count, int64_t size, Workspace<T> &work) const {
     const Table<T> &table = layer.velocity.table;
     Tile<T> tile;
     tile.next = table.node_size;

@@ -12,7 +12,8 @@
 namespace trajcast {
 namespace TRAJCAST_INSTRUCTIONS {
 
-constexpr int kLanes = 16; // channels in a block
+constexpr int kLanes = 16;         // channels in a block
+constexpr int kTileEdges = kLanes; // edges in a tile
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;

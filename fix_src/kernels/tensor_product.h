@@ -34,7 +34,8 @@ template <int L1, int L2, int L3> struct Entries {
   static constexpr int size = count_before(Terms::size);
 };
 
-// Entries of up to kLanes edges, (entry, edge), from harmonics (b, edge).
+// Entries of up to kTileEdges edges, (entry, edge), from harmonics (b, edge): sums over b of
+// Clebsch-Gordan coefficient times harmonic.
 template <typename T, int L1, int L2, int L3>
 void couple(const T *harmonics, int64_t stride, T *entries) {
   using E = Entries<L1, L2, L3>;
@@ -50,23 +51,23 @@ void couple(const T *harmonics, int64_t stride, T *entries) {
       sum = T(term.value) * y[term.b];
     else
       sum.add(T(term.value), y[term.b]);
-    sum.store(entries + E::entry(i) * kLanes);
+    sum.store(entries + E::entry(i) * kTileEdges);
   });
 }
 
-// Up to kLanes edges, seen from one block of channels.
+// Up to kTileEdges edges, seen from one block of channels.
 template <typename T> struct Tile {
-  const T *features[kLanes]; // of the sender
-  const T *table[kLanes];    // values at the node below
-  int64_t next;              // from there to the node above
-  int64_t features_block;    // from features to those of the next block of channels
-  int64_t table_block;       // and from the table's values
-  T basis[2 * kOrder<T>][kLanes];
+  const T *features[kTileEdges]; // of the sender
+  const T *table[kTileEdges];    // values at the node below
+  int64_t next;                  // from there to the node above
+  int64_t features_block;        // from features to those of the next block of channels
+  int64_t table_block;           // and from the table's values
+  T basis[2 * kOrder<T>][kTileEdges];
 };
 
 // Where one or two paths of equal orders read and write: those of both parities share the
 // couplings.
-template <typename T> struct Place {
+template <typename T> struct PathPlaces {
   int64_t input[2];  // from Tile::features
   int64_t weight;    // from Tile::table
   T *out[2];         // row 0 of the result
@@ -109,9 +110,9 @@ template <typename T, int L1, int L3, int N, int B>
 constexpr bool kFits = N * B * kVectors<T> * (order_rows(L3) * (L3 < L1 ? 2 : 1) + 2) < kRegisters;
 
 // Add the messages of edges first ... last - 1 to the results, or begin them: N paths, B blocks
-// of channels.
+// of channels. A message is weight times entry times feature.
 template <typename T, int L1, int L2, int L3, int N, int B>
-void product(const Tile<T> &tile, const T *entries, int first, int last, const Place<T> &place,
+void product(const Tile<T> &tile, const T *entries, int first, int last, const PathPlaces<T> &place,
              bool begin) {
   using E = Entries<L1, L2, L3>;
   constexpr int Q = N * B;
@@ -148,7 +149,7 @@ void product(const Tile<T> &tile, const T *entries, int first, int last, const P
         constexpr int i = t;
         if constexpr (E::begins_entry(i)) {
           constexpr Term term = E::Terms::terms[i];
-          const T entry = entries[E::entry(i) * kLanes + e];
+          const T entry = entries[E::entry(i) * kTileEdges + e];
           unroll<Q>([&](auto q) __attribute__((always_inline)) {
             part[q][term.c].add(entry, input(q, term.a));
           });
@@ -158,7 +159,7 @@ void product(const Tile<T> &tile, const T *entries, int first, int last, const P
         unroll<order_rows(L3)>(
             [&](auto c) __attribute__((always_inline)) { sum[q][c].add(weight[q], part[q][c]); });
       });
-    } else {
+    } else { // the weight comes first
       unroll<order_rows(L1)>([&](auto row) __attribute__((always_inline)) {
         constexpr int a = row;
         Block<T> weighted[Q];
@@ -168,7 +169,7 @@ void product(const Tile<T> &tile, const T *entries, int first, int last, const P
           constexpr int i = t;
           constexpr Term term = E::Terms::terms[i];
           if constexpr (term.a == a && E::begins_entry(i)) {
-            const T entry = entries[E::entry(i) * kLanes + e];
+            const T entry = entries[E::entry(i) * kTileEdges + e];
             unroll<Q>([&](auto q) __attribute__((always_inline)) {
               sum[q][term.c].add(entry, weighted[q]);
             });
@@ -187,7 +188,7 @@ void product(const Tile<T> &tile, const T *entries, int first, int last, const P
 // The functions above for orders known at run time.
 template <typename T> struct Functions {
   using Couple = void (*)(const T *, int64_t, T *);
-  using Product = void (*)(const Tile<T> &, const T *, int, int, const Place<T> &, bool);
+  using Product = void (*)(const Tile<T> &, const T *, int, int, const PathPlaces<T> &, bool);
 
   Couple couple = nullptr;
   // For one or two paths and blocks of channels, [paths - 1][blocks - 1]; null where there are not

@@ -72,7 +72,7 @@ class Bridge(FfiBridge):
             self._models[self._next_handle] = predictor
             self._next_handle += 1
 
-        return self._guarded(load, message)
+        return self._reporting_errors(load, message)
 
     def plan(self, handle: int, halo: Any, message: Any) -> int:
         """Body of `trajcast_functions.plan`."""
@@ -83,7 +83,7 @@ class Bridge(FfiBridge):
                 self._view(halo.ranks, (m,), np.int32), self._view(halo.indices, (m,), np.int64)
             )
 
-        return self._guarded(plan, message, unexpected=ABORT)
+        return self._reporting_errors(plan, message, unexpected=ABORT)
 
     def predict(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.predict`."""
@@ -115,7 +115,7 @@ class Bridge(FfiBridge):
             prediction.rows_sent = traffic.rows_sent
             self._num_rows[handle] = n
 
-        return self._guarded(predict, message, unexpected=ABORT)
+        return self._reporting_errors(predict, message, unexpected=ABORT)
 
     def conserve(self, handle: int, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.conserve`."""
@@ -125,7 +125,7 @@ class Bridge(FfiBridge):
             sums = self._view(prediction.sums, (prediction.num_sums,), np.float64)
             self._fill_sums(prediction, self._models[handle].conserve(sums, rows))
 
-        return self._guarded(conserve, message, unexpected=ABORT)
+        return self._reporting_errors(conserve, message, unexpected=ABORT)
 
     def _fill_sums(self, prediction: Any, sums: NDArray[np.float64]) -> None:
         self._view(prediction.sums, (len(sums),), np.float64)[:] = sums
@@ -146,7 +146,9 @@ class Bridge(FfiBridge):
     def _indices(self, pointer: Any, count: int) -> NDArray[np.int64]:
         return self._view(pointer, (count,), np.int64)
 
-    def _guarded(self, work: Callable[[], None], message: Any, unexpected: int = FAILED) -> int:
+    def _reporting_errors(
+        self, work: Callable[[], None], message: Any, unexpected: int = FAILED
+    ) -> int:
         try:
             with not_fatal():
                 work()

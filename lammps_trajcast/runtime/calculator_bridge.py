@@ -45,7 +45,7 @@ class CalculatorBridge(FfiBridge):
             self._calculators[self._next_handle] = calculator
             self._next_handle += 1
 
-        return self._guarded(make, message)
+        return self._reporting_errors(make, message)
 
     def atomic_numbers(self, count: int, symbols: Any, numbers: Any, message: Any) -> int:
         """Body of `trajcast_calculator_functions.atomic_numbers`."""
@@ -54,7 +54,7 @@ class CalculatorBridge(FfiBridge):
             names = [self._text(symbols[k]) for k in range(count)]
             self._view(numbers, (count,), np.int32)[:] = atomic_numbers(names)
 
-        return self._guarded(look_up, message)
+        return self._reporting_errors(look_up, message)
 
     def calculate(self, handle: int, atoms: Any, calculation: Any, message: Any) -> int:
         """Body of `trajcast_calculator_functions.calculate`."""
@@ -83,16 +83,16 @@ class CalculatorBridge(FfiBridge):
                 self._view(calculation.atom_virials, (n, 6), np.float64)[:] = found.atom_virials
             calculation.evaluations = found.evaluations
 
-        return self._guarded(calculate, message)
+        return self._reporting_errors(calculate, message)
 
     def close(self, handle: int, message: Any) -> int:
         """Body of `trajcast_calculator_functions.calculator_close`."""
-        return self._guarded(lambda: self._forget(handle), message)
+        return self._reporting_errors(lambda: self._forget(handle), message)
 
     def _forget(self, handle: int) -> None:
         self._calculators.pop(handle, None)
 
-    def _guarded(self, work: Callable[[], None], message: Any) -> int:
+    def _reporting_errors(self, work: Callable[[], None], message: Any) -> int:
         try:
             with not_fatal():
                 work()

@@ -340,7 +340,11 @@ class Predictor:
             return np.empty(0)
 
     def _predict(self, frame: Frame, attempt: _Attempt) -> Tensor:
-        """Targets (N, 6). While features travel, receivers that see own atoms only are served."""
+        """Return targets (N, 6), layer by layer.
+
+        While the halo sends features, a layer is computed for atoms without remote senders
+        (interior); then for the others (boundary).
+        """
         own = len(frame.masses)
         features: Any = attempt(self._first_features, frame) if own else None
         interior, boundary = self._on_device(frame.interior), self._on_device(frame.boundary)
