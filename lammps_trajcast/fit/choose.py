@@ -15,8 +15,9 @@ USUAL_STEPS = (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 LONGEST, NEXT = 0.45, 0.3
 # Steps of the reference in a horizon below which a model hardly pays.
 PAYS = 5
-# Shares of the budget.
-SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.42
+# Shares of the budget, and of what is left of it when a training begins: a cheap reference leaves
+# more.
+SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.58
 # Atoms in a mini-batch.
 BATCH_ATOMS = 1000
 

@@ -204,7 +204,7 @@ class Learning:
         timed: list[float] = []
         with self.stages.progress.stage(f"training {number}: time of a step"), self.stages.quiet():
             timed.append(seconds_a_step(settings(EPOCH_TIMED, LEAST, None)))
-        seconds = min(choose.TRAIN_SHARE * self.stages.config.seconds, 0.6 * self.stages.left)
+        seconds = choose.TRAIN_SHARE * self.stages.left
         self.stages.need(f"training {number} is worth it", LEAST * timed[0])
         every = int(given.get("epoch_steps", epoch_steps(seconds, timed[0])))
         return every, None, round(seconds / 3600.0, 4)

@@ -216,3 +216,10 @@ def test_the_written_file_repeats_it_all(pretend: Any) -> None:
     first, second = made.trained
     assert first == second
     assert made.judged[-1][1] == made.judged[-2][1]
+
+
+def test_what_a_cheap_reference_leaves_is_for_the_training(pretend: Any) -> None:
+    """Nothing has been used here when the training begins: 58 % of the hour."""
+    made = pretend(outcomes={"full reversible": [GOOD]})
+    made.fit(reversible=True, budget="1h")
+    assert made.trained[0].optimization.max_hours == pytest.approx(0.58, abs=0.01)
