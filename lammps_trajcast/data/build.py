@@ -175,10 +175,12 @@ class Masses:
         expected = species.masses[index]
         tolerance = GIVEN_MASS if species.masses_given else STANDARD_MASS
         if abs(mass - expected) > tolerance * expected:
-            of_types = [
-                mass if name == element else species.masses[species.elements.index(name)]
-                for name in species.of_types()
-            ]
+            assert frame.masses is not None
+            # The file's own, of all elements that it holds.
+            masses = list(species.masses)
+            for other in map(int, np.unique(frame.species)):
+                masses[other] = float(frame.masses[frame.species == other][0])
+            of_types = [masses[other] for other in species.type_index]
             says = "--masses says" if species.masses_given else "the element has"
             raise frames.error(
                 f"the mass of {element} is {mass:g} g/mol, but {says} {expected:g}; correct the "

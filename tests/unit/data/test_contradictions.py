@@ -473,7 +473,7 @@ ELEMENTS: dict[str, tuple[Callable[[Path, Flight], object], Species, str]] = {
         lambda path, f: write_dump(path, f, "type mass", (KINDS, MASSES)),
         O_SI,
         "the mass of O is 28.085 g/mol, but the element has 15.999; correct the order of "
-        "--elements, or write --masses 28.085",
+        "--elements, or write --masses 28.085 15.999",
     ),
     "dump, column mass against --masses": (
         lambda path, f: write_dump(path, f, "type mass", (KINDS, MASSES)),
