@@ -152,6 +152,16 @@ def test_installed_libraries_name_no_path_of_the_machine(check) -> None:
         assert not found, f"{path.name}: {found}"
 
 
+def test_the_demo_runs_in_few_steps(check, lmp, tmp_path) -> None:
+    """What proves a package is the script of the demo, cut short; LAMMPS has to take it."""
+    script = check.first_steps((ROOT / "examples/lammps_inputs/in.quartz").read_text())
+    run = lmp(script.replace("../quartz/", f"{ROOT}/examples/quartz/"))
+    assert run.returncode == 0, run.output
+    rows = check.thermo(run.output)
+    assert [row[0] for row in rows] == list(range(check.STEPS + 1))
+    assert all(200.0 < row[2] < 400.0 for row in rows)
+
+
 def test_paths_of_a_machine_are_found(check, tmp_path) -> None:
     content = b"\0/home/somebody/fix_src/fix.cpp\0/proc/self/maps\0/bin/python3\0/usr/lib/x\0"
     assert check.paths_of_a_machine(content, ()) == ["/home/somebody/fix_src/fix.cpp"]
