@@ -269,7 +269,7 @@ def slow_steps(session: Session) -> Outcome:
     runs = []
     for _ in range(max(2, sizes.rounds - 1)):
         columns = loops_in(run_lammps(script, threads).output)[-1].columns
-        cpu = columns["CPU"]
+        cpu = columns["CPU"].tolist()
         runs.append([b - a for a, b in zip(cpu[:-1], cpu[1:], strict=True)])
     fastest = [min(times) for times in zip(*runs, strict=True)]
     limit = 2.0 * statistics.median(fastest)
