@@ -105,7 +105,8 @@ class Learning:
         key = digest([*kind, horizon, times, self.survey.timestep])[:6]
         directory = self.stages.output / f"data_{horizon:g}fs_{key}"
         shards = temperatures * -(-segments // SEGMENTS_OF_A_SHARD)
-        depends = [*self.stages.base, horizon, segments, times, self.survey.timestep]
+        # The directory too: what was finished in another one is not there.
+        depends = [*self.stages.base, horizon, segments, times, directory.name]
 
         def record() -> dict[str, Any]:
             files = record_segments(

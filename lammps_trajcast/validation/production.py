@@ -271,7 +271,8 @@ def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[ReportSecti
             return compared, f"{words}, the bound: {', '.join(undecided)}."
         if lengths.max_hours is not None:
             left = lengths.max_hours * 3600.0 - (time.monotonic() - began)
-            following = min(following, now + int(left / runs.seconds_of_part()))
+            # Runs that LAMMPS ended at once have taken no time.
+            following = min(following, now + int(left / max(runs.seconds_of_part(), 1e-6)))
             if following < LEAST_GROWTH * now:
                 hours = f"{lengths.max_hours:.3g}"
                 return compared, f"{words}; more would take longer than {hours} hours."

@@ -88,6 +88,14 @@ def test_runs_go_on_until_all_is_decided(
     assert (found[1].checks[0].verdict == "undecided") == ("are decided" not in note)
 
 
+def test_parts_that_took_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs(Lengths(**(LENGTHS | {"max_hours": 1.0})))
+    monkeypatch.setattr(production.time, "monotonic", lambda: 0.0)
+    monkeypatch.setattr(runs, "seconds_of_part", lambda: 0.0)
+    _, note = production.until_decided(runs, 0.0)  # type: ignore[arg-type]
+    assert runs.parts == 16 and "are decided after 32 ps." in note
+
+
 def test_a_model_that_fails_to_run_is_not_continued() -> None:
     runs = Runs(Lengths(**LENGTHS), error="Lost atoms")
     _, note = production.until_decided(runs, 0.0)  # type: ignore[arg-type]

@@ -223,3 +223,15 @@ def test_what_a_cheap_reference_leaves_is_for_the_training(pretend: Any) -> None
     made = pretend(outcomes={"full reversible": [GOOD]})
     made.fit(reversible=True, budget="1h")
     assert made.trained[0].optimization.max_hours == pytest.approx(0.58, abs=0.01)
+
+
+def test_data_of_another_start_are_recorded_anew(pretend: Any) -> None:
+    """They lie in a directory of their own, where the files of the first are not."""
+    made = pretend(outcomes={"full reversible": [GOOD, GOOD]})
+    made.fit(reversible=True)
+    made.fit()
+    assert len(made.segments) == 1
+    (made.directory / "equilibration" / "state.dump").write_text("another")
+    made.fit()
+    assert len(made.segments) == 2
+    assert all(path.is_file() for path in made.trained[-1].dataset)
