@@ -23,7 +23,8 @@ class Halves(NamedTuple):
 class Blocks:
     """A quantity or curve, measured in each of several blocks of equal length.
 
-    values: (B, …)
+    Attributes:
+        values: (B, …)
     """
 
     values: Floats

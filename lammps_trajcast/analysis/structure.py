@@ -21,8 +21,9 @@ Floats = NDArray[np.float64]
 class Histogram:
     """A curve over equal bins.
 
-    x:  (B,) centers of the bins.
-    y:  (B,) densities, or g(r).
+    Attributes:
+        x: (B,) centers of the bins.
+        y: (B,) densities, or g(r).
     """
 
     x: Floats
@@ -88,8 +89,9 @@ def radial_distributions(
 class Bonds:
     """The bonds of one frame: every pair of bonded atoms in both directions, sorted by `center`.
 
-    center, end:  (E,) atoms.
-    vector:       (E, 3) Angstrom, from center to end.
+    Attributes:
+        center, end: (E,) atoms.
+        vector: (E, 3) Angstrom, from center to end.
     """
 
     center: NDArray[np.int64]

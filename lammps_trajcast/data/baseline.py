@@ -44,9 +44,10 @@ class BallisticBaseline:
 
     Errors are RMSE over rms, as in :class:`Baseline`, over all atoms of the split's pairs.
 
-    horizon:                 fs.
-    pairs:                   it was judged on.
-    displacement, velocity:  errors.
+    Attributes:
+        horizon: fs.
+        pairs: it was judged on.
+        displacement, velocity: errors.
     """
 
     horizon: float
@@ -79,17 +80,18 @@ class Baseline:
     Errors are RMSE over rms, on the test split: of the displacement x(t + horizon) - x(t) and of
     the velocity v(t + horizon).
 
-    atoms:                   in the crystal.
-    horizon:                 fs.
-    training_pairs:          pairs the map was fitted to.
-    test_pairs:              pairs it was judged on.
-    unknowns:                columns of the map; with fewer training pairs than these the fit is
-                             underdetermined without the ridge.
-    ridge:                   parameter that is best on the validation split, over the largest
-                             eigenvalue of the normal equations; 0 is plain least squares.
-    rms_deviation:           of atoms from their mean positions, Angstrom.
-    displacement, velocity:  errors of the map.
-    ballistic_displacement, ballistic_velocity:  errors of x + v t, v.
+    Attributes:
+        atoms: in the crystal.
+        horizon: fs.
+        training_pairs: pairs the map was fitted to.
+        test_pairs: pairs it was judged on.
+        unknowns: columns of the map; with fewer training pairs than these the fit is
+            underdetermined without the ridge.
+        ridge: parameter that is best on the validation split, over the largest eigenvalue of the
+            normal equations; 0 is plain least squares.
+        rms_deviation: of atoms from their mean positions, Angstrom.
+        displacement, velocity: errors of the map.
+        ballistic_displacement, ballistic_velocity: errors of x + v t, v.
     """
 
     atoms: int

@@ -25,14 +25,15 @@ from lammps_trajcast.units import Units
 class DatasetOptions:
     """How to make a data set.
 
-    horizon:         fs between the two states of a pair.
-    units:           LAMMPS units of the velocities in the files.
-    timestep:        fs per MD step, for files without times.
-    interval:        fs between frames, for files without times and steps.
-    stride:          every stride-th frame starts a pair.
-    segment_length:  ps; segments share no frame, a shorter rest makes a segment of its own.
-    split:           shares of the segments for training, validation and test.
-    seed:            of the random assignment of segments to splits.
+    Attributes:
+        horizon: fs between the two states of a pair.
+        units: LAMMPS units of the velocities in the files.
+        timestep: fs per MD step, for files without times.
+        interval: fs between frames, for files without times and steps.
+        stride: every stride-th frame starts a pair.
+        segment_length: ps; segments share no frame, a shorter rest makes a segment of its own.
+        split: shares of the segments for training, validation and test.
+        seed: of the random assignment of segments to splits.
     """
 
     horizon: float
@@ -140,7 +141,8 @@ SAME_MASS, GIVEN_MASS, STANDARD_MASS = 1e-4, 1e-3, 0.02
 class Masses:
     """One mass for each species: --masses, else those in the files, else standard weights.
 
-    values: (S,) g/mol.
+    Attributes:
+        values: (S,) g/mol.
     """
 
     def __init__(self, species: Species) -> None:

@@ -46,10 +46,11 @@ VISIBLE = 0.02
 class Fault(NamedTuple):
     """What is wrong with velocities.
 
-    kind:    "factor": displacements are `factor` times velocity times time. "unrelated": they have
-             nothing to do with each other. "still": velocities are zero, and atoms move.
-    factor:  of the displacements.
-    species: index of the element for which it is so; None: for all atoms.
+    Attributes:
+        kind: "factor": displacements are `factor` times velocity times time. "unrelated": they
+            have nothing to do with each other. "still": velocities are zero, and atoms move.
+        factor: of the displacements.
+        species: index of the element for which it is so; None: for all atoms.
     """
 
     kind: str
@@ -60,9 +61,10 @@ class Fault(NamedTuple):
 class Jump(NamedTuple):
     """An atom that moved farther than it could.
 
-    step:     of the later frame.
-    atom:     number of the atom.
-    distance: Angstrom.
+    Attributes:
+        step: of the later frame.
+        atom: number of the atom.
+        distance: Angstrom.
     """
 
     step: int

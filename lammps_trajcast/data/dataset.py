@@ -62,10 +62,11 @@ class TrajectoryPairs(Dataset[Pair]):
     up to :data:`IN_MEMORY`, are kept once they were read. Every worker process of a data loader
     opens them for itself.
 
-    files:    of the data set
-    horizon:  fs
-    elements: symbols, in the order of species indices
-    masses:   g/mol, in the same order
+    Attributes:
+        files: of the data set
+        horizon: fs
+        elements: symbols, in the order of species indices
+        masses: g/mol, in the same order
 
     Raises:
         DatasetError: a file is not a data set or belongs to another one.

@@ -26,8 +26,9 @@ class TrajectoryError(Exception):
 class Species(NamedTuple):
     """The elements of a data set, in the order that species indices refer to.
 
-    type_index: species index of LAMMPS type 1, 2, …
-    masses_given: whether masses are not just the standard atomic weights.
+    Attributes:
+        type_index: species index of LAMMPS type 1, 2, …
+        masses_given: whether masses are not just the standard atomic weights.
     """
 
     elements: list[str]
@@ -84,17 +85,18 @@ class Species(NamedTuple):
 class Frame:
     """The state of a system at one time.
 
-    step:        MD step written in the file (or the number of the frame where it has none).
-    time:        fs, None if the file does not say.
-    ids:         (N,) int64, ascending; the same in every frame of a trajectory.
-    species:     (N,) int64, index into the elements of the data set.
-    masses:      (N,) g/mol, None if not in the file.
-    divided:     whether velocities are momenta over the masses of the species.
-    positions:   (N, 3) Angstrom, relative to the origin of the cell.
-    unwrapped:   whether positions are continuous in time.
-    velocities:  (N, 3) Angstrom/fs.
-    cell:        (3, 3) Angstrom, rows are the lattice vectors.
-    pbc:         (3,) bool.
+    Attributes:
+        step: MD step written in the file (or the number of the frame where it has none).
+        time: fs, None if the file does not say.
+        ids: (N,) int64, ascending; the same in every frame of a trajectory.
+        species: (N,) int64, index into the elements of the data set.
+        masses: (N,) g/mol, None if not in the file.
+        divided: whether velocities are momenta over the masses of the species.
+        positions: (N, 3) Angstrom, relative to the origin of the cell.
+        unwrapped: whether positions are continuous in time.
+        velocities: (N, 3) Angstrom/fs.
+        cell: (3, 3) Angstrom, rows are the lattice vectors.
+        pbc: (3,) bool.
     """
 
     step: int

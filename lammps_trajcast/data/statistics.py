@@ -32,14 +32,15 @@ class Statistics:
 
     Root mean squares are over pairs, atoms and Cartesian components.
 
-    pairs:               number of pairs.
-    rms_displacement:    of x(t + horizon) - x(t), Angstrom.
-    rms_velocity:        of v(t + horizon), Angstrom/fs.
-    max_displacement:    largest length of a displacement, Angstrom.
-    max_speed:           largest speed, Angstrom/fs.
-    min_distance:        smallest distance between two atoms, Angstrom.
-    temperature:         mean kinetic temperature, K.
-    limits:              extremes for each species, speeds in Angstrom/fs.
+    Attributes:
+        pairs: number of pairs.
+        rms_displacement: of x(t + horizon) - x(t), Angstrom.
+        rms_velocity: of v(t + horizon), Angstrom/fs.
+        max_displacement: largest length of a displacement, Angstrom.
+        max_speed: largest speed, Angstrom/fs.
+        min_distance: smallest distance between two atoms, Angstrom.
+        temperature: mean kinetic temperature, K.
+        limits: extremes for each species, speeds in Angstrom/fs.
     """
 
     pairs: int

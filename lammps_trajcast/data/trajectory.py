@@ -102,7 +102,8 @@ def checked(
 class _Clock:
     """Times of frames that are so many fs apart; what the file says shows where frames are missing.
 
-    interval: fs.
+    Attributes:
+        interval: fs.
     """
 
     def __init__(self, interval: float | None) -> None:

@@ -27,9 +27,10 @@ TIME_UNITS = {
 class Clock(NamedTuple):
     """Where the times of a file come from.
 
-    source:   "timestep" or "interval", the options; "time", the file.
-    fs:       value of the option; of the file: its unit of time.
-    interval: fs between frames.
+    Attributes:
+        source: "timestep" or "interval", the options; "time", the file.
+        fs: value of the option; of the file: its unit of time.
+        interval: fs between frames.
     """
 
     source: str

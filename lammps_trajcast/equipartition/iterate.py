@@ -62,10 +62,13 @@ def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Te
 class Round:
     """What a run showed.
 
-    temperature: of the thermostat, K. elements: temperature of each element, K. deviation: root
-    mean square deviation from equipartition of all kinds of motion, relative. uncertainty: median
-    of their uncertainties. heat: that the thermostat took out in a step, over the kinetic energy.
-    cost: growth of the loss since the beginning, relative to it.
+    Attributes:
+        temperature: of the thermostat, K.
+        elements: temperature of each element, K.
+        deviation: root mean square deviation from equipartition of all kinds of motion, relative.
+        uncertainty: median of their uncertainties.
+        heat: that the thermostat took out in a step, over the kinetic energy.
+        cost: growth of the loss since the beginning, relative to it.
     """
 
     temperature: float
@@ -80,8 +83,9 @@ class Round:
 class RunSeries:
     """The runs at one temperature.
 
-    before: the last one, if the next can go on from its end. last: deviations that :func:`gains`
-    returned.
+    Attributes:
+        before: the last one, if the next can go on from its end.
+        last: deviations that :func:`gains` returned.
     """
 
     temperature: float
@@ -92,8 +96,10 @@ class RunSeries:
 class RequestedChange(NamedTuple):
     """What a run asks of the change that follows it; K kinds of motion.
 
-    effect: (K, size) of the weights on energies, relative. wanted: (K,) relative change of the
-    energies in a step. uncertainty: (K,) of it.
+    Attributes:
+        effect: (K, size) of the weights on energies, relative.
+        wanted: (K,) relative change of the energies in a step.
+        uncertainty: (K,) of it.
     """
 
     effect: Tensor

@@ -38,9 +38,11 @@ LEAST_UNCERTAINTY = 1e-5
 class MomentErrors:
     """What the steps of a model give to kinds of motion and should not.
 
-    gain: root mean square over kinds of what a step changes, relative. uncertainty: the same of
-    what the number of pairs leaves open. largest: the gain farthest from zero, in its uncertainty.
-    cost: growth of the loss since the beginning, relative to it.
+    Attributes:
+        gain: root mean square over kinds of what a step changes, relative.
+        uncertainty: the same of what the number of pairs leaves open.
+        largest: the gain farthest from zero, in its uncertainty.
+        cost: growth of the loss since the beginning, relative to it.
     """
 
     gain: float

@@ -96,11 +96,15 @@ class Runs(_Section):
 class Round(_Section):
     """One training, with its data set and what followed.
 
-    horizon: fs. segments: of the data set, for each temperature. hours: of the training, at most;
-    it ends when the error has stopped falling. epoch_steps: between its validations. steps: of the
-    optimizer, at most. start_from: number of the round whose model it began with, from 1.
-    reversible: whether the fix takes reversible steps, by the probe. production, longest: ps of the
-    validation, at first and at most.
+    Attributes:
+        horizon: fs.
+        segments: of the data set, for each temperature.
+        hours: of the training, at most; it ends when the error has stopped falling.
+        epoch_steps: between its validations.
+        steps: of the optimizer, at most.
+        start_from: number of the round whose model it began with, from 1.
+        reversible: whether the fix takes reversible steps, by the probe.
+        production, longest: ps of the validation, at first and at most.
     """
 
     horizon: Positive
@@ -133,21 +137,22 @@ def _as_list(value: Any) -> Any:
 class FitConfig(_Section):
     """Everything that decides the result. Paths are relative to the YAML file.
 
-    name:         of the model; files are called after it.
-    system:       LAMMPS input that defines units, atoms and the reference potential, and no more.
-    elements:     of LAMMPS type 1, 2, …
-    temperature:  K, at which the model is validated.
-    temperatures: K, at which the data are recorded; None: 25 % less, the same, 25 % more.
-    budget:       wall time of everything together, as "2h".
-    thermostat:   as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps.
-    timestep:     fs, of the reference; None: that of the system, or by the shortest period.
-    horizon:      fs, time step of the model; None: the longest that comes out proven.
-    reversible:   whether the fix takes reversible steps; None: measured.
-    trajectories: data sets (.h5), dumps or .traj files to begin with instead of a recording.
-    interval:     fs between frames of the trajectories, where they do not say.
-    start_from:   model file whose weights the training begins with.
-    rounds:       of training and validation, at most.
-    network, optimization: keys of the YAML file of `train` that replace the defaults.
+    Attributes:
+        name: of the model; files are called after it.
+        system: LAMMPS input that defines units, atoms and the reference potential, and no more.
+        elements: of LAMMPS type 1, 2, …
+        temperature: K, at which the model is validated.
+        temperatures: K, at which the data are recorded; None: 25 % less, the same, 25 % more.
+        budget: wall time of everything together, as "2h".
+        thermostat: as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps.
+        timestep: fs, of the reference; None: that of the system, or by the shortest period.
+        horizon: fs, time step of the model; None: the longest that comes out proven.
+        reversible: whether the fix takes reversible steps; None: measured.
+        trajectories: data sets (.h5), dumps or .traj files to begin with instead of a recording.
+        interval: fs between frames of the trajectories, where they do not say.
+        start_from: model file whose weights the training begins with.
+        rounds: of training and validation, at most.
+        network, optimization: keys of the YAML file of `train` that replace the defaults.
     """
 
     name: str

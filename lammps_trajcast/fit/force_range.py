@@ -26,7 +26,8 @@ BEYOND = 0.03
 class ForceRange(NamedTuple):
     """cutoff: Angstrom. beyond: rms response of the forces beyond it over that of all.
 
-    reached: whether what is beyond it is less than is asked for.
+    Attributes:
+        reached: whether what is beyond it is less than is asked for.
     """
 
     cutoff: float

@@ -27,9 +27,12 @@ WORST = 20.0
 class Outcome:
     """How the checks of a validation came out.
 
-    passed: number. fails, undecided: names with values. noisy: names of those whose noise is the
-    reason. score: sum of excesses over tolerances, 0 for a model that passes all. unstable: whether
-    a run ended early, so that other checks are absent.
+    Attributes:
+        passed: number.
+        fails, undecided: names with values.
+        noisy: names of those whose noise is the reason.
+        score: sum of excesses over tolerances, 0 for a model that passes all.
+        unstable: whether a run ended early, so that other checks are absent.
     """
 
     passed: int

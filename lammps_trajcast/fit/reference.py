@@ -37,10 +37,15 @@ AT_REST = 0.2
 class Inspected:
     """What the include file defines.
 
-    atoms: number. masses: g/mol, of each type. timestep: fs, of its own, None if it sets none.
-    periodic: of each direction. heights: Angstrom, of the cell. at_rest: whether the atoms are
-    where hardly a force acts on them, as in a perfect crystal. step_seconds: wall time of an MD
-    step. nearest: Angstrom, typical distance of nearest neighbors.
+    Attributes:
+        atoms: number.
+        masses: g/mol, of each type.
+        timestep: fs, of its own, None if it sets none.
+        periodic: of each direction.
+        heights: Angstrom, of the cell.
+        at_rest: whether the atoms are where hardly a force acts on them, as in a perfect crystal.
+        step_seconds: wall time of an MD step.
+        nearest: Angstrom, typical distance of nearest neighbors.
     """
 
     atoms: int

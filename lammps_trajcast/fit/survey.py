@@ -21,7 +21,9 @@ from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 class Survey:
     """What is known of the reference. timestep: fs, that it is run with from now on.
 
-    start: directory of its equilibration. faults: what is not in equilibrium at its end.
+    Attributes:
+        start: directory of its equilibration.
+        faults: what is not in equilibrium at its end.
     """
 
     inspected: Inspected

@@ -20,7 +20,12 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """word: the whole in a word. lines: use, checks, advice."""
+    """What a fit ends with.
+
+    Attributes:
+        word: the whole in a word.
+        lines: use, checks, advice.
+    """
 
     word: Word
     lines: tuple[str, str, str]
@@ -38,9 +43,11 @@ class Verdict:
 class Facts:
     """What a verdict is made of.
 
-    horizon, timestep: fs. converged: whether the error had stopped falling at the end of the
-    training. training: how it ended, in words.
-    out_of_time: why the budget ended the fit, or empty.
+    Attributes:
+        horizon, timestep: fs.
+        converged: whether the error had stopped falling at the end of the training.
+        training: how it ended, in words.
+        out_of_time: why the budget ended the fit, or empty.
     """
 
     model: Path

@@ -21,8 +21,11 @@ _LOOP = re.compile(
 class Loop:
     """One `run` of a log that came to its end.
 
-    columns: (L,) each, by thermo keyword; empty if there was no output. steps: number of steps.
-    seconds: wall time of the steps. atoms: number of atoms.
+    Attributes:
+        columns: (L,) each, by thermo keyword; empty if there was no output.
+        steps: number of steps.
+        seconds: wall time of the steps.
+        atoms: number of atoms.
     """
 
     columns: dict[str, NDArray[np.float64]]

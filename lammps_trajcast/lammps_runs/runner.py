@@ -32,9 +32,11 @@ Observer = Callable[[str, str, float | None], None]
 class FinishedRun:
     """A finished run.
 
-    key: of its content; whoever builds on this run takes it into his own. error: LAMMPS's message
-    if the run failed, else empty. cpu: what CPU time LAMMPS and all that it
-    started had taken at each line of thermodynamic output, s; empty if that was not asked for.
+    Attributes:
+        key: of its content; whoever builds on this run takes it into his own.
+        error: LAMMPS's message if the run failed, else empty.
+        cpu: what CPU time LAMMPS and all that it started had taken at each line of thermodynamic
+            output, s; empty if that was not asked for.
     """
 
     directory: Path

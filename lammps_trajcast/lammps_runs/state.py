@@ -14,7 +14,8 @@ from lammps_trajcast.lammps_runs.session import LammpsSession
 class Fix:
     """A fix that an input script has left on.
 
-    commands: the fix command, words after substitution, and fix_modify commands after it.
+    Attributes:
+        commands: the fix command, words after substitution, and fix_modify commands after it.
     """
 
     name: str
@@ -27,12 +28,13 @@ class Fix:
 class State:
     """What LAMMPS says about itself at the end of an input script.
 
-    units:    its unit style.
-    step:     current MD step.
-    timestep: in its units.
-    types:    number of atom types.
-    fixes:    in their order.
-    dumps:    names.
+    Attributes:
+        units: its unit style.
+        step: current MD step.
+        timestep: in its units.
+        types: number of atom types.
+        fixes: in their order.
+        dumps: names.
     """
 
     units: str

@@ -19,15 +19,16 @@ from lammps_trajcast.units import Units
 class Trajectory:
     """Frames of one run, atoms in the order of their IDs.
 
-    steps:       (F,) of the run that wrote them.
-    times:       (F,) fs.
-    positions:   (F, N, 3) Angstrom, continuous in time.
-    velocities:  (F, N, 3) Angstrom/fs.
-    species:     (N,) index into elements.
-    elements:    symbols.
-    masses:      (N,) g/mol.
-    cell:        (3, 3) Angstrom.
-    pbc:         (3,).
+    Attributes:
+        steps: (F,) of the run that wrote them.
+        times: (F,) fs.
+        positions: (F, N, 3) Angstrom, continuous in time.
+        velocities: (F, N, 3) Angstrom/fs.
+        species: (N,) index into elements.
+        elements: symbols.
+        masses: (N,) g/mol.
+        cell: (3, 3) Angstrom.
+        pbc: (3,).
     """
 
     steps: NDArray[np.int64]
@@ -63,7 +64,8 @@ class Trajectory:
 class TrajectoryReader:
     """Reads the dumps of a validation.
 
-    species: elements and masses by LAMMPS type.
+    Attributes:
+        species: elements and masses by LAMMPS type.
     """
 
     species: Species

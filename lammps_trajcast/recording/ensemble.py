@@ -57,8 +57,9 @@ def with_seed(command: str, number: int) -> str:
 class Ensemble:
     """The fixes of a script, sorted.
 
-    moving:  what moves atoms between segments, with its baths and constraints, in their order.
-    output:  what only prints.
+    Attributes:
+        moving: what moves atoms between segments, with its baths and constraints, in their order.
+        output: what only prints.
     """
 
     moving: list[Fix]

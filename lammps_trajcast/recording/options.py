@@ -14,22 +14,23 @@ from lammps_trajcast.data.layout import DatasetError
 class RecordOptions:
     """What to record.
 
-    horizon:             fs between the two states of a pair.
-    elements:            of LAMMPS type 1, 2, …
-    masses:              g/mol, of each type; None: those of the script, which have to be near the
-                         standard atomic weights.
-    temperatures:        values of the script's variable T, each with a LAMMPS of its own; none:
-                         the script as it is.
-    segments:            NVE segments for each temperature.
-    segment_length:      ps.
-    decorrelate:         ps with the script's thermostats before each segment.
-    interval:            fs between stored frames; None: a third of the horizon or more.
-    segments_per_shard:  segments in a file.
-    split:               shares of the segments for training, validation and test.
-    seed:                of the random assignment of segments to splits and of the thermostats.
-    keep:                names of fixes to leave on during segments.
-    variables:           further index variables for the script.
-    lmp:                 command that starts LAMMPS; None: the `lmp` of this environment.
+    Attributes:
+        horizon: fs between the two states of a pair.
+        elements: of LAMMPS type 1, 2, …
+        masses: g/mol, of each type; None: those of the script, which have to be near the standard
+            atomic weights.
+        temperatures: values of the script's variable T, each with a LAMMPS of its own; none: the
+            script as it is.
+        segments: NVE segments for each temperature.
+        segment_length: ps.
+        decorrelate: ps with the script's thermostats before each segment.
+        interval: fs between stored frames; None: a third of the horizon or more.
+        segments_per_shard: segments in a file.
+        split: shares of the segments for training, validation and test.
+        seed: of the random assignment of segments to splits and of the thermostats.
+        keep: names of fixes to leave on during segments.
+        variables: further index variables for the script.
+        lmp: command that starts LAMMPS; None: the `lmp` of this environment.
     """
 
     horizon: float

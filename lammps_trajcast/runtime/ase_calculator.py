@@ -39,14 +39,15 @@ class CalculatorError(Exception):
 class Calculation:
     """What a calculator has found for N atoms.
 
-    energy:        eV; the one whose derivatives the forces are, where the calculator tells them
-                   apart.
-    forces:        (N, 3) eV/Angstrom.
-    virial:        (6,) eV, xx, yy, zz, xy, xz, yz: minus the derivative of the energy with respect
-                   to the strain.
-    atom_energies: (N,) eV.
-    atom_virials:  (N, 6) eV, in the order of `virial`, whose sum is `virial`.
-    evaluations:   of the calculator since it was made.
+    Attributes:
+        energy: eV; the one whose derivatives the forces are, where the calculator tells them
+            apart.
+        forces: (N, 3) eV/Angstrom.
+        virial: (6,) eV, xx, yy, zz, xy, xz, yz: minus the derivative of the energy with respect to
+            the strain.
+        atom_energies: (N,) eV.
+        atom_virials: (N, 6) eV, in the order of `virial`, whose sum is `virial`.
+        evaluations: of the calculator since it was made.
     """
 
     energy: float

@@ -119,10 +119,11 @@ class Draw(NamedTuple):
 class Augmentation:
     """Random changes to pairs that training draws.
 
-    seed:            together with the number of the draw it decides the changes.
-    time_reversal:   run every second pair, at random, backwards.
-    position_noise:  standard deviation of the noise on positions, Angstrom.
-    velocity_noise:  standard deviation of the noise on velocities, Angstrom/fs.
+    Attributes:
+        seed: together with the number of the draw it decides the changes.
+        time_reversal: run every second pair, at random, backwards.
+        position_noise: standard deviation of the noise on positions, Angstrom.
+        velocity_noise: standard deviation of the noise on velocities, Angstrom/fs.
     """
 
     seed: int

@@ -51,9 +51,11 @@ LAUNCHERS = (
 class TrainingProcess(NamedTuple):
     """Which process this is.
 
-    rank: from 0; the first prepares and writes all files. launcher: what has started this and the
-    other processes: "torchrun", "srun", "jsrun", "mpirun", "train" (the first process), or None
-    where this process is alone or starts the others.
+    Attributes:
+        rank: from 0; the first prepares and writes all files.
+        launcher: what has started this and the other processes: "torchrun", "srun", "jsrun",
+            "mpirun", "train" (the first process), or None where this process is alone or starts
+            the others.
     """
 
     rank: int

@@ -22,19 +22,20 @@ SHARE_OF_TIME, RAREST = 0.1, 60.0
 class Status:
     """Where a training stands.
 
-    stage:            what is done right now, as in "reading the data set".
-    done, total:      how much of the stage is done, in parts of any kind; 0 where not known.
-    step:             optimizer steps done.
-    last_step:        how many there will be, None while that is not known.
-    last_step_is:     whether that is "exact", or "at most", or "at least" so many.
-    learning_rate_falls: whether the last part of the training, with a falling rate, has begun.
-    seconds:          wall time of the training, all starts together.
-    seconds_per_step: None before it was measured.
-    seconds_left:     until `last_step`, None where that or the time per step is not known.
-    errors:           newest validation errors, RMSE over rms: "displacement", "velocity".
-    baseline:         errors of the best map without a network: "displacement", "velocity".
-    message:          a line that is to be kept, in most calls None.
-    outcome:          at the end, whether the error had stopped falling.
+    Attributes:
+        stage: what is done right now, as in "reading the data set".
+        done, total: how much of the stage is done, in parts of any kind; 0 where not known.
+        step: optimizer steps done.
+        last_step: how many there will be, None while that is not known.
+        last_step_is: whether that is "exact", or "at most", or "at least" so many.
+        learning_rate_falls: whether the last part of the training, with a falling rate, has begun.
+        seconds: wall time of the training, all starts together.
+        seconds_per_step: None before it was measured.
+        seconds_left: until `last_step`, None where that or the time per step is not known.
+        errors: newest validation errors, RMSE over rms: "displacement", "velocity".
+        baseline: errors of the best map without a network: "displacement", "velocity".
+        message: a line that is to be kept, in most calls None.
+        outcome: at the end, whether the error had stopped falling.
     """
 
     stage: str = ""

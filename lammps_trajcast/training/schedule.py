@@ -23,10 +23,11 @@ MEMORIES = 10
 class Fall(NamedTuple):
     """How far the validation error fell over the last validations, and what is noise of it.
 
-    steps:       from the first of them to the last.
-    relative:    1 - error at the end / error at the beginning, of the straight line through the
-                 logarithms of the errors; negative where it rose.
-    uncertainty: standard error of that.
+    Attributes:
+        steps: from the first of them to the last.
+        relative: 1 - error at the end / error at the beginning, of the straight line through the
+            logarithms of the errors; negative where it rose.
+        uncertainty: standard error of that.
     """
 
     steps: int

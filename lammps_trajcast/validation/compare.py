@@ -33,8 +33,11 @@ REFERENCE_PASSES, REFERENCE_FAILS = "reference passes", "reference fails"
 class ReferenceSelfCheck:
     """A quantity of the reference itself: beside what is known exactly, or a half beside the whole.
 
-    value: as that of the model. what: beside what. limit: None if it is the model's.
-    error: as that of the model; a value within twice as much is due to chance.
+    Attributes:
+        value: as that of the model.
+        what: beside what.
+        limit: None if it is the model's.
+        error: as that of the model; a value within twice as much is due to chance.
     """
 
     value: float
@@ -56,18 +59,20 @@ class Check:
     if the whole interval is within the limit, and fails if all of it is beyond; in between it is
     undecided.
 
-    value:      what is judged.
-    unit:       "%" shows shares as per cent.
-    limit:      what it may be at most (or at least), None if it is only reported.
-    at_least:   whether the limit is a lower one.
-    reference, model: what the value comes from, in words.
-    error:      standard error of the value, None if it is exact.
-    freedom:    from how many degrees of freedom the error is known; infinity: exactly.
-    floor:      how far chance alone takes the value toward the limit if the model is right: the
-                distance of two curves is never zero.
-    blind:      why it cannot pass, as runs of this kind do not see all of it; empty if they do.
-    own:        the same of the reference itself, None if there is no telling.
-    of_reference: for a check of the reference alone, whether it passes; says nothing of the model.
+    Attributes:
+        value: what is judged.
+        unit: "%" shows shares as per cent.
+        limit: what it may be at most (or at least), None if it is only reported.
+        at_least: whether the limit is a lower one.
+        reference, model: what the value comes from, in words.
+        error: standard error of the value, None if it is exact.
+        freedom: from how many degrees of freedom the error is known; infinity: exactly.
+        floor: how far chance alone takes the value toward the limit if the model is right: the
+            distance of two curves is never zero.
+        blind: why it cannot pass, as runs of this kind do not see all of it; empty if they do.
+        own: the same of the reference itself, None if there is no telling.
+        of_reference: for a check of the reference alone, whether it passes; says nothing of the
+            model.
     """
 
     name: str

@@ -27,10 +27,12 @@ SHARE_FRAMES = 50
 class Production:
     """One run with a thermostat, in blocks of equal length.
 
-    frames:   of each block.
-    spectra:  the part of each block in which every horizon was kept.
-    temperature, energy: (L,) K, unit of the run; potential energy by the reference, of the frames.
-    loops:    its `run` commands.
+    Attributes:
+        frames: of each block.
+        spectra: the part of each block in which every horizon was kept.
+        temperature, energy: (L,) K, unit of the run; potential energy by the reference, of the
+            frames.
+        loops: its `run` commands.
     """
 
     frames: list[Trajectory]

@@ -45,16 +45,17 @@ class _Section(BaseModel):
 class Reference(_Section):
     """How the reference is integrated.
 
-    timestep: fs.
-    initial_temperature: K, of the velocities that the first run begins with; without it, the
-        temperature of the protocol.
-    equilibration: "local": the first half with fix langevin, which acts on each atom by itself;
-        "thermostat": all of it with the configured thermostat.
-    damping: ps, of fix langevin; without it, 0.2 or an eighth of its time, whichever is less.
-    rounds: of equilibration, each twice as long as the one before, until the reference passes the
-        tests of equilibrium.
-    equilibrated: directory of a finished equilibration at `temperature`, with its log.lammps and
-        state.dump, that the first start takes instead of one of its own.
+    Attributes:
+        timestep: fs.
+        initial_temperature: K, of the velocities that the first run begins with; without it, the
+            temperature of the protocol.
+        equilibration: "local": the first half with fix langevin, which acts on each atom by
+            itself; "thermostat": all of it with the configured thermostat.
+        damping: ps, of fix langevin; without it, 0.2 or an eighth of its time, whichever is less.
+        rounds: of equilibration, each twice as long as the one before, until the reference passes
+            the tests of equilibrium.
+        equilibrated: directory of a finished equilibration at `temperature`, with its log.lammps
+            and state.dump, that the first start takes instead of one of its own.
     """
 
     timestep: Positive
@@ -68,24 +69,25 @@ class Reference(_Section):
 class Lengths(_Section):
     """How long to run; times in ps, of each run.
 
-    equilibration: of the reference, before anything is measured: half of it as `reference` says,
-                   half with the thermostat, in which it is tested for equilibrium.
-    production:    with the thermostat; divided into `blocks` of equal length.
-    frames_every:  horizons between the frames for structure, displacement and energy.
-    spectrum:      the part of each block in which every horizon is kept, for the spectrum.
-    nve:           without a thermostat, for the drift of the total energy; the reference's also
-                   gives the pairs of states for the errors of single steps.
-    one_step:      number of such pairs.
-    runs:          independent runs of the model.
-    reference_runs: independent runs of the reference with the thermostat; more than one where a
-                   single one does not say well enough what the model is to be compared with.
-    until_decided: whether all runs of the production are continued, each time to twice their
-                   length, until no check is undecided.
-    longest:       ps that a run has at most then; 16 times `production` if neither this nor
-                   max_hours is given.
-    max_hours:     no run is continued if that would probably take longer than so many hours of
-                   wall time in all.
-    speed:         pairs of pieces in which the speed of both is measured; 0: not measured.
+    Attributes:
+        equilibration: of the reference, before anything is measured: half of it as `reference`
+            says, half with the thermostat, in which it is tested for equilibrium.
+        production: with the thermostat; divided into `blocks` of equal length.
+        frames_every: horizons between the frames for structure, displacement and energy.
+        spectrum: the part of each block in which every horizon is kept, for the spectrum.
+        nve: without a thermostat, for the drift of the total energy; the reference's also gives
+            the pairs of states for the errors of single steps.
+        one_step: number of such pairs.
+        runs: independent runs of the model.
+        reference_runs: independent runs of the reference with the thermostat; more than one where
+            a single one does not say well enough what the model is to be compared with.
+        until_decided: whether all runs of the production are continued, each time to twice their
+            length, until no check is undecided.
+        longest: ps that a run has at most then; 16 times `production` if neither this nor
+            max_hours is given.
+        max_hours: no run is continued if that would probably take longer than so many hours of
+            wall time in all.
+        speed: pairs of pieces in which the speed of both is measured; 0: not measured.
     """
 
     equilibration: Positive
@@ -130,7 +132,11 @@ class RadialSettings(_Section):
 
 
 class DiffusionSettings(_Section):
-    """fit: ps, the part of the mean-square displacement through which a line is laid."""
+    """How diffusion coefficients are measured.
+
+    Attributes:
+        fit: ps, the part of the mean-square displacement through which a line is laid.
+    """
 
     fit: tuple[float, float]
 
@@ -142,7 +148,12 @@ class DiffusionSettings(_Section):
 
 
 class SpectrumSettings(_Section):
-    """resolution: THz. prominence: of a main peak, as a share of the highest."""
+    """How spectra are measured.
+
+    Attributes:
+        resolution: THz.
+        prominence: of a main peak, as a share of the highest.
+    """
 
     resolution: Positive = 0.5
     prominence: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2
@@ -151,22 +162,23 @@ class SpectrumSettings(_Section):
 class Tolerances(_Section):
     """What still passes. A tolerance of null is not judged, only reported.
 
-    rdf:                  integrated |g - g_ref| over that of |g_ref - 1|.
-    rdf_peak:             Angstrom, position of the first peak.
-    distribution:         half the integrated |p - p_ref| of bond lengths and angles.
-    spectrum_similarity:  least cosine of the angle between the spectra.
-    spectrum_peak:        THz.
-    energy:               mean potential energy per atom, in kT.
-    fluctuation:          standard deviation of the potential energy, relative.
-    temperature:          mean, relative; of the thermostat's.
-    element_temperature:  mean of each element, relative.
-    diffusion:            relative.
-    displacement:         mean-square displacement, integrated difference, relative.
-    faulty_frames:        share of frames with changed bonds, beyond that of the reference.
-    one_step_displacement, one_step_velocity: RMSE over rms.
-    nve_drift:            meV per atom and ps, of the total energy.
-    series:               of a protocol without equilibrium: mean deviation of a series over time
-                          from the reference, over the range that the reference goes through.
+    Attributes:
+        rdf: integrated |g - g_ref| over that of |g_ref - 1|.
+        rdf_peak: Angstrom, position of the first peak.
+        distribution: half the integrated |p - p_ref| of bond lengths and angles.
+        spectrum_similarity: least cosine of the angle between the spectra.
+        spectrum_peak: THz.
+        energy: mean potential energy per atom, in kT.
+        fluctuation: standard deviation of the potential energy, relative.
+        temperature: mean, relative; of the thermostat's.
+        element_temperature: mean of each element, relative.
+        diffusion: relative.
+        displacement: mean-square displacement, integrated difference, relative.
+        faulty_frames: share of frames with changed bonds, beyond that of the reference.
+        one_step_displacement, one_step_velocity: RMSE over rms.
+        nve_drift: meV per atom and ps, of the total energy.
+        series: of a protocol without equilibrium: mean deviation of a series over time from the
+            reference, over the range that the reference goes through.
     """
 
     rdf: Positive | None = 0.03
@@ -201,11 +213,12 @@ class Tolerances(_Section):
 class Protocol(_Section):
     """One thing to do to the system: exactly one of the first three keys.
 
-    temperature: K, equilibrium at another temperature.
-    quench:      K, K, K/ps: the thermostat's temperature goes from the first to the second.
-    two_temperature: K, K: the atoms in the lower half of the cell along z get velocities of the
-                 second temperature, the others have the first; no thermostat.
-    duration:    ps, of two_temperature; a quench takes as long as its rate says.
+    Attributes:
+        temperature: K, equilibrium at another temperature.
+        quench: K, K, K/ps: the thermostat's temperature goes from the first to the second.
+        two_temperature: K, K: the atoms in the lower half of the cell along z get velocities of
+            the second temperature, the others have the first; no thermostat.
+        duration: ps, of two_temperature; a quench takes as long as its rate says.
     """
 
     temperature: Positive | None = None
@@ -232,19 +245,21 @@ class Protocol(_Section):
 class ValidationConfig(_Section):
     """A system and what to compare on it. Paths are relative to the YAML file.
 
-    model:       model file.
-    system:      LAMMPS input that defines units, atoms and the reference potential, and no more.
-                 LAMMPS runs in its directory.
-    elements:    of LAMMPS type 1, 2, …
-    temperature: K.
-    thermostat:  style and arguments of the fix; {start}, {stop} are temperatures, {seed} a seed.
-    fix_options: keywords for fix python/trajcast, as "device cuda".
-    seed:        of velocities and thermostats.
-    rdf:         null: no g(r). Systems that are not periodic have none.
-    bonds:       Angstrom, largest length of a bond between two elements, as "Si-O": 2.2.
-    permanent_bonds: whether every atom has to keep its number of bonds.
-    dihedrals:   the IDs of four atoms, by a name of your own.
-    diffusion:   for liquids.
+    Attributes:
+        model: model file.
+        system: LAMMPS input that defines units, atoms and the reference potential, and no more.
+            LAMMPS runs in its directory.
+        elements: of LAMMPS type 1, 2, …
+        temperature: K.
+        thermostat: style and arguments of the fix; {start}, {stop} are temperatures, {seed} a
+            seed.
+        fix_options: keywords for fix python/trajcast, as "device cuda".
+        seed: of velocities and thermostats.
+        rdf: null: no g(r). Systems that are not periodic have none.
+        bonds: Angstrom, largest length of a bond between two elements, as "Si-O": 2.2.
+        permanent_bonds: whether every atom has to keep its number of bonds.
+        dihedrals: the IDs of four atoms, by a name of your own.
+        diffusion: for liquids.
     """
 
     name: str

@@ -35,7 +35,9 @@ class Nve:
 class SameCost:
     """The reference's integrator without thermostat, as fast as the model.
 
-    timestep: fs. run: None if LAMMPS ended it, and error says why.
+    Attributes:
+        timestep: fs.
+        run: None if LAMMPS ended it, and error says why.
     """
 
     timestep: float

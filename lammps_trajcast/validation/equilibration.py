@@ -24,8 +24,11 @@ SIGNIFICANT = 3.0
 class EquilibrationCheck:
     """A quantity of the reference beside what it is in equilibrium.
 
-    deviation: relative, or in kT. error: standard error, the same. tolerance: None if not tested.
-    found: in words.
+    Attributes:
+        deviation: relative, or in kT.
+        error: standard error, the same.
+        tolerance: None if not tested.
+        found: in words.
     """
 
     name: str
@@ -57,9 +60,11 @@ class EquilibrationCheck:
 class Sample(NamedTuple):
     """The tested part of an equilibration, L samples at equal distances in time.
 
-    temperature: (L,) K. potential, total: (L,) energy of an atom, kT. elements: (L,) temperatures
-    of each, K. momentum: share of the motion of the center of mass in the kinetic energy at the
-    end.
+    Attributes:
+        temperature: (L,) K.
+        potential, total: (L,) energy of an atom, kT.
+        elements: (L,) temperatures of each, K.
+        momentum: share of the motion of the center of mass in the kinetic energy at the end.
     """
 
     temperature: Floats
@@ -73,8 +78,10 @@ class Sample(NamedTuple):
 class Equilibrated:
     """A start of the reference.
 
-    run: the last round of its equilibration, with the state in state.dump. checks: those of its
-    tested part. time: ps of all rounds together.
+    Attributes:
+        run: the last round of its equilibration, with the state in state.dump.
+        checks: those of its tested part.
+        time: ps of all rounds together.
     """
 
     run: FinishedRun

@@ -20,8 +20,9 @@ STATUS = {PASSED: 0, FAILED: 2, UNDECIDED: 3}
 class Outcome:
     """What a validation found.
 
-    reports: one for each protocol, in the order given. pages: their HTML files; each has a JSON
-    file beside it, with the suffix .json.
+    Attributes:
+        reports: one for each protocol, in the order given.
+        pages: their HTML files; each has a JSON file beside it, with the suffix .json.
     """
 
     reports: list[Report]

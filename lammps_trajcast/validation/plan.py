@@ -14,7 +14,8 @@ NVE_ENERGIES = 200
 class RunSchedule:
     """How many horizons (time steps of the model) everything takes.
 
-    steps: time steps of the reference in a horizon.
+    Attributes:
+        steps: time steps of the reference in a horizon.
     """
 
     horizon: float

@@ -35,8 +35,11 @@ DPI = 110
 class Report:
     """What a validation found with one protocol.
 
-    name: of the protocol. title: what it is. note: how the length of the runs came about, empty if
-    it was given. speeds: of both, None if not measured.
+    Attributes:
+        name: of the protocol.
+        title: what it is.
+        note: how the length of the runs came about, empty if it was given.
+        speeds: of both, None if not measured.
     """
 
     config: ValidationConfig

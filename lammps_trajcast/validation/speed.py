@@ -19,7 +19,12 @@ LINES = 4
 
 
 class Speed(NamedTuple):
-    """nanoseconds_a_day: simulated time in a day of CPU time. step: CPU time of a step, ms."""
+    """Of one side.
+
+    Attributes:
+        nanoseconds_a_day: simulated time in a day of CPU time.
+        step: CPU time of a step, ms.
+    """
 
     nanoseconds_a_day: float
     step: float
@@ -32,8 +37,9 @@ class Speed(NamedTuple):
 class Speeds:
     """Of both sides: medians over pairs of pieces that ran one after the other.
 
-    ratio: simulated time of the model in the same CPU time, over that of the reference. ratios: of
-    each pair.
+    Attributes:
+        ratio: simulated time of the model in the same CPU time, over that of the reference.
+        ratios: of each pair.
     """
 
     reference: Speed

@@ -14,12 +14,13 @@ from lammps_trajcast.validation.config import SetupError
 class System:
     """What the include file of a system says, with the files that it includes.
 
-    units:     "metal" or "real".
-    molecular: styles of bonded interactions that it sets ("bond", "angle", …).
-    kspace:    whether it sets a long-range solver.
-    charges:   IDs of the fixes that equilibrate charges for its pair style.
-    box:       whether frames have to bring their box along: it follows the atoms.
-    files:     all files that it names and that exist, itself first.
+    Attributes:
+        units: "metal" or "real".
+        molecular: styles of bonded interactions that it sets ("bond", "angle", …).
+        kspace: whether it sets a long-range solver.
+        charges: IDs of the fixes that equilibrate charges for its pair style.
+        box: whether frames have to bring their box along: it follows the atoms.
+        files: all files that it names and that exist, itself first.
     """
 
     path: Path
@@ -81,7 +82,10 @@ class System:
 class Model:
     """What the inputs have to know of a model file.
 
-    timestep: fs. cutoff: Angstrom. angular: whether it keeps the angular momentum.
+    Attributes:
+        timestep: fs.
+        cutoff: Angstrom.
+        angular: whether it keeps the angular momentum.
     """
 
     path: Path
