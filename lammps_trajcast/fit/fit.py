@@ -175,8 +175,6 @@ class _Fit:
             return before[-1].model, before[-1].number
         return self.stages.config.start_from, None
 
-    # ---- proof -----------------------------------------------------------------------------------
-
     # ---- the end ---------------------------------------------------------------------------------
 
     def _keep(self, survey: Survey, best: Candidate) -> None:
