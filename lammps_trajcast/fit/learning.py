@@ -52,8 +52,9 @@ class Learning:
         if self.stages.config.start_from is not None:
             # Training goes on with the network that is there.
             there = ModelFile.load(self.stages.config.start_from).metadata.architecture
-            network |= there.model_dump(mode="json", include=set(network) - {"speed_limit_rms"})
-            network["speed_limit_rms"] = None if there.speed_limit is None else 2.0
+            # Its speed limit stays as it is, whatever it is in the new data.
+            network.pop("speed_limit_rms", None)
+            network |= there.model_dump(mode="json", include=set(network))
             network |= self.stages.config.network
         self.stages.choose(network=network)
         return network

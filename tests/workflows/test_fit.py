@@ -477,6 +477,34 @@ def test_trajectories_of_any_kind_make_the_same_data(whole: Path, tmp_path: Path
     np.testing.assert_allclose(found[0], found[1], atol=1e-7)
 
 
+def test_fine_tuning_on_frames_that_are_there(whole: Path, tmp_path: Path) -> None:
+    """No recording; a network and a speed limit other than the defaults; one step of training."""
+    start = tmp_path / "start.safetensors"
+    assert invoke("clamp-speed", whole / "argon.safetensors", "--factor", 3.5, "-o", start)[0] == 0
+    data = sorted(whole.glob("data_40fs_*/*.h5"))
+    path = write(
+        tmp_path / "fine",
+        horizon=None,
+        network=None,
+        recording=None,
+        trajectories=[str(path) for path in data],
+        start_from=str(start),
+        optimization={"steps": 1, "epoch_steps": 1, "learning_rate": 1e-9, "read_out_pairs": 0},
+    )
+    run(path)
+    chosen = yaml.safe_load(path.read_text())["chosen"]
+    before, after = ModelFile.load(start), ModelFile.load(path.parent / "argon.safetensors")
+    assert after.metadata.architecture == before.metadata.architecture
+    assert chosen["rounds"][0]["horizon"] == 40.0
+    assert not list(path.parent.glob("data_*"))
+    errors = [
+        json.loads((home / "state.json").read_text())["stages"]["training 1"]["result"]
+        for home in (whole, path.parent)
+    ]
+    # The weights of the start, moved by next to nothing.
+    assert errors[1]["velocity"] == pytest.approx(errors[0]["velocity"], rel=0.05)
+
+
 def test_two_fits_in_a_directory_are_refused(whole: Path) -> None:
     from lammps_trajcast.lock import alone_in
 
