@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from lammps_trajcast.fit.config import NETWORK, FitConfig, FitError
@@ -18,8 +19,21 @@ PAYS = 5
 # Shares of the budget, and of what is left of it when a training begins: a cheap reference leaves
 # more.
 SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.58
+# Segments for each temperature below which the reference counts as expensive.
+FEW_SEGMENTS = 40
 # Atoms in a mini-batch.
 BATCH_ATOMS = 1000
+
+
+def first_step(masses: Sequence[float]) -> float:
+    """Return a time step, fs, for a reference whose shortest period is not known yet.
+
+    Args:
+        masses: of the types, g/mol. Up to oxygen and sodium there are bonds with periods of 20 fs,
+            with hydrogen of 9 fs.
+    """
+    lightest = min(masses)
+    return 0.5 if lightest < 2.5 else 1.0 if lightest < 24.0 else 2.0
 
 
 def reference_step(period: float) -> float:
@@ -90,24 +104,46 @@ def recording_plan(
     time: float,
     equilibrated: bool = False,
 ) -> tuple[int, dict[str, float]]:
-    """Segments for each temperature, and their times in ps, for so many seconds.
+    """Return how many segments are recorded at each temperature in so many seconds.
 
     A segment is short, so that pairs are of independent states: eight horizons. A recording that
-    begins in an equilibrated state has only the temperature to change.
+    begins in an equilibrated state has only the temperature to change. With an expensive reference,
+    for which few segments would fit, less time passes between them: neighboring segments are then
+    more alike, but there are more of them.
+
+    Args:
+        config: what is given there is not chosen.
+        horizon: fs.
+        timestep: of the reference, fs.
+        step_seconds: wall time of an MD step.
+        time: for all temperatures together, s.
+        equilibrated: whether the recording begins in a state that is in equilibrium.
+
+    Returns:
+        The number of segments, and `segment_length`, `decorrelate`, `equilibration` in ps.
     """
     given = config.recording
     length = given.segment_length or max(8.0 * horizon * 1e-3, 8.0 * timestep * 1e-3)
-    decorrelate = given.decorrelate or max(0.25, 10.0 * horizon * 1e-3)
-    equilibration = given.equilibration or (4.0 if equilibrated else 8.0) * decorrelate
-    number = len(config.recorded)
-    steps = (time / number / step_seconds) - equilibration * 1e3 / timestep
-    fits = int(steps / ((length + decorrelate) * 1e3 / timestep))
-    segments = given.segments or max(20, min(120, fits))
-    return segments, {
-        "segment_length": round(length, 6),
-        "decorrelate": round(decorrelate, 6),
-        "equilibration": round(equilibration, 6),
-    }
+    available = time / len(config.recorded) / step_seconds * timestep * 1e-3
+
+    def times_with(gap: float, first: float) -> dict[str, float]:
+        decorrelate = given.decorrelate or gap
+        equilibration = given.equilibration or max(first, 4.0 * decorrelate)
+        return {
+            "segment_length": round(length, 6),
+            "decorrelate": round(decorrelate, 6),
+            "equilibration": round(equilibration, 6),
+        }
+
+    def fit_in(times: dict[str, float]) -> int:
+        return int((available - times["equilibration"]) / (length + times["decorrelate"]))
+
+    gap = max(0.25, 10.0 * horizon * 1e-3)
+    times, fewest = times_with(gap, (4.0 if equilibrated else 8.0) * gap), 20
+    if fit_in(times) < FEW_SEGMENTS:
+        gap = max(0.1, 4.0 * horizon * 1e-3)
+        times, fewest = times_with(gap, 0.5 if equilibrated else 0.8), 10
+    return given.segments or max(fewest, min(120, fit_in(times))), times
 
 
 def recording_seconds(

@@ -85,9 +85,11 @@ class Learning:
         step_seconds = self.survey.motion.step_seconds
         temperatures = len(config.recorded)
         time = min(choose.RECORD_SHARE * config.seconds, 0.5 * self.stages.left)
-        start = None if self.survey.faults else start_of(runs, self.survey.start)
+        # Not quite in equilibrium is nearer to it than the places in the include file.
+        start = start_of(runs, self.survey.start)
+        equilibrated = start is not None and not self.survey.faults
         segments, times = choose.recording_plan(
-            config, horizon, self.survey.timestep, step_seconds, time, start is not None
+            config, horizon, self.survey.timestep, step_seconds, time, equilibrated
         )
         if plan is not None:
             segments = plan.segments

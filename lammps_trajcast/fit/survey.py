@@ -61,7 +61,7 @@ class Surveyor:
         # Not the one that is chosen later: the same stages have to be found again.
         first = config.timestep or inspected.timestep
         if first is None:
-            first = 0.5 if "H" in config.elements else 1.0
+            first = choose.first_step(inspected.masses)
         time = choose.SURVEY_SHARE * config.seconds
         equilibration = config.validation.equilibration or chosen.equilibration
         if equilibration is None:
