@@ -352,6 +352,53 @@ def test_bad_input_is_one_line(
     assert "Traceback" not in out + err
 
 
+def test_a_budget_that_does_not_reach_a_model(tmp_path: Path) -> None:
+    status, out, err = invoke("fit", write(tmp_path, budget="0.01s"))
+    assert status == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("ERROR")]
+    assert (
+        "the budget of 0.01s ends before" in line and "larger --budget goes on from there" in line
+    )
+    kept = json.loads((tmp_path / "state.json").read_text())["stages"]
+    assert list(kept) == ["system"]
+    assert "Traceback" not in out + err
+
+
+CALCULATOR = """\
+from ase.calculators.lj import LennardJones
+
+
+class Calculator(LennardJones):
+    calls = 0
+
+    def calculate(self, *args, **kwargs):
+        Calculator.calls += 1
+        if Calculator.calls > {calls}:
+            raise RuntimeError("out of licenses")
+        super().calculate(*args, **kwargs)
+"""
+
+
+@pytest.mark.parametrize(
+    ("calls", "words"),
+    [
+        (0, ["; correct ", "argon.lmp"]),
+        (300, ["stage equilibration: ", "the same command goes on from there"]),
+    ],
+)
+def test_a_calculator_that_raises(tmp_path: Path, calls: int, words: list[str]) -> None:
+    """At once, or after a while: its own words, and what has been reached is kept."""
+    head = ARGON.partition("pair_style")[0]
+    system = f"{head}pair_style python/ase failing:Calculator rc 5.3\npair_coeff * * Ar\n"
+    path = write(tmp_path, system)
+    (tmp_path / "failing.py").write_text(CALCULATOR.format(calls=calls))
+    status, out, err = invoke("fit", path)
+    assert status == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("ERROR")]
+    assert all(word in line for word in ["RuntimeError: out of licenses", *words])
+    assert "Traceback" not in out + err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
