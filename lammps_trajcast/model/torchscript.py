@@ -68,8 +68,9 @@ def compile_network(network: torch.nn.Module) -> Any:
         _warn_once()
         return copy.deepcopy(network)
     with warnings.catch_warnings():
-        # Users cannot act on this warning.
-        warnings.filterwarnings("ignore", r".*torch\.jit\.script.*", DeprecationWarning)
+        # Users cannot act on it: a DeprecationWarning of torch 2.13, a FutureWarning of 2.15, which
+        # Python shows.
+        warnings.filterwarnings("ignore", r".*torch\.jit\.\w+.* is deprecated")
         if "e3nn" not in sys.modules:  # then none of its modules is in the network
             return _torchscript("script")(network)
         from e3nn.util.jit import script

@@ -4,6 +4,7 @@ import logging
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,23 @@ def test_one_place_compiles() -> None:
         if pattern.search(path.read_text())
     }
     assert users == {"model/torchscript.py"}
+
+
+@pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning])
+def test_the_deprecation_of_torchscript_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, category: type[Warning]
+) -> None:
+    """A DeprecationWarning in torch 2.13, a FutureWarning in torch 2.15; users can do nothing."""
+    script = torch.jit.script
+
+    def deprecated(*args, **kwargs):
+        message = "`torch.jit.script` is deprecated. Please switch to `torch.compile`."
+        warnings.warn(message, category, stacklevel=2)
+        return script(*args, **kwargs)
+
+    network = Case("quartz_l2").model.build(torch.float64)
+    monkeypatch.setattr(torch.jit, "script", deprecated)
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        compile_network(network)
+    assert [str(warning.message) for warning in shown] == []
