@@ -21,6 +21,8 @@ PAYS = 5
 SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.58
 # Segments for each temperature below which the reference counts as expensive.
 FEW_SEGMENTS = 40
+# Pairs that begin within a horizon, at least and at most.
+PAIRS_IN_A_HORIZON, FRAMES_IN_A_HORIZON = 3, 12
 # Atoms in a mini-batch.
 BATCH_ATOMS = 1000
 
@@ -51,9 +53,15 @@ def longest_horizon(period: float, timestep: float, share: float = LONGEST) -> f
         share: of the period.
 
     Returns:
-        The horizon, fs; at least one time step.
+        The horizon, fs; at least one time step. It is up to two time steps shorter where no frames
+        could be stored in between.
     """
-    return timestep * max(int(share * period / timestep + 1e-9), 1)
+    steps = max(int(share * period / timestep + 1e-9), 1)
+    # At most two less have a divisor for frames in between, as 13 steps have not.
+    for fewer in range(steps, max(steps - 3, PAIRS_IN_A_HORIZON), -1):
+        if _steps_between_frames(fewer) is not None:
+            return timestep * fewer
+    return timestep * steps
 
 
 def check_horizon(horizon: float, timestep: float) -> None:
@@ -144,6 +152,30 @@ def recording_plan(
         gap = max(0.1, 4.0 * horizon * 1e-3)
         times, fewest = times_with(gap, 0.5 if equilibrated else 0.8), 10
     return given.segments or max(fewest, min(120, fit_in(times))), times
+
+
+def frame_interval(horizon: float, timestep: float) -> float:
+    """Return the time between stored frames: a third of a horizon or less, of which it is a part.
+
+    A pair begins at each frame. Those within a horizon are of states that differ enough to be worth
+    their place in the file, and cost no steps of the reference.
+
+    Args:
+        horizon: fs, a multiple of the time step.
+        timestep: of the reference, fs.
+
+    Returns:
+        fs.
+    """
+    steps = round(horizon / timestep)
+    return timestep * (_steps_between_frames(steps) or steps)
+
+
+def _steps_between_frames(steps: int) -> int | None:
+    """Return the largest divisor that leaves 3 to 12 frames in a horizon of so many steps."""
+    least = -(-steps // FRAMES_IN_A_HORIZON)
+    found = range(steps // PAIRS_IN_A_HORIZON, least - 1, -1)
+    return next((n for n in found if n > 0 and steps % n == 0), None)
 
 
 def recording_seconds(

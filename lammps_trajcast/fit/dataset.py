@@ -10,6 +10,7 @@ from pathlib import Path
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
+from lammps_trajcast.fit.choose import frame_interval
 from lammps_trajcast.fit.config import FitConfig, FitError, write_whole
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns
 from lammps_trajcast.lammps_runs.paths import is_plain
@@ -68,6 +69,7 @@ def record_segments(
         segments=segments,
         segment_length=times["segment_length"],
         decorrelate=times["decorrelate"],
+        interval=frame_interval(horizon, timestep),
         segments_per_shard=SEGMENTS_OF_A_SHARD,
         seed=config.seed,
         lmp=config.lmp,

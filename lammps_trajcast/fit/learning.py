@@ -105,7 +105,8 @@ class Learning:
         # A recording of another kind lies elsewhere; one of more segments goes on.
         kind: list[Any] = [config.elements, config.masses, config.recorded, config.seed]
         kind += [runs.content, start and file_key(self.survey.start / "state.dump")]
-        key = digest([*kind, horizon, times, self.survey.timestep])[:6]
+        interval = choose.frame_interval(horizon, self.survey.timestep)
+        key = digest([*kind, horizon, times, self.survey.timestep, interval])[:6]
         directory = self.stages.output / f"data_{horizon:g}fs_{key}"
         shards = temperatures * -(-segments // SEGMENTS_OF_A_SHARD)
         # The directory too: what was finished in another one is not there.

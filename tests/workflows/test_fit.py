@@ -192,6 +192,21 @@ def test_an_expensive_reference_is_recorded_in_its_time(equilibrated: bool) -> N
 
 
 @pytest.mark.parametrize(
+    ("horizon", "timestep", "interval"),
+    [(22.0, 2.0, 2.0), (24.0, 2.0, 8.0), (3.75, 0.25, 1.25), (26.0, 2.0, 26.0), (4.0, 2.0, 4.0)],
+)
+def test_several_pairs_begin_within_a_horizon(
+    horizon: float, timestep: float, interval: float
+) -> None:
+    """Of 11 steps too, which nothing but 1 and 11 divides; of 13 it would be too many frames."""
+    assert choose.frame_interval(horizon, timestep) == pytest.approx(interval)
+    for steps in range(3, 200):
+        chosen = choose.longest_horizon(float(steps), 1.0, 1.0)
+        assert steps - 2 <= chosen <= steps
+        assert 3 <= chosen / choose.frame_interval(chosen, 1.0) <= 12
+
+
+@pytest.mark.parametrize(
     ("masses", "step"),
     [([1.008, 15.999], 0.5), ([6.94], 1.0), ([28.0855], 2.0), ([15.999, 90], 1.0)],
 )
