@@ -134,9 +134,9 @@ def recording_plan(
     length = given.segment_length or max(8.0 * horizon * 1e-3, 8.0 * timestep * 1e-3)
     available = time / len(config.recorded) / step_seconds * timestep * 1e-3
 
-    def times_with(gap: float, first: float) -> dict[str, float]:
+    def times_with(gap: float) -> dict[str, float]:
         decorrelate = given.decorrelate or gap
-        equilibration = given.equilibration or max(first, 4.0 * decorrelate)
+        equilibration = given.equilibration or (4.0 if equilibrated else 8.0) * decorrelate
         return {
             "segment_length": round(length, 6),
             "decorrelate": round(decorrelate, 6),
@@ -146,11 +146,9 @@ def recording_plan(
     def fit_in(times: dict[str, float]) -> int:
         return int((available - times["equilibration"]) / (length + times["decorrelate"]))
 
-    gap = max(0.25, 10.0 * horizon * 1e-3)
-    times, fewest = times_with(gap, (4.0 if equilibrated else 8.0) * gap), 20
+    times, fewest = times_with(max(0.25, 10.0 * horizon * 1e-3)), 20
     if fit_in(times) < FEW_SEGMENTS:
-        gap = max(0.1, 4.0 * horizon * 1e-3)
-        times, fewest = times_with(gap, 0.5 if equilibrated else 0.8), 10
+        times, fewest = times_with(max(0.1, 4.0 * horizon * 1e-3)), 10
     return given.segments or max(fewest, min(120, fit_in(times))), times
 
 

@@ -119,7 +119,13 @@ class Round(_Section):
 
 
 class Chosen(_Section):
-    """What the program has chosen. timestep, horizon: fs. cutoff: Angstrom. Times in ps."""
+    """What the program has chosen.
+
+    Attributes:
+        timestep: of the reference, fs.
+        equilibration: ps.
+        recording: of the data set, ps.
+    """
 
     timestep: Positive | None = None
     initial_temperature: Positive | None = None

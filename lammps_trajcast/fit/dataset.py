@@ -10,7 +10,6 @@ from pathlib import Path
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.layout import DatasetError, open_dataset
-from lammps_trajcast.fit.choose import frame_interval
 from lammps_trajcast.fit.config import FitConfig, FitError, write_whole
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns
 from lammps_trajcast.lammps_runs.paths import is_plain
@@ -33,6 +32,7 @@ def record_segments(
     initial_factor: float,
     segments: int,
     times: dict[str, float],
+    interval: float,
     start: Path | None,
 ) -> list[Path]:
     """Record NVE segments of the reference, or go on with a recording that was interrupted.
@@ -46,6 +46,7 @@ def record_segments(
         initial_factor: of the temperature of the first velocities; 2 for atoms at rest.
         segments: number for each temperature.
         times: segment_length, decorrelate, equilibration, ps.
+        interval: between stored frames, fs.
         start: dump of an equilibrated state to begin with, see :func:`start_of`; None: the atoms
             of the system, with new velocities.
 
@@ -69,7 +70,7 @@ def record_segments(
         segments=segments,
         segment_length=times["segment_length"],
         decorrelate=times["decorrelate"],
-        interval=frame_interval(horizon, timestep),
+        interval=interval,
         segments_per_shard=SEGMENTS_OF_A_SHARD,
         seed=config.seed,
         lmp=config.lmp,

@@ -24,9 +24,11 @@ BEYOND = 0.03
 
 
 class ForceRange(NamedTuple):
-    """cutoff: Angstrom. beyond: rms response of the forces beyond it over that of all.
+    """How far the forces reach.
 
     Attributes:
+        cutoff: Angstrom.
+        beyond: rms response of the forces beyond it over that of all.
         reached: whether what is beyond it is less than is asked for.
     """
 

@@ -120,6 +120,7 @@ class Learning:
                 initial_factor=2.0 if inspected.at_rest else 1.0,
                 segments=segments,
                 times=times,
+                interval=interval,
                 start=start,
             )
             return {"files": [file.name for file in files]}

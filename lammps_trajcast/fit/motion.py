@@ -32,9 +32,12 @@ LEFT, GROWS = 0.3, 1.25
 
 
 class Motion(NamedTuple):
-    """highest: THz. period: fs, the shortest. elements: THz, the highest frequency of each.
+    """How the atoms of the reference move.
 
     Attributes:
+        highest: THz.
+        period: fs, the shortest.
+        elements: THz, the highest frequency of each.
         liquid: whether atoms leave their places.
         step_seconds: wall time of an MD step.
     """

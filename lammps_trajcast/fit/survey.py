@@ -19,9 +19,10 @@ from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of the reference. timestep: fs, that it is run with from now on.
+    """What is known of the reference.
 
     Attributes:
+        timestep: fs, that it is run with from now on.
         start: directory of its equilibration.
         faults: what is not in equilibrium at its end.
     """

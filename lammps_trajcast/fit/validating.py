@@ -30,9 +30,11 @@ LONGEST, PROBE = 100.0, (4.0, 10.0)
 
 @dataclass(frozen=True)
 class Judged:
-    """A validated model. outcome: of its checks. report: None if its runs did not start.
+    """A validated model.
 
     Attributes:
+        outcome: of its checks.
+        report: None if its runs did not start.
         speed: times the simulated time of the reference in the same CPU time, None if not known.
         length: ps that each run of the reference has, None if not known.
     """

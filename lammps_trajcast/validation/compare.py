@@ -226,7 +226,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure and what is to be seen on it. slug: name of its file."""
+    """A figure and what is to be seen on it.
+
+    Attributes:
+        slug: name of its file.
+    """
 
     slug: str
     figure: Figure
@@ -235,7 +239,11 @@ class Plot:
 
 @dataclass(frozen=True)
 class ReportSection:
-    """A section of the report. limits: what runs of this length cannot see, one line."""
+    """A section of the report.
+
+    Attributes:
+        limits: what runs of this length cannot see, one line.
+    """
 
     title: str
     text: str

@@ -24,7 +24,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Nve:
-    """A run without thermostat. times: (L,) ps; energy, temperature: (L,) total, unit of run; K."""
+    """A run without thermostat.
+
+    Attributes:
+        times: (L,) ps.
+        energy: (L,) total, in the unit of the run.
+        temperature: (L,) K.
+    """
 
     times: Floats
     energy: Floats

@@ -19,7 +19,11 @@ from lammps_trajcast.validation.plan import RunSchedule
 
 @dataclass(frozen=True)
 class ModelRun:
-    """A production run of the model, as far as it came. error: why it ended early, or empty."""
+    """A production run of the model, as far as it came.
+
+    Attributes:
+        error: why it ended early, or empty.
+    """
 
     run: FinishedRun
     frames: list[Trajectory]
