@@ -116,7 +116,7 @@ class Proving:
             return [plan.reversible]
         if self.survey.inspected.isolated or horizon >= 0.5 * self.survey.motion.period:
             return [False]
-        duration = config.validation.probe or self._probe_length(horizon)
+        duration = self._probe_length()
         outcomes: dict[bool, Outcome] = {}
         for reversible in (False, True):
             kind = "reversible" if reversible else "plain"
@@ -155,8 +155,11 @@ class Proving:
         both = not outcomes[better].fails
         return [better, not better] if both else [better]
 
-    def _probe_length(self, horizon: float) -> float:
+    def _probe_length(self) -> float:
         """ps; a fiftieth of the budget for its reference."""
+        given = self.stages.config.validation.probe
+        if given:
+            return given
         fits = (
             0.02
             * self.stages.config.seconds
@@ -255,6 +258,10 @@ class Proving:
         time_left = 0.5 * max(self.stages.left, 0.05 * config.seconds)
         fits = production_in(time_left, a_picosecond, horizon, given.blocks)
         begin = max(0.25 * fits, min(fits, 40.0 * given.blocks * horizon * 1e-3))
+        probe = self._probe_length()
+        # A validation of about that length begins with the runs of the probe, and continues them.
+        if probe <= fits and begin <= 2.0 * probe:
+            begin = probe
         production = given.production or plan.production or float(f"{begin:.3g}")
         # The time is what ends a validation, by the speed that is measured then.
         longest = given.longest or plan.longest or given.production

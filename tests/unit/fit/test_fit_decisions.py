@@ -24,6 +24,9 @@ from lammps_trajcast.fit.validating import Judged
 from lammps_trajcast.fit.verdict import Verdict
 from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.validation.config import ValidationConfig
+from lammps_trajcast.validation.plan import RunSchedule
+from lammps_trajcast.validation.scripts import Inputs
+from lammps_trajcast.validation.system import Model, System
 
 GOOD = Outcome(20, [], [], [], 0.0)
 BAD = Outcome(15, ["spectrum 0.9"], [], [], 2.0)
@@ -191,6 +194,29 @@ def test_what_chance_leaves_open_is_run_on_and_then_said(pretend: Any) -> None:
     assert then.until_decided
     assert then.production == at_first.production < then.longest
     assert then.max_hours is not None and then.max_hours < 2.0
+
+
+def test_the_validation_of_an_expensive_reference_continues_the_probe(
+    pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = pretend(outcomes={"short plain": [GOOD], "full plain": [GOOD]})
+    motion = SURVEY.motion._replace(step_seconds=0.2)
+    known = replace(SURVEY, start=made.directory / "equilibration", motion=motion)
+    monkeypatch.setattr(survey.Surveyor, "survey", lambda _: known)
+    made.fit()
+    probe, full = (
+        Inputs(
+            config,
+            System.read(config.system),
+            Model(config.model, "", 24.0, 4.0, False),
+            RunSchedule.make(config.lengths[length], 24.0, config.reference.timestep),
+            config.temperature,
+        )
+        for length, (_, config) in zip(("short", "full"), made.judged, strict=True)
+    )
+    assert probe.reference() == full.reference()
+    assert probe.production(0) == full.production(0)
+    assert probe.nve() == full.nve()
 
 
 def test_a_budget_that_is_too_small_says_so_and_keeps_what_there_is(pretend: Any) -> None:
