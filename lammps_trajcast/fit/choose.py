@@ -86,7 +86,7 @@ def make_network(config: FitConfig, cutoff: float, isolated: bool) -> dict[str, 
     """The keys of `network` for a training file."""
     network: dict[str, Any] = {"edge_cutoff": cutoff, **NETWORK}
     if isolated:
-        network |= {"conserve_ang_mom": True, "net_ang_mom": [0.0, 0.0, 0.0]}
+        network["conserve_ang_mom"] = True
     return network | config.network
 
 
@@ -116,8 +116,10 @@ def recording_plan(
 
     A segment is short, so that pairs are of independent states: eight horizons. A recording that
     begins in an equilibrated state has only the temperature to change. With an expensive reference,
-    for which few segments would fit, less time passes between them: neighboring segments are then
-    more alike, but there are more of them.
+    for which few segments would fit, less time passes between them, and a third of all time at
+    most: what they lose in independence they gain in number. (Paracetamol, 3.75 fs, errors of
+    velocities after 7 ps of recording: 0.054 with segments of 0.03 ps and 0.1 ps between them,
+    0.036 with 0.15 ps and 0.1 ps.)
 
     Args:
         config: what is given there is not chosen.
@@ -131,11 +133,11 @@ def recording_plan(
         The number of segments, and `segment_length`, `decorrelate`, `equilibration` in ps.
     """
     given = config.recording
-    length = given.segment_length or max(8.0 * horizon * 1e-3, 8.0 * timestep * 1e-3)
     available = time / len(config.recorded) / step_seconds * timestep * 1e-3
 
-    def times_with(gap: float) -> dict[str, float]:
+    def times_with(gap: float, shortest: float) -> dict[str, float]:
         decorrelate = given.decorrelate or gap
+        length = given.segment_length or max(8.0 * horizon * 1e-3, shortest)
         equilibration = given.equilibration or (4.0 if equilibrated else 8.0) * decorrelate
         return {
             "segment_length": round(length, 6),
@@ -144,11 +146,13 @@ def recording_plan(
         }
 
     def fit_in(times: dict[str, float]) -> int:
-        return int((available - times["equilibration"]) / (length + times["decorrelate"]))
+        each = times["segment_length"] + times["decorrelate"]
+        return int((available - times["equilibration"]) / each)
 
-    times, fewest = times_with(max(0.25, 10.0 * horizon * 1e-3)), 20
+    times, fewest = times_with(max(0.25, 10.0 * horizon * 1e-3), 0.0), 20
     if fit_in(times) < FEW_SEGMENTS:
-        times, fewest = times_with(max(0.1, 4.0 * horizon * 1e-3)), 10
+        gap = max(0.1, 4.0 * horizon * 1e-3)
+        times, fewest = times_with(gap, 2.0 * gap), 8
     return given.segments or max(fewest, min(120, fit_in(times))), times
 
 

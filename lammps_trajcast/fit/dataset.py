@@ -101,6 +101,8 @@ def _script(
     unit = runs.time_unit
     seed = 1000 + runs.config.seed
     rotation = "yes" if inspected.isolated else "no"
+    # Unlike `zero yes`, fix momentum leaves the rest canonical where masses differ. A molecule may
+    # turn, as it does in a Langevin bath: the network keeps its angular momentum, whatever it is.
     if start is None:
         begin = (
             f"velocity        all create $({factor:g}*v_T) $({seed}+round(v_T)) &\n"
@@ -119,8 +121,8 @@ timestep        {timestep / unit:.12g}
 variable        T index {runs.config.temperature:g}
 {begin}
 fix             fit_integrate all nve
-fix             fit_bath all langevin $T $T {DAMPING * 1e3 / unit:.6g} $({seed}+round(v_T)) &
-                zero yes
+fix             fit_bath all langevin $T $T {DAMPING * 1e3 / unit:.6g} $({seed}+round(v_T))
+fix             fit_still all momentum 1 linear 1 1 1
 thermo          1000
 run             {round(equilibration * 1e3 / timestep)}
 """

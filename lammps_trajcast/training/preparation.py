@@ -15,6 +15,9 @@ from lammps_trajcast.training.config import TrainingConfig, TrainingError
 
 # Frames over which the mean number of neighbors is taken; it hardly varies.
 NEIGHBOR_FRAMES = 20
+# Frames whose momenta are looked at, and the share of the rms speed that may be due to them: a
+# tenth of a small error of a step.
+MOMENTUM_FRAMES, MOMENTUM_SHARE = 50, 1e-3
 
 
 def spread(size: int, wanted: int) -> list[int]:
@@ -69,6 +72,49 @@ def make_architecture(
         raise TrainingError(
             f"network: there is none with this data set: {explain(error)}"
         ) from None
+
+
+def check_momenta(network: Architecture, pairs: TrajectoryPairs) -> None:
+    """Check that the states of the data set have the net momenta that the network will give them.
+
+    Args:
+        network: its hyperparameters.
+        pairs: of the data set.
+
+    Raises:
+        TrainingError: they have others, which the network could not learn.
+    """
+    linear, angular = network.net_lin_mom, network.net_ang_mom
+    moves, turns, square = [], [], []
+    for index in spread(len(pairs), MOMENTUM_FRAMES):
+        pair = pairs[index]
+        masses, velocities = pair.masses.numpy(), pair.velocity_after.numpy()
+        positions = (pair.positions + pair.displacement).numpy()
+        mass = masses.sum()
+        square.append(np.mean(np.sum(velocities**2, axis=1)))
+        drift = masses @ velocities / mass
+        if linear is not None:
+            moves.append(np.sum((drift - np.asarray(linear) / mass) ** 2))
+        if network.conserve_ang_mom and angular is not None:
+            about = positions - masses @ positions / mass
+            spin = np.cross(about, masses[:, None] * (velocities - drift)).sum(axis=0)
+            inertia = np.einsum("n,na,nb->ab", masses, about, about)
+            inertia = np.trace(inertia) * np.eye(3) - inertia
+            omega = np.linalg.pinv(inertia) @ (spin - np.asarray(angular))
+            turns.append(np.mean(np.sum(np.cross(omega, about) ** 2, axis=1)))
+    for found, key, what, remedy in (
+        (moves, "net_lin_mom", "drift", "linear"),
+        (turns, "net_ang_mom", "turn", "angular"),
+    ):
+        share = (np.mean(found) / np.mean(square)) ** 0.5 if found else 0.0
+        if share > MOMENTUM_SHARE:
+            value = list(getattr(network, key))
+            raise TrainingError(
+                f"network.{key}: is {value}, but the systems of the data set {what} as a whole, "
+                f"with {100 * share:.2g} % of the rms speed; write '{key}: null' for a network "
+                "that keeps the momentum of each system, or record states without it "
+                f"('velocity all zero {remedy}', 'fix momentum')"
+            )
 
 
 def rms_of_elements(statistics: Statistics) -> torch.Tensor:

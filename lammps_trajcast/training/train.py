@@ -27,6 +27,7 @@ from lammps_trajcast.training.loop import fit
 from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.preparation import (
     check_devices,
+    check_momenta,
     load_start,
     make_architecture,
     rms_of_elements,
@@ -149,6 +150,7 @@ def _train(
     start = None if config.start_from is None else load_start(config, splits["train"])
     if start is not None:
         architecture = start.metadata.architecture
+    check_momenta(architecture, splits["train"])
     # In a longer step atoms go farther: in units of their rms it is much the same.
     if start is not None and start.metadata.timestep == splits["train"].horizon:
         rms = (start.metadata.rms_displacement, start.metadata.rms_velocity)

@@ -507,6 +507,40 @@ def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
     assert stages["spectrum"]["result"]["liquid"] is False
 
 
+# A tetrahedron, bound by some fifty times the thermal energy.
+CLUSTER = """\
+units           real
+atom_style      atomic
+boundary        f f f
+region          box block -15 15 -15 15 -15 15
+create_box      1 box
+create_atoms    1 single 1.35 1.35 1.35
+create_atoms    1 single -1.35 -1.35 1.35
+create_atoms    1 single -1.35 1.35 -1.35
+create_atoms    1 single 1.35 -1.35 -1.35
+mass            1 39.948
+pair_style      lj/cut 12.0
+pair_coeff      1 1 0.238 3.405
+"""
+
+
+def test_a_molecule_keeps_its_angular_momentum(tmp_path: Path) -> None:
+    """In the bath of a recording it begins to turn; a network that stopped it could not learn."""
+    path = write(tmp_path, CLUSTER, temperature=5.0, temperatures=[5.0])
+    run(path)
+    architecture = ModelFile.load(tmp_path / "argon.safetensors").metadata.architecture
+    assert architecture.conserve_ang_mom and architecture.net_ang_mom is None
+    turns = []
+    with open_dataset(sorted(tmp_path.glob("data_*/*.h5"))) as file:
+        for segment in file["segments"].values():
+            positions, velocities = segment["positions"][0], segment["velocities"][0]
+            about = positions - positions.mean(axis=0)
+            scale = np.linalg.norm(about) * np.linalg.norm(velocities)
+            turns.append(np.linalg.norm(np.cross(about, velocities).sum(axis=0)) / scale)
+            assert np.linalg.norm(velocities.sum(axis=0)) < 1e-6 * np.linalg.norm(velocities)
+    assert np.median(turns) > 0.1
+
+
 def test_the_same_command_again_does_nothing_new(whole: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in whole.glob("runs/*/log.lammps")}
     before |= {p: p.stat().st_mtime_ns for p in whole.glob("argon_1.safetensors")}

@@ -1,6 +1,7 @@
 """Training learns, resumes to the same weights after a kill, and names what is wrong."""
 
 import csv
+import re
 import resource
 import shutil
 import subprocess
@@ -442,6 +443,41 @@ def test_empty_split_is_refused(tmp_path: Path, dataset: Path) -> None:
         file["segments/000005"].attrs["split"] = "train"
     with pytest.raises(TrainingError, match="split 'test' is empty"):
         train(TrainingConfig.load(write_config(tmp_path, copy)), progress=False)
+
+
+@pytest.mark.parametrize(
+    "network,velocity,message",
+    [
+        ({}, [0.0005, 0.0, 0.0], "net_lin_mom.*drift.*'velocity all zero linear'"),
+        (
+            {"conserve_ang_mom": True, "net_ang_mom": [0.0, 0.0, 0.0]},
+            [0.0, 0.0, 0.0],
+            "net_ang_mom.*turn.*'net_ang_mom: null'",
+        ),
+    ],
+)
+def test_momenta_that_the_network_would_take_away_are_refused(
+    tmp_path: Path, dataset: Path, network: dict, velocity: list[float], message: str
+) -> None:
+    copy = tmp_path / "gas.h5"
+    copy.write_bytes(dataset.read_bytes())
+    with h5py.File(copy, "a") as file:
+        for segment in file["segments"].values():
+            times = HORIZON * np.arange(9)[:, None, None]
+            segment["positions"][:] = segment["positions"][:] + np.array(velocity) * times
+            segment["velocities"][:] = segment["velocities"][:] + velocity
+            segment["pbc"][:] = not network
+    path = write_config(tmp_path, copy, steps=2, epoch_steps=1, warmup_steps=1)
+    content = yaml.safe_load(path.read_text())
+    content["network"] |= network
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(TrainingError, match=message):
+        train(TrainingConfig.load(path), progress=False)
+    # As they are, they are kept.
+    (key,) = re.findall("net_..._mom", message)[:1]
+    content["network"][key] = None
+    path.write_text(yaml.safe_dump(content))
+    train(TrainingConfig.load(path), progress=False)
 
 
 def test_pushforward_begins_at_the_networks_own_state(dataset: Path) -> None:
