@@ -410,7 +410,8 @@ bool PairPythonASE::missing_virial_was_used() const {
   const auto &computes = modify->get_compute_list();
   return missing_virial >= 0 &&
          std::any_of(computes.begin(), computes.end(), [this](const Compute *compute) {
-           return compute->pressflag && (compute->invoked_scalar == missing_virial ||
+           // `lammps-trajcast record` stores no virial where there is none.
+           return compute->pressflag && strcmp(compute->id, "trajcast_record_virial") != 0 && (compute->invoked_scalar == missing_virial ||
                                          compute->invoked_vector == missing_virial);
          });
 }

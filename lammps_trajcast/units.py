@@ -26,3 +26,12 @@ BOLTZMANN_PER_MASS = 8.31446261815324e-7
 
 MILLI_EV: dict[str, float] = {"metal": 1e-3, "real": 0.0230605478}
 """One meV in one unit of energy."""
+
+KCAL_PER_EV = 23.060547830619026
+"""One eV in kcal/mol."""
+
+ENERGY_IN_KCAL: dict[str, float] = {"metal": KCAL_PER_EV, "real": 1.0}
+"""One unit of energy in kcal/mol."""
+
+PRESSURE_TIMES_VOLUME: dict[str, float] = {"metal": 1.6021765e6, "real": 68568.415}
+"""LAMMPS's unit of energy over Angstrom^3 in its unit of pressure (metal: bar, real: atm)."""

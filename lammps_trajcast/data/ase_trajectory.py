@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_bytes
 from lammps_trajcast.data.frames import Frame, Frames, TrajectoryError
+from lammps_trajcast.data.labels import VOIGT, Labels, labels_from_ev
 from lammps_trajcast.units import ASE_VELOCITY
 
 
@@ -99,4 +100,25 @@ class ASETrajectory(Frames):
             cell=np.array(atoms.cell.array),
             pbc=np.array(atoms.pbc),
             divided=masses is None,
+            labels=_labels(atoms),
         )
+
+
+def _labels(atoms: Atoms) -> Labels:
+    """What the calculator of the run had found, as far as it is in the file."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    energy = results.get("free_energy", results.get("energy"))
+    virial = None
+    if results.get("stress") is not None and atoms.pbc.all():
+        stress = np.asarray(results["stress"], dtype=np.float64)
+        if stress.shape == (6,):
+            stress = stress[[0, 1, 2, 5, 4, 3]]
+        elif stress.shape == (3, 3):
+            stress = np.array([stress[place] for place in VOIGT])
+        virial = -stress * atoms.get_volume()
+    forces = results.get("forces")
+    return labels_from_ev(
+        None if energy is None else float(energy),
+        virial,
+        None if forces is None else np.asarray(forces, dtype=np.float64),
+    )

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.data.frames import Frame, Frames, Species
+from lammps_trajcast.data.labels import arrays_of
 from lammps_trajcast.data.layout import FORMAT, FORMAT_VERSION, SPLITS, UNITS, DatasetError, Split
 from lammps_trajcast.data.trajectory import checked, read_frames
 from lammps_trajcast.lock import InUseError, alone_with
@@ -285,6 +286,8 @@ def write_segment(
     group["positions"] = np.stack([frames[k].positions for k in kept])
     group["velocities"] = np.stack([frames[k].velocities for k in kept])
     group["steps"] = np.array([frames[k].step for k in kept], dtype=np.int64)
+    for name, values in arrays_of([frames[k].labels for k in kept]).items():
+        group[name] = values
     group["pairs"] = index.reshape(pairs.shape).astype(np.int64)
     return len(pairs)
 

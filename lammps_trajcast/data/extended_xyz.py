@@ -11,6 +11,8 @@ import numpy as np
 from ase.io.extxyz import key_val_str_to_dict
 from numpy.typing import NDArray
 
+from lammps_trajcast.data.labels import VOIGT
+
 
 class FormatError(Exception):
     """What is wrong in a file."""
@@ -76,6 +78,27 @@ class Frame:
                     raise FormatError(f"{key} is not a finite number")
                 return found
         return None
+
+    def tensor(self, key: str) -> NDArray[np.float64] | None:
+        """A symmetric tensor (6,) of the comment line: xx, yy, zz, xy, xz, yz."""
+        if key not in self._info:
+            return None
+        try:
+            found = np.array(self._info[key], dtype=np.float64)
+        except (ValueError, TypeError):
+            found = np.empty(0)
+        if found.size == len(VOIGT):  # in ASE's order: xx, yy, zz, yz, xz, xy
+            found = found.reshape(-1)[[0, 1, 2, 5, 4, 3]]
+        elif found.size == 9:
+            found = found.reshape(3, 3)
+            if not np.allclose(found, found.T, rtol=1e-3, atol=1e-6 * np.abs(found).max()):
+                raise FormatError(f"{key} is not symmetric")
+            found = np.array([found[place] for place in VOIGT])
+        else:
+            raise FormatError(f"{key} has to hold nine numbers, or six: xx yy zz yz xz xy")
+        if not np.isfinite(found).all():
+            raise FormatError(f"{key} holds what is not a finite number")
+        return found
 
     def column(self, names: Sequence[str], width: int = 1) -> NDArray[np.float64] | None:
         """Numbers (N,) or (N, width) of the first of the columns that is there."""

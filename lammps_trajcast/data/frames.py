@@ -13,6 +13,7 @@ from ase.data import atomic_masses, atomic_numbers
 from numpy.typing import NDArray
 
 from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_text
+from lammps_trajcast.data.labels import Labels
 from lammps_trajcast.units import (
     BOLTZMANN_PER_MASS,
     Units,
@@ -97,6 +98,7 @@ class Frame:
         velocities: (N, 3) Angstrom/fs.
         cell: (3, 3) Angstrom, rows are the lattice vectors.
         pbc: (3,) bool.
+        labels: energy, virial and forces, as far as the file has them.
     """
 
     step: int
@@ -110,6 +112,7 @@ class Frame:
     cell: NDArray[np.float64]
     pbc: NDArray[np.bool_]
     divided: bool = False
+    labels: Labels = Labels()
 
     def temperature(self, masses: NDArray[np.float64]) -> float:
         """Kinetic temperature in K, from the velocities about the center of mass.

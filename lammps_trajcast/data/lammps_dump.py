@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.data.frames import Frame, Frames, whole_numbers
+from lammps_trajcast.data.labels import Labels
 from lammps_trajcast.units import (
+    ENERGY_IN_KCAL,
     TIME_IN_FS,
     VELOCITY_IN_ANGSTROM_PER_FS,
 )
@@ -111,6 +113,8 @@ class LammpsDump(Frames):
             wanted += ["ix", "iy", "iz"]
         if "mass" in have:
             wanted += ["mass"]
+        if {"fx", "fy", "fz"} <= have:
+            wanted += ["fx", "fy", "fz"]
         if not have & {"type", "element", "typelabel"}:
             wanted += ["type"]
         missing = [column for column in wanted if column not in have]
@@ -174,6 +178,11 @@ class LammpsDump(Frames):
             velocities=vectors("vx", "vy", "vz") * VELOCITY_IN_ANGSTROM_PER_FS[self.units],
             cell=header.cell,
             pbc=header.pbc,
+            labels=Labels(
+                forces=vectors("fx", "fy", "fz") * ENERGY_IN_KCAL[self.units]
+                if "fx" in column
+                else None
+            ),
         )
 
 

@@ -12,6 +12,8 @@
     velocities    (F, N, 3) float64, Angstrom/fs
     pairs         (P, 2) int64, the frames of (state at t, state at t + horizon)
     steps         (F,) int64, MD step of each frame; not in files of the first version
+    energy        (F,) float64, kcal/mol, where it is known; as virial (F, 6), kcal/mol, and forces
+                  (F, N, 3) float32, kcal/mol/Angstrom, see :mod:`lammps_trajcast.data.labels`
 
 A data set may be spread over several such files, its shards.
 """

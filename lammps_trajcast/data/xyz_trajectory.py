@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lammps_trajcast.data import extended_xyz
 from lammps_trajcast.data.frames import Frame, Frames, whole_numbers
+from lammps_trajcast.data.labels import Labels, labels_from_ev
 from lammps_trajcast.units import (
     ASE_VELOCITY,
     TIME_IN_FS,
@@ -84,6 +85,21 @@ class ExtendedXYZ(Frames):
             cell=found.cell,
             pbc=found.pbc,
             divided=divided,
+            labels=self._labels(found, order),
+        )
+
+    def _labels(self, found: extended_xyz.Frame, order: NDArray[np.int64]) -> Labels:
+        """Energy, virial and forces in units of ASE, whatever those of velocities are."""
+        # Forces are the derivatives of the free energy where there are both.
+        energy = found.number("free_energy", "energy", "Energy")
+        virial, stress = found.tensor("virial"), found.tensor("stress")
+        if virial is None and stress is not None:
+            virial = -stress * abs(np.linalg.det(found.cell))
+        forces = found.column(("forces", "force"), 3)
+        return labels_from_ev(
+            energy,
+            virial if found.pbc.all() else None,
+            None if forces is None else forces[order],
         )
 
     def _species_of(self, step: int, found: extended_xyz.Frame) -> NDArray[np.int64]:

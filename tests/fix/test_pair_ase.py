@@ -657,6 +657,7 @@ def test_modules_lie_beside_the_file_with_the_command(name, lmp, tmp_path) -> No
 def test_record(tmp_path, monkeypatch) -> None:
     """A calculator without a stress, beside a script that is elsewhere."""
     from lammps_trajcast.data.dataset import TrajectoryPairs
+    from lammps_trajcast.data.layout import open_dataset
     from lammps_trajcast.recording.options import RecordOptions
     from lammps_trajcast.recording.record import record
 
@@ -683,6 +684,13 @@ def test_record(tmp_path, monkeypatch) -> None:
     (shard,) = record(home / "system.lmp", tmp_path / "out", options, progress=False)
     first = TrajectoryPairs(shard, "train")[0]
     assert len(first.displacement) == len(system.types)
+    with open_dataset(shard) as file:
+        segment = file["segments/000000"]
+        assert "virial" not in segment
+        atoms = in_ase(system, EMT())
+        atoms.positions = segment["positions"][0]
+        energy = atoms.get_potential_energy() * ase.units.mol / ase.units.kcal
+        assert segment["energy"][0] == pytest.approx(energy, rel=1e-6)
 
 
 def test_values() -> None:

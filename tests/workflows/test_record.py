@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import ase.units
 import h5py
 import numpy as np
 import pytest
 import torch
+from ase.neighborlist import primitive_neighbor_list
 from locations import ENVIRONMENT
 from recordings import OPTIONS, SCRIPT, SYSTEM, changed
 from reliability import workflow
@@ -66,6 +68,34 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert calls == [0, 1, 2, 3, 0, 1, 2, 3, 2, 3]
     assert [shard.name for shard in shards] == [f"t{t}.00{k}.h5" for t in (20, 60) for k in (0, 1)]
     return directory
+
+
+def lennard_jones(positions: np.ndarray, cell: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Energy, virial and forces of SYSTEM in kcal/mol and Angstrom, by a sum over pairs."""
+    receivers, senders, vectors = primitive_neighbor_list(
+        "ijD", [True] * 3, cell, positions, cutoff=8.0
+    )
+    square = np.sum(vectors**2, axis=1)
+    power = (3.4**2 / square) ** 3
+    energy = 0.5 * np.sum(4.0 * 0.0104 * (power**2 - power))
+    # Of the receiver, away from the sender.
+    pair_forces = -(24.0 * 0.0104 * (2.0 * power**2 - power) / square)[:, None] * vectors
+    forces = np.zeros_like(positions)
+    np.add.at(forces, receivers, pair_forces)
+    virial = -0.5 * np.einsum("pa,pb->ab", vectors, pair_forces)
+    ev = 1.0 / (ase.units.kcal / ase.units.mol)
+    return ev * energy, ev * virial[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]], ev * forces
+
+
+def test_energy_virial_and_forces_are_recorded(recorded: Path) -> None:
+    with open_dataset(recorded / "data") as file:
+        for segment in file["segments"].values():
+            assert len(segment["energy"]) == len(segment["positions"])
+            for k in (0, len(segment["energy"]) - 1):
+                energy, virial, forces = lennard_jones(segment["positions"][k], segment["cell"][:])
+                assert segment["energy"][k] == pytest.approx(energy, rel=1e-6)
+                np.testing.assert_allclose(segment["virial"][k], virial, rtol=1e-6, atol=1e-5)
+                np.testing.assert_allclose(segment["forces"][k], forces, atol=1e-5)
 
 
 def test_what_is_recorded(recorded: Path) -> None:

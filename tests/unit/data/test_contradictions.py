@@ -765,7 +765,8 @@ def test_an_element_without_atoms_is_never_trained(
     build(write_dump(tmp_path / "a.dump", flight), species, timestep=1.0, **options)
     config = write_config(tmp_path, tmp_path / "built.h5", steps=2, epoch_steps=1, warmup_steps=1)
     # The atoms are far from each other.
-    config.write_text(config.read_text().replace("edge_cutoff: 3.0", "edge_cutoff: 9.0"))
+    text = config.read_text().replace("edge_cutoff: 3.0", "edge_cutoff: 9.0\n  net_lin_mom: null")
+    config.write_text(text)
     train(TrainingConfig.load(config), progress=False)
     assert "the split 'train' holds no atom of H: the model will refuse this" in caplog.text
     model = ModelFile.load(tmp_path / "model.safetensors")

@@ -15,13 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import ase.build
 import ase.io
+import ase.units
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
+from ase.md.verlet import VelocityVerlet
 
 from lammps_trajcast.data.build import DatasetOptions, build_dataset
 from lammps_trajcast.data.dataset import TrajectoryPairs
@@ -216,6 +221,66 @@ def test_ase_trajectories_are_the_same_data_set(gas: Path, tmp_path: Path) -> No
         torch.testing.assert_close(
             ours[k].velocity_after, expected.velocity_after, rtol=0.0, atol=1e-9
         )
+
+
+def test_labels_of_ase_are_those_of_its_calculator(tmp_path: Path) -> None:
+    """Molecular dynamics of ASE with EMT, as .traj and as extended XYZ, with stress and virial."""
+    atoms = ase.build.bulk("Cu", cubic=True) * (2, 2, 1)
+    atoms.set_cell(atoms.cell.array + [[0, 0, 0], [0.5, 0, 0], [0, 0, 0]], scale_atoms=True)
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = EMT()
+    frames = []
+    with Trajectory(tmp_path / "md.traj", "w", atoms) as trajectory:
+        dynamics = VelocityVerlet(atoms, 2.0 * ase.units.fs)
+        for step in range(6):
+            atoms.get_stress()
+            trajectory.write()
+            frames.append(atoms.copy())
+            frames[-1].info["time"] = 2.0 * step
+            frames[-1].calc = SinglePointCalculator(atoms, **atoms.calc.results)
+            dynamics.run(1)
+    ase.io.write(tmp_path / "stress.extxyz", frames)
+    with_virial = []
+    for frame in frames:
+        copy = frame.copy()
+        copy.info["energy"] = frame.get_potential_energy()
+        copy.info["virial"] = -frame.get_volume() * frame.get_stress(voigt=False)
+        with_virial.append(copy)
+    ase.io.write(tmp_path / "virial.extxyz", with_virial)
+    copper = Species.from_types(["Cu"])
+    kcal = ase.units.kcal / ase.units.mol
+    for name, known in (
+        ("md.traj", {"energy", "virial", "forces"}),
+        ("stress.extxyz", {"energy", "virial", "forces"}),
+        ("virial.extxyz", {"energy", "virial"}),
+    ):
+        path = tmp_path / f"{name}.h5"
+        chosen = DatasetOptions(
+            horizon=4.0,
+            units="metal",
+            interval=2.0 if name == "md.traj" else None,
+            segment_length=0.01,
+            split=(1.0, 0.0, 0.0),
+        )
+        build_dataset([tmp_path / name], path, copper, chosen)
+        with open_dataset(path) as file:
+            segment = file["segments/000000"]
+            assert known == {"energy", "virial", "forces"} & set(segment)
+            for k in (0, 5):
+                there = ase.Atoms(
+                    "Cu16",
+                    segment["positions"][k],
+                    cell=segment["cell"][:],
+                    pbc=True,
+                    calculator=EMT(),
+                )
+                assert segment["energy"][k] * kcal == pytest.approx(there.get_potential_energy())
+                stress = there.get_stress(voigt=False)[[0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]]
+                virial = -stress * there.get_volume()
+                np.testing.assert_allclose(segment["virial"][k] * kcal, virial, atol=1e-5)
+                if "forces" in known:
+                    forces = segment["forces"][k] * kcal
+                    np.testing.assert_allclose(forces, there.get_forces(), atol=1e-5)
 
 
 def test_wrong_ase_trajectories(tmp_path: Path) -> None:
