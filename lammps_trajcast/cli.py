@@ -40,6 +40,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "clamp-speed": models.clamp_speed,
     "dataset": datasets.dataset,
     "record": datasets.record,
+    "label": datasets.label,
     "baseline": datasets.baseline,
     "train": training.train,
     "validate": validating.validate,

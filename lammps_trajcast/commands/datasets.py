@@ -134,12 +134,6 @@ def record(
     from lammps_trajcast.recording.options import RecordOptions
     from lammps_trajcast.recording.record import record as run_recording
 
-    variables: dict[str, str] = {}
-    for word in var or []:
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            raise typer.BadParameter(f"'{word}': write NAME=VALUE", param_hint="--var")
-        variables[name] = value
     options = RecordOptions(
         horizon=horizon,
         elements=elements,
@@ -152,7 +146,7 @@ def record(
         split=split,
         seed=seed,
         keep=keep or (),
-        variables=variables,
+        variables=_variables(var),
         lmp=lmp,
         masses=masses,
     )
@@ -162,6 +156,44 @@ def record(
     typer.echo(f"{output}: {len(shards)} files; in a training file write  dataset: {output}")
     typer.echo(describe_statistics(statistics, "train"))
     warn_of_unseen(output, statistics, list(dict.fromkeys(elements)))
+
+
+def label(
+    dataset: Annotated[list[Path], typer.Argument(help="Data set: files, or their directory.")],
+    system: Annotated[
+        Path,
+        typer.Option(
+            help="LAMMPS input with units, atoms and potential: the reference, for the same atoms."
+        ),
+    ],
+    var: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE of a variable of the input; may be repeated."),
+    ] = None,
+    lmp: Annotated[
+        str | None, typer.Option(help='Command that starts LAMMPS: "mpirun -np 4 lmp"')
+    ] = None,
+) -> None:
+    """Add energy, virial and forces of each frame to a data set; run again to go on."""
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.recording.label import label as run_labeling
+
+    with one_line_for(DatasetError):
+        written = run_labeling(dataset, system, _variables(var), lmp)
+    for path in written:
+        typer.echo(f"{path}")
+    if not written:
+        typer.echo("all files have energies and forces already")
+
+
+def _variables(words: list[str] | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in words or []:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise typer.BadParameter(f"'{word}': write NAME=VALUE", param_hint="--var")
+        found[name] = value
+    return found
 
 
 def baseline(

@@ -10,8 +10,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lammps_trajcast.atomic_file import replacing
@@ -24,11 +22,11 @@ from lammps_trajcast.data.build import (
     write_segment,
 )
 from lammps_trajcast.data.frames import Frame, Species
+from lammps_trajcast.data.labels import Labels
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.data.trajectory import checked
 from lammps_trajcast.lammps_runs.errors import FailedRunError, LaunchError
-from lammps_trajcast.lammps_runs.log import step_of
 from lammps_trajcast.lammps_runs.paths import PlainPaths
 from lammps_trajcast.lammps_runs.program import lammps_command
 from lammps_trajcast.lammps_runs.session import LammpsSession
@@ -36,12 +34,13 @@ from lammps_trajcast.lammps_runs.state import State, read_state
 from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes
 from lammps_trajcast.recording.options import RecordOptions
-from lammps_trajcast.units import ENERGY_IN_KCAL, PRESSURE_TIMES_VOLUME, TIME_IN_FS
+from lammps_trajcast.recording.thermodynamic_labels import (
+    COMPUTE_VIRIAL,
+    energies_every,
+    labels_in,
+)
+from lammps_trajcast.units import TIME_IN_FS
 
-# The compute of the virial; pair style python/ase knows the name, and makes no error of a missing
-# stress.
-VIRIAL = "trajcast_record_virial"
-SIX = range(1, 7)
 # A pair for every phase of fast vibrations without storing frames that are nearly the same.
 FRAMES_PER_HORIZON = 3
 
@@ -234,7 +233,7 @@ class _Recording:
                     "thermo_style custom step temp pe",
                     "thermo_modify norm no",
                     "thermo 0",
-                    f"compute {VIRIAL} all pressure NULL virial",
+                    COMPUTE_VIRIAL,
                     "restart 0",
                     *(f"undump {name}" for name in state.dumps),
                     *ensemble.start(),
@@ -330,23 +329,6 @@ class _Recording:
         }
 
 
-def _labels_in(
-    printed: list[str], units: str
-) -> dict[int, tuple[float, NDArray[np.float64] | None]]:
-    """Energies and virials by MD step, from the thermodynamic output of a segment."""
-    found: dict[int, tuple[float, NDArray[np.float64] | None]] = {}
-    for line in printed:
-        words = line.split()
-        if step_of(line) is None or len(words) != 3 + len(SIX):
-            continue
-        energy, volume, *pressure = (float(word) for word in words[1:])
-        virial = np.array(pressure) * volume / PRESSURE_TIMES_VOLUME[units]
-        # Not a number: a calculator of ASE that has no stress.
-        known = virial * ENERGY_IN_KCAL[units] if np.isfinite(virial).all() else None
-        found[int(words[0])] = energy * ENERGY_IN_KCAL[units], known
-    return found
-
-
 class _Worker:
     """A LAMMPS at the end of its script, which records one segment after the other."""
 
@@ -392,9 +374,7 @@ class _Worker:
                 f"dump trajcast_record all custom {every} {self.dump_for_lammps} "
                 "id type mass xu yu zu vx vy vz fx fy fz",
                 "dump_modify trajcast_record sort id first yes format float %.15g",
-                f"thermo_style custom step pe vol {' '.join(f'c_{VIRIAL}[{k}]' for k in SIX)}",
-                "thermo_modify norm no format float %.15g",
-                f"thermo {every}",
+                *energies_every(every),
             ]
         )
         printed = self.lammps.run([f"run {self.schedule.segment}"])
@@ -411,11 +391,13 @@ class _Worker:
         timestep = self.state.timestep * TIME_IN_FS[self.state.units]
         file = LammpsDump(self.dump, species, self.state.units, timestep)  # type: ignore[arg-type]
         frames = []
-        labels = _labels_in(printed, self.state.units)
+        labels = labels_in(printed, self.state.units)
         for frame in checked(file):
             masses.see(file, frame)
-            energy, virial = labels.get(frame.step, (None, None))
-            found = frame.labels._replace(energy=energy, virial=virial if frame.pbc.all() else None)
+            label = labels.get(frame.step, Labels())
+            found = frame.labels._replace(
+                energy=label.energy, virial=label.virial if frame.pbc.all() else None
+            )
             frames.append(replace(frame, labels=found))
         expected = self.schedule.segment // every + 1
         if len(frames) != expected:

@@ -21,8 +21,9 @@ from trainings import write_config
 from typer.testing import CliRunner
 
 from lammps_trajcast.cli import app
+from lammps_trajcast.data.build import write_header, write_segment
 from lammps_trajcast.data.dataset import TrajectoryPairs
-from lammps_trajcast.data.frames import Species, TrajectoryError
+from lammps_trajcast.data.frames import Frame, Species, TrajectoryError
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.data.layout import DatasetError, open_dataset
 from lammps_trajcast.data.trajectory import checked
@@ -30,6 +31,7 @@ from lammps_trajcast.lammps_runs.state import Fix
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.recording import record as recording
 from lammps_trajcast.recording.ensemble import sort_fixes, with_seed
+from lammps_trajcast.recording.label import label
 from lammps_trajcast.recording.record import RecordOptions, _Schedule, record
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.config import TrainingConfig
@@ -96,6 +98,107 @@ def test_energy_virial_and_forces_are_recorded(recorded: Path) -> None:
                 assert segment["energy"][k] == pytest.approx(energy, rel=1e-6)
                 np.testing.assert_allclose(segment["virial"][k], virial, rtol=1e-6, atol=1e-5)
                 np.testing.assert_allclose(segment["forces"][k], forces, atol=1e-5)
+
+
+def without_labels(source: Path, target: Path) -> Path:
+    shutil.copyfile(source, target)
+    with h5py.File(target, "r+") as file:
+        for segment in file["segments"].values():
+            for name in ("energy", "virial", "forces"):
+                segment.pop(name, None)
+    return target
+
+
+def test_label_finds_what_a_recording_would_have_stored(recorded: Path, tmp_path: Path) -> None:
+    """A skewed cell; atoms that have left it."""
+    (tmp_path / "system.lmp").write_text(SYSTEM)
+    names = ["t20.000.h5", "t60.001.h5"]
+    bare = [without_labels(recorded / "data" / name, tmp_path / name) for name in names]
+    words = ["label", *map(str, bare), "--system", str(tmp_path / "system.lmp")]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    for name, path in zip(names, bare, strict=True):
+        with h5py.File(recorded / "data" / name) as expected, h5py.File(path) as found:
+            assert dict(found.attrs).keys() == dict(expected.attrs).keys()
+            for segment in found["segments"]:
+                ours, theirs = found["segments"][segment], expected["segments"][segment]
+                assert set(ours) == set(theirs)
+                np.testing.assert_allclose(ours["energy"], theirs["energy"], rtol=1e-9)
+                np.testing.assert_allclose(ours["virial"], theirs["virial"], atol=1e-5)
+                np.testing.assert_allclose(ours["forces"], theirs["forces"], atol=1e-5)
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0 and "already" in again.output
+
+
+def test_label_of_a_molecule(tmp_path: Path) -> None:
+    """No cell, hence no virial; the molecule flies beyond the box of the input."""
+    script = """
+units real
+boundary f f f
+region box block -4 4 -4 4 -4 4
+create_box 1 box
+create_atoms 1 single 0 0 0
+create_atoms 1 single 3.7 0 0
+mass 1 39.948
+pair_style lj/cut 12.0
+pair_coeff 1 1 0.238 3.405
+"""
+    (tmp_path / "system.lmp").write_text(script)
+    positions = np.array([[[0.0, 0.0, 0.0], [3.8, 0.0, 0.0]], [[5.0, 0.0, 9.0], [8.9, 0.0, 9.0]]])
+    frames = [
+        Frame(
+            step=step,
+            time=10.0 * step,
+            ids=np.array([1, 2]),
+            species=np.zeros(2, dtype=np.int64),
+            masses=None,
+            positions=positions[step],
+            unwrapped=True,
+            velocities=np.zeros((2, 3)),
+            cell=8.0 * np.eye(3),
+            pbc=np.zeros(3, dtype=bool),
+        )
+        for step in range(2)
+    ]
+    path = tmp_path / "pair.h5"
+    with h5py.File(path, "w") as file:
+        group = write_header(file, 10.0, Species.from_types(["Ar"]))
+        file.attrs["masses"] = [39.948]
+        write_segment(group, frames, 1, 1, "by hand")
+        group["000000"].attrs["split"] = "train"
+    label(path, tmp_path / "system.lmp", progress=False)
+    with open_dataset(path) as file:
+        segment = file["segments/000000"]
+        power = (3.405 / np.array([3.8, 3.9])) ** 6
+        expected = 4.0 * 0.238 * (power**2 - power)
+        np.testing.assert_allclose(segment["energy"], expected, rtol=1e-9)
+        assert "virial" not in segment
+        assert segment["forces"].shape == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("0 3 0 3 0 3", "0 2 0 3 0 3"), "has 108 atoms, .*system.lmp 72; name the input"),
+        (("mass 1 39.95", "mass 1 83.8"), "its atom \\d+ has a mass of 39.95 g/mol, atom \\d+ of"),
+        (("units metal", "units lj"), "has units lj"),
+        (("lj/cut 8.0", "lj/cat 8.0"), "LAMMPS stopped: .*lj/cat"),
+    ],
+)
+def test_wrong_systems_are_not_labeled(
+    recorded: Path, tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    assert change[0] in SYSTEM
+    (tmp_path / "system.lmp").write_text(SYSTEM.replace(*change))
+    path = without_labels(recorded / "data" / "t20.000.h5", tmp_path / "a.h5")
+    before = path.read_bytes()
+    with pytest.raises(DatasetError, match=message):
+        label(path, tmp_path / "system.lmp", progress=False)
+    assert path.read_bytes() == before
+    assert sorted(p.suffix for p in tmp_path.iterdir() if p.name != "log.lammps") in (
+        [".h5", ".lmp"],
+        [".h5", ".lmp", ".lock"],
+    )
 
 
 def test_what_is_recorded(recorded: Path) -> None:
