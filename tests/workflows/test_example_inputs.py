@@ -20,7 +20,7 @@ from runs import lammps_environment
 pytestmark = pytest.mark.xdist_group("example_inputs")
 
 # With the model of quartz that they name; the others, whose claims hold for any, with a small one.
-SHIPPED = ("energy", "water", "paracetamol")
+SHIPPED = ("energy", "water", "paracetamol", "silicon")
 # Input, and variables to shorten it.
 RUNS = {
     "energy": ("in.energy", {"steps": "100"}),
@@ -32,6 +32,7 @@ RUNS = {
     "umbrella": ("in.umbrella", {"steps": "50"}),
     "water": ("in.water", {"steps": "60"}),
     "paracetamol": ("in.paracetamol", {"steps": "200"}),
+    "silicon": ("in.silicon", {"steps": "600"}),
     "ase": ("in.ase", {"steps": "20"}),
 }
 
@@ -40,7 +41,7 @@ RUNS = {
 def logs(tmp_path_factory) -> Path:
     """The directory in which the inputs ran, with NAME.log of each; all in one process."""
     directory = tmp_path_factory.mktemp("examples")
-    for name in ("quartz", "water", "paracetamol"):
+    for name in ("quartz", "water", "paracetamol", "silicon_chgnet"):
         (directory / name).symlink_to(EXAMPLES / name)
     (directory / "small" / "quartz").mkdir(parents=True)
     for path in (EXAMPLES / "quartz").iterdir():
@@ -99,6 +100,13 @@ def test_ase(logs) -> None:
     assert table["TotEng"] == pytest.approx(table["TotEng"][0], abs=0.02)
     assert np.ptp(table["PotEng"]) > 1.0
     assert list(table["c_calculator[1]"]) == [1, 21]
+
+
+def test_silicon(logs) -> None:
+    """A crystal that has warmed from its lattice: half of 600 K is left, and stays."""
+    (table,) = tables(logs, "silicon")
+    assert table["Temp"][0] == pytest.approx(600.0)
+    assert table["Temp"][2:].mean() == pytest.approx(300.0, rel=0.15)
 
 
 def test_conserve(logs) -> None:
