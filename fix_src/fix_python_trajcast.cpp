@@ -2,6 +2,8 @@
 
 #include "fix_python_trajcast.h"
 
+#include "launcher.h"
+
 #include "atom.h"
 #include "comm.h"
 #include "domain.h"
@@ -28,6 +30,7 @@ using namespace FixConst;
 
 FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
     : Fix(lmp, narg, arg), message_text(4096, '\0'), snapshot(lmp) {
+  trajcast::check_launcher(lmp, "Fix python/trajcast");
   time_integrate = 1;
   dynamic_group_allow = 1;
   scalar_flag = 1;

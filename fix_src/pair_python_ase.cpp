@@ -2,6 +2,7 @@
 
 #include "pair_python_ase.h"
 
+#include "launcher.h"
 #include "quiet_wait.h"
 
 #include "atom.h"
@@ -44,6 +45,7 @@ std::vector<const char *> pointers(const std::vector<std::string> &texts) {
 /* ---------------------------------------------------------------------- */
 
 PairPythonASE::PairPythonASE(LAMMPS *lmp) : Pair(lmp), message_text(4096, '\0') {
+  trajcast::check_launcher(lmp, "Pair style python/ase");
   single_enable = 0;
   restartinfo = 0;
   one_coeff = 1;
@@ -411,8 +413,9 @@ bool PairPythonASE::missing_virial_was_used() const {
   return missing_virial >= 0 &&
          std::any_of(computes.begin(), computes.end(), [this](const Compute *compute) {
            // `lammps-trajcast record` stores no virial where there is none.
-           return compute->pressflag && strcmp(compute->id, "trajcast_record_virial") != 0 && (compute->invoked_scalar == missing_virial ||
-                                         compute->invoked_vector == missing_virial);
+           return compute->pressflag && strcmp(compute->id, "trajcast_record_virial") != 0 &&
+                  (compute->invoked_scalar == missing_virial ||
+                   compute->invoked_vector == missing_virial);
          });
 }
 

@@ -1,0 +1,97 @@
+"""A launcher of another MPI starts copies that know nothing of each other."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from locations import ENVIRONMENT
+from models import tiny_model
+from runs import lammps_environment
+
+SCRIPT = """\
+units real
+boundary p p p
+lattice fcc 5.3
+region box block 0 2 0 2 0 2
+create_box 1 box
+create_atoms 1 box
+mass 1 28.085
+pair_style zero 3.0 full
+pair_coeff * *
+timestep 10.0
+velocity all create 1 1
+{wait}
+fix 1 all python/trajcast model.safetensors Si
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    tiny_model(metadata={"timestep": 10.0}).save(tmp_path / "model.safetensors")
+    (tmp_path / "in.copy").write_text(SCRIPT.format(wait=""))
+    # The copy that is first holds the log file until the other one has come.
+    (tmp_path / "in.first").write_text(
+        SCRIPT.format(wait="") + "shell touch ready\nshell sleep 60\n"
+    )
+    return tmp_path
+
+
+def start(directory: Path, script: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(ENVIRONMENT / "bin" / "lmp"), "-in", script],
+        cwd=directory,
+        env=lammps_environment(**variables),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+TOLD = "Fix python/trajcast: 3 processes were started"
+
+
+@pytest.mark.parametrize(
+    ("size", "rank"),
+    [
+        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+        ("PMI_SIZE", "PMI_RANK"),
+        ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ],
+)
+def test_copies_are_told(directory: Path, size: str, rank: str) -> None:
+    output, _ = start(directory, "in.copy", **{size: "3", rank: "0"}).communicate()
+    assert f"WARNING: {TOLD} ({size}), but each is alone in its MPI world" in output
+    assert "start it with the mpirun of that library" in output
+
+
+@pytest.mark.parametrize(("size", "rank"), [("3", "1"), ("1", "0")])
+def test_one_copy_is_told_and_a_single_process_is_not(
+    directory: Path, size: str, rank: str
+) -> None:
+    variables = {"OMPI_COMM_WORLD_SIZE": size, "OMPI_COMM_WORLD_RANK": rank}
+    run = start(directory, "in.copy", **variables)
+    assert "processes were started" not in run.communicate()[0]
+    assert run.returncode == 0
+
+
+def test_two_writers_of_a_log_file_are_one_too_many(directory: Path) -> None:
+    def variables(rank: int) -> dict[str, str]:
+        return {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank)}
+
+    first = start(directory, "in.first", **variables(0))
+    try:
+        while not (directory / "ready").exists() and first.poll() is None:
+            time.sleep(0.05)
+        second = start(directory, "in.copy", **variables(1))
+        output, _ = second.communicate()
+        assert second.returncode != 0
+        (line,) = [line for line in output.splitlines() if line.startswith("ERROR")]
+        assert "another one writes the same log file" in line
+    finally:
+        first.kill()
+        first.communicate()
+    other = start(directory, "in.copy", **variables(1))
+    assert "ERROR" not in other.communicate()[0]
