@@ -150,7 +150,8 @@ class FitConfig(_Section):
         temperature: K, at which the model is validated.
         temperatures: K, at which the data are recorded; None: 25 % less, the same, 25 % more.
         budget: wall time of everything together, as "2h".
-        thermostat: as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps.
+        thermostat: as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps, for an
+            isolated molecule langevin with 0.5 ps.
         timestep: fs, of the reference; None: that of the system, or by the shortest period.
         horizon: fs, time step of the model; None: the longest that comes out proven.
         reversible: whether the fix takes reversible steps; None: measured.
@@ -222,10 +223,16 @@ class FitConfig(_Section):
         """The budget in seconds."""
         return seconds_of(self.budget)
 
-    def thermostat_in(self, time_unit: float) -> str:
-        """The thermostat, for a time unit of so many fs."""
+    def thermostat_in(self, time_unit: float, isolated: bool) -> str:
+        """The thermostat, for a time unit of so many fs.
+
+        One that scales all velocities alike leaves the few modes of an isolated molecule with the
+        shares of the energy that they have for longer than an expensive reference can be run.
+        """
         if self.thermostat is not None:
             return self.thermostat
+        if isolated:
+            return f"langevin {{start}} {{stop}} {500.0 / time_unit:g} {{seed}}"
         return f"temp/csvr {{start}} {{stop}} {100.0 / time_unit:g} {{seed}}"
 
     @property

@@ -98,7 +98,8 @@ class Proving:
             equilibration=self.survey.equilibration,
             rounds=self.survey.rounds,
             start=None if self.survey.faults else self.survey.start,
-            liquid=self.survey.motion.liquid,
+            # The groups of a molecule turn, and it may; it does not diffuse.
+            liquid=self.survey.motion.liquid and not self.survey.inspected.isolated,
             reversible=reversible,
             lengths=lengths,
             max_hours=max_hours,

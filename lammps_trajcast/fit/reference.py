@@ -259,7 +259,7 @@ class ReferenceAlone(Validation):
             system=config.system,
             elements=config.elements,
             temperature=config.temperature,
-            thermostat=config.thermostat_in(runs.time_unit),
+            thermostat=config.thermostat_in(runs.time_unit, inspected.isolated),
             seed=4928 + config.seed,
             reference=Reference(
                 timestep=timestep, initial_temperature=initial_temperature, rounds=rounds

@@ -33,6 +33,7 @@ def write_script(
         start=temperature, stop=temperature, seed=4928 + config.seed
     )
     modify = "fix_modify      bath temp thermo_temp\n" if model.angular else ""
+    modify += f"{inputs.still}\n" if inputs.still else ""
     body = inputs._model_system() + "\n"
     fix = inputs._model_integrator().replace("${model}", name)
     text = f"""\

@@ -108,7 +108,7 @@ def validation_config(
         system=config.system,
         elements=config.elements,
         temperature=config.temperature,
-        thermostat=config.thermostat_in(time_unit),
+        thermostat=config.thermostat_in(time_unit, inspected.isolated),
         fix_options=options,
         seed=4928 + config.seed,
         reference=Reference(

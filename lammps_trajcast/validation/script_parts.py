@@ -13,6 +13,8 @@ THERMO = "custom step temp pe ke etotal"
 TALLYING = ("temp/berendsen", "temp/csld", "temp/csvr", "temp/rescale")
 # Thermostats that suppress the fluctuations of the temperature.
 NOT_CANONICAL = ("temp/berendsen", "temp/rescale")
+# Thermostats that push each atom by itself, and so the molecule as a whole.
+PUSHING = ("langevin", "gle")
 # Of fix langevin in the equilibration, ps: slow modes are damped little enough to forget their
 # start as well. Where the time is short, this part of it.
 DAMPING, DAMPING_PART = 0.2, 1.0 / 8.0
@@ -131,7 +133,15 @@ class ScriptParts:
             start=f"{start:g}", stop=f"{stop:g}", seed=self.config.seed + number
         )
         modify = "fix_modify      bath temp thermo_temp" if self.model.angular else ""
-        return join(f"fix             bath all {line}", modify)
+        return join(f"fix             bath all {line}", modify, self.still)
+
+    @property
+    def still(self) -> str:
+        """What keeps an isolated molecule from moving and turning in a bath that pushes it."""
+        pushes = self.config.thermostat.split()[0] in PUSHING
+        if not (self.model.angular and pushes):
+            return ""
+        return "fix             still all momentum 1 linear 1 1 1 angular"
 
     def _production(self, steps: int) -> str:
         plan = self.plan

@@ -86,6 +86,7 @@ class Inputs(ScriptParts):
             self._equilibrated(),
             self._bath(self.temperature, self.temperature, 0),
             self._production(plan.steps),
+            "unfix           still" if self.still else "",
             "unfix           bath",
             "reset_timestep  0",
             self._nve(plan.steps),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -539,6 +540,23 @@ def test_a_molecule_keeps_its_angular_momentum(tmp_path: Path) -> None:
             turns.append(np.linalg.norm(np.cross(about, velocities).sum(axis=0)) / scale)
             assert np.linalg.norm(velocities.sum(axis=0)) < 1e-6 * np.linalg.norm(velocities)
     assert np.median(turns) > 0.1
+    # A bath that pushes each atom, for modes that do not share their energy; the whole is still.
+    for name in ("equilibrium-reference", "equilibrium-model-1"):
+        (directory,) = (tmp_path / "runs").glob(f"{name}-*")
+        text = (directory / "in.lmp").read_text()
+        assert re.search(r"fix +bath all langevin 5 5 500 ", text)
+        assert re.search(r"fix +still all momentum 1 linear 1 1 1 angular", text)
+        with (directory / "frames.dump").open() as file:
+            head, *rows = file.read().split("ITEM: ATOMS ")[-1].splitlines()
+        first = head.split().index("vx") - 3
+        table = np.array([[float(word) for word in row.split()[first:][:6]] for row in rows])
+        about = table[:, :3] - table[:, :3].mean(axis=0)
+        spin = np.linalg.norm(np.cross(about, table[:, 3:]).sum(axis=0))
+        assert spin < 1e-4 * np.linalg.norm(about) * np.linalg.norm(table[:, 3:])
+    assert "langevin" in (tmp_path / "in.argon").read_text()
+    checks = json.loads((tmp_path / "report.json").read_text())["chapters"]
+    names = [check["name"] for part in checks for p in part["parts"] for check in p["checks"]]
+    assert not [name for name in names if name.startswith("diffusion")]
 
 
 def test_the_same_command_again_does_nothing_new(whole: Path) -> None:
