@@ -12,6 +12,7 @@
 #include "python_host.h"
 #include "reference_potential.h"
 #include "snapshot.h"
+#include "threads.h"
 
 #include <array>
 #include <memory>
@@ -76,6 +77,7 @@ private:
   // fix_python_trajcast_settings.cpp: what the input script and the model say
   void parse(int, char **);
   void open_model();
+  void tell_threads(const trajcast::NodeLayout &place);
   void check_agreement(const trajcast_model_info &);
 
   // fix_python_trajcast_checks.cpp: what the fix asks of an input script

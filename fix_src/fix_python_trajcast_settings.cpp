@@ -4,8 +4,6 @@
 
 #include "fix_python_trajcast.h"
 
-#include "threads.h"
-
 #include "atom.h"
 #include "comm.h"
 #include "error.h"
@@ -117,6 +115,7 @@ void FixPythonTrajcast::open_model() {
   const trajcast::NodeLayout place = trajcast::node_layout(world);
   if (threads == 0)
     threads = comm->nthreads > 1 || std::getenv("OMP_NUM_THREADS") ? comm->nthreads : place.cores;
+  tell_threads(place);
 
   std::string problem;
   bridge = trajcast::start_python(problem);
@@ -165,6 +164,33 @@ void FixPythonTrajcast::open_model() {
     fail("'reversible yes' does not keep the angular momentum, which this model of isolated "
          "molecules does: write 'reversible no'");
   set_limits(info, training);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::tell_threads(const trajcast::NodeLayout &place) {
+  if (device == "cuda")
+    return;
+  // Of the machine that has most threads for its cores, and of rank 0.
+  const int mine = place.ranks * threads - place.allowed;
+  int most;
+  MPI_Allreduce(&mine, &most, 1, MPI_INT, MPI_MAX, world);
+  if (comm->me != 0)
+    return;
+  const auto number = [](int count, const char *what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+  };
+  const std::string ranks =
+      comm->nprocs > 1 ? " on each of " + number(comm->nprocs, "MPI rank") : "";
+  utils::logmesg(lmp, "Fix {} python/trajcast: {}{}; this machine has {} for the run\n", id,
+                 number(threads, "thread"), ranks, number(place.allowed, "core"));
+  if (most > 0)
+    error->warning(FLERR,
+                   "Fix {} python/trajcast: more threads than cores, by {} on one machine, which "
+                   "wait for each other: start fewer ranks, write 'threads 1', or give the ranks "
+                   "more cores (mpirun --bind-to, OMP_PROC_BIND, what was asked of the batch "
+                   "system)",
+                   id, most);
 }
 
 /* ----------------------------------------------------------------------

@@ -5,6 +5,57 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <climits>
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+namespace {
+
+// Of the innermost control group with a limit on CPU time, as a container or a batch system sets
+// it: what a process may use together with the others in its group. Rounded down, at least 1.
+int quota_of_group() {
+  int fewest = INT_MAX;
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(groups, line)) {
+    // Version 2: "0::/path". Version 1: "N:cpu,cpuacct:/path".
+    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
+    if (second == std::string::npos)
+      continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const bool unified = controllers == ",,";
+    if (!unified && controllers.find(",cpu,") == std::string::npos)
+      continue;
+    std::string path = line.substr(second + 1);
+    // The limits of the groups around it hold as well.
+    while (true) {
+      double quota = -1.0, period = 0.0;
+      if (unified) {
+        std::ifstream file("/sys/fs/cgroup" + path + "/cpu.max");
+        file >> quota >> period; // "max 100000" is no number: no limit
+      } else {
+        std::ifstream("/sys/fs/cgroup/cpu" + path + "/cpu.cfs_quota_us") >> quota;
+        std::ifstream("/sys/fs/cgroup/cpu" + path + "/cpu.cfs_period_us") >> period;
+      }
+      if (quota > 0.0 && period > 0.0)
+        fewest = std::min(fewest, std::max(1, static_cast<int>(quota / period + 1e-6)));
+      if (path.empty() || path == "/")
+        break;
+      path = path.substr(0, path.rfind('/'));
+    }
+  }
+  return fewest;
+}
+
+// What a batch system has given to each rank; it need not bind ranks to it.
+int cores_of_task() {
+  const char *text = std::getenv("SLURM_CPUS_PER_TASK");
+  const int found = text ? std::atoi(text) : 0;
+  return found > 0 ? found : INT_MAX;
+}
+
+} // namespace
 
 namespace trajcast {
 
@@ -15,7 +66,8 @@ NodeLayout node_layout(MPI_Comm world) {
 
 #ifdef MPI_STUBS
   (void)world;
-  return {0, 1, std::max(1, CPU_COUNT(&mine))};
+  const int allowed = std::max(1, std::min(CPU_COUNT(&mine), quota_of_group()));
+  return {0, 1, allowed, std::min(allowed, cores_of_task())};
 #else
   // Ranks may be bound to cores of their own or share all of them: the union of the sets, divided
   // by the ranks, is right either way.
@@ -27,7 +79,8 @@ NodeLayout node_layout(MPI_Comm world) {
   cpu_set_t all;
   MPI_Allreduce(&mine, &all, sizeof(cpu_set_t), MPI_BYTE, MPI_BOR, node);
   MPI_Comm_free(&node);
-  return {rank, ranks, std::max(1, CPU_COUNT(&all) / ranks)};
+  const int allowed = std::max(1, std::min(CPU_COUNT(&all), quota_of_group()));
+  return {rank, ranks, allowed, std::max(1, std::min(allowed / ranks, cores_of_task()))};
 #endif
 }
 

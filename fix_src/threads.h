@@ -9,9 +9,10 @@ namespace trajcast {
 
 // This rank's place among those on the same machine.
 struct NodeLayout {
-  int rank;  // from 0
-  int ranks; // on this machine
-  int cores; // that each of them can have for itself, at least 1
+  int rank;    // from 0
+  int ranks;   // on this machine
+  int allowed; // cores that all of them together may use
+  int cores;   // that each of them can have for itself, at least 1
 };
 
 // Collective.

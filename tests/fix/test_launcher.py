@@ -19,7 +19,7 @@ region box block 0 2 0 2 0 2
 create_box 1 box
 create_atoms 1 box
 mass 1 28.085
-pair_style zero 3.0 full
+pair_style zero 3.5 full
 pair_coeff * *
 timestep 10.0
 velocity all create 1 1
