@@ -82,6 +82,8 @@ def test_errors_are_compared_with_the_baseline(tmp_path: Path, dataset: Path) ->
     with h5py.File(copy, "a") as file:
         for segment in file["segments"].values():
             kicks = 0.001 * random.normal(size=segment["velocities"].shape)
+            masses = file.attrs["masses"][:][segment["species"][:]]
+            kicks -= np.einsum("n,fnc->fc", masses, kicks)[:, None] / masses.sum()
             segment["velocities"][:] += np.cumsum(kicks, axis=0)
             segment["positions"][1:] = segment["positions"][0] + np.cumsum(
                 10.0 * segment["velocities"][:-1], axis=0
