@@ -21,6 +21,7 @@ LENGTHS = {
     "quartz": {"equilibration": 3, "production": 1.2, "nve": 1.5},
     "water": {"equilibration": 0.5, "production": 0.2, "nve": 0.2},
     "paracetamol": {"equilibration": 2, "production": 0.28, "nve": 0.28},
+    "paracetamol_xtb": {"equilibration": 0.4, "production": 0.08, "nve": 0.08},
     "silicon_chgnet": {"equilibration": 0.44, "production": 0.22, "nve": 0.22},
 }
 MODELS = sorted(EXAMPLES.glob("*/*.safetensors"))
