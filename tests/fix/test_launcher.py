@@ -56,8 +56,8 @@ TOLD = "Fix python/trajcast: 3 processes were started"
 @pytest.mark.parametrize(
     ("size", "rank"),
     [
-        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-        ("PMI_SIZE", "PMI_RANK"),
+        pytest.param("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", marks=pytest.mark.long),
+        pytest.param("PMI_SIZE", "PMI_RANK", marks=pytest.mark.long),
         ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
     ],
 )

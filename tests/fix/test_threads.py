@@ -70,9 +70,9 @@ def said(output: str) -> tuple[int, int, bool]:
 @pytest.mark.parametrize(
     ("variables", "threads", "warns"),
     [
-        ({}, CORES, False),
+        pytest.param(*({}, CORES, False), marks=pytest.mark.long),
         ({"SLURM_CPUS_PER_TASK": "1"}, 1, False),
-        ({"SLURM_CPUS_PER_TASK": "many"}, CORES, False),
+        pytest.param(*({"SLURM_CPUS_PER_TASK": "many"}, CORES, False), marks=pytest.mark.long),
         ({"OMP_NUM_THREADS": str(CORES + 3)}, CORES + 3, True),
     ],
 )
