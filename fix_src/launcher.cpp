@@ -9,6 +9,7 @@
 #include <mpi.h>
 #include <sys/file.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -71,7 +72,8 @@ void trajcast::check_launcher(LAMMPS *lmp, const std::string &style) {
         fmt::format("{}: {} processes were started ({}), but each is alone in its MPI world, and "
                     "all do the same",
                     style, started, launcher.size);
-    if (lmp->logfile && flock(fileno(lmp->logfile), LOCK_EX | LOCK_NB))
+    // Some file systems have no locks; only one that is taken says something.
+    if (lmp->logfile && flock(fileno(lmp->logfile), LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
       lmp->error->all(FLERR, "{}; another one writes the same log file: {}", what, own_library());
     static bool told = false;
     if (!told && number(launcher.rank, 0) == 0)

@@ -12,8 +12,9 @@
 
 namespace {
 
-// Of the innermost control group with a limit on CPU time, as a container or a batch system sets
-// it: what a process may use together with the others in its group. Rounded down, at least 1.
+// The smallest limit on CPU time of this process's control group and those around it, as a
+// container or a batch system sets it for all processes of a group together. Rounded down, at
+// least 1.
 int quota_of_group() {
   int fewest = INT_MAX;
   std::ifstream groups("/proc/self/cgroup");
@@ -28,7 +29,6 @@ int quota_of_group() {
     if (!unified && controllers.find(",cpu,") == std::string::npos)
       continue;
     std::string path = line.substr(second + 1);
-    // The limits of the groups around it hold as well.
     while (true) {
       double quota = -1.0, period = 0.0;
       if (unified) {

@@ -24,11 +24,14 @@ BOLTZMANN: dict[str, float] = {"metal": 8.617333262e-5, "real": 1.987204259e-3}
 BOLTZMANN_PER_MASS = 8.31446261815324e-7
 """Boltzmann's constant over 1 g/mol, in (Angstrom/fs)^2 per K."""
 
-MILLI_EV: dict[str, float] = {"metal": 1e-3, "real": 0.0230605478}
-"""One meV in one unit of energy."""
-
 KCAL_PER_EV = 23.060547830619026
 """One eV in kcal/mol."""
+
+MILLI_EV: dict[str, float] = {"metal": 1e-3, "real": 1e-3 * KCAL_PER_EV}
+"""One meV in one unit of energy."""
+
+LAMMPS_ORDER = [0, 1, 2, 5, 4, 3]
+"""Of an ASE stress xx, yy, zz, yz, xz, xy: places of xx, yy, zz, xy, xz, yz."""
 
 ENERGY_IN_KCAL: dict[str, float] = {"metal": KCAL_PER_EV, "real": 1.0}
 """One unit of energy in kcal/mol."""

@@ -17,7 +17,7 @@ from typing_extensions import override
 from lammps_trajcast.data.compressed import DAMAGE, CompressionError, open_bytes
 from lammps_trajcast.data.frames import Frame, Frames, TrajectoryError
 from lammps_trajcast.data.labels import VOIGT, Labels, labels_from_ev
-from lammps_trajcast.units import ASE_VELOCITY
+from lammps_trajcast.units import ASE_VELOCITY, LAMMPS_ORDER
 
 
 class ASETrajectory(Frames):
@@ -112,7 +112,7 @@ def _labels(atoms: Atoms) -> Labels:
     if results.get("stress") is not None and atoms.pbc.all():
         stress = np.asarray(results["stress"], dtype=np.float64)
         if stress.shape == (6,):
-            stress = stress[[0, 1, 2, 5, 4, 3]]
+            stress = stress[LAMMPS_ORDER]
         elif stress.shape == (3, 3):
             stress = np.array([stress[place] for place in VOIGT])
         virial = -stress * atoms.get_volume()

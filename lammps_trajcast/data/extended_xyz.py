@@ -12,6 +12,7 @@ from ase.io.extxyz import key_val_str_to_dict
 from numpy.typing import NDArray
 
 from lammps_trajcast.data.labels import VOIGT
+from lammps_trajcast.units import LAMMPS_ORDER
 
 
 class FormatError(Exception):
@@ -88,7 +89,7 @@ class Frame:
         except (ValueError, TypeError):
             found = np.empty(0)
         if found.size == len(VOIGT):  # in ASE's order: xx, yy, zz, yz, xz, xy
-            found = found.reshape(-1)[[0, 1, 2, 5, 4, 3]]
+            found = found.reshape(-1)[LAMMPS_ORDER]
         elif found.size == 9:
             found = found.reshape(3, 3)
             if not np.allclose(found, found.T, rtol=1e-3, atol=1e-6 * np.abs(found).max()):

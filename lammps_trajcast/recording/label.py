@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.child_processes import interruptible
+from lammps_trajcast.data.build import GIVEN_MASS
 from lammps_trajcast.data.labels import Labels, arrays_of
 from lammps_trajcast.data.layout import (
     DatasetError,
@@ -26,8 +27,15 @@ from lammps_trajcast.lammps_runs.errors import FailedRunError, LaunchError
 from lammps_trajcast.lammps_runs.paths import PlainPaths
 from lammps_trajcast.lammps_runs.program import lammps_command
 from lammps_trajcast.lammps_runs.session import LammpsSession
-from lammps_trajcast.lammps_runs.state import read_state
+from lammps_trajcast.lammps_runs.state import Fix, read_state
 from lammps_trajcast.lock import InUseError, alone_with
+from lammps_trajcast.recording.ensemble import (
+    BATHS,
+    FORCE_FIELD,
+    INTEGRATING_BATHS,
+    OUTPUT,
+    plain_style,
+)
 from lammps_trajcast.recording.thermodynamic_labels import (
     COMPUTE_VIRIAL,
     energies_every,
@@ -35,8 +43,6 @@ from lammps_trajcast.recording.thermodynamic_labels import (
 )
 from lammps_trajcast.units import ENERGY_IN_KCAL, TIME_IN_FS
 
-# Relative difference of masses of an element, here and in LAMMPS.
-SAME_MASS = 1e-3
 # Angstrom around the atoms in directions that are not periodic.
 MARGIN = 1.0
 
@@ -121,6 +127,27 @@ def _label_file(path: Path, evaluator: _Evaluator, bar: tqdm) -> None:
         raise DatasetError(f"cannot write {path}: {reason}") from None
 
 
+def _without_forces(system: Path, fixes: list[Fix]) -> list[Fix]:
+    """The fixes of an input that have no part in the potential; `rerun` would call them as well.
+
+    Raises:
+        DatasetError: what one does is not known.
+    """
+    found = []
+    for fix in fixes:
+        style = plain_style(fix.style)
+        if style in FORCE_FIELD:
+            continue
+        known = {"nve", *INTEGRATING_BATHS, *BATHS, *OUTPUT}
+        if style not in known and not style.startswith("ave/"):
+            raise DatasetError(
+                f"{system}: fix {fix.name} ({fix.style}) may change energies or forces, which are "
+                "to be those of the potential; leave it out"
+            )
+        found.append(fix)
+    return found
+
+
 class _Evaluator:
     """A LAMMPS with the reference, which evaluates one segment after the other."""
 
@@ -144,7 +171,7 @@ class _Evaluator:
             lammps.run([f"undump {dump}"])
         lammps.run(
             [
-                *(f"unfix {fix.name}" for fix in reversed(state.fixes) if fix.style == "nve"),
+                *(f"unfix {fix.name}" for fix in reversed(_without_forces(system, state.fixes))),
                 COMPUTE_VIRIAL,
                 f"write_dump all custom {self._forces} id mass modify sort id format float %.15g",
             ]
@@ -164,7 +191,7 @@ class _Evaluator:
                 f"{path}: has {len(masses)} atoms, {self.system} {len(self.masses)}; name the "
                 "input that it was recorded with (and its variables)"
             )
-        wrong = np.flatnonzero(np.abs(masses - self.masses) > SAME_MASS * masses)
+        wrong = np.flatnonzero(np.abs(masses - self.masses) > GIVEN_MASS * masses)
         if len(wrong):
             k = wrong[0]
             raise DatasetError(

@@ -41,6 +41,8 @@ from lammps_trajcast.recording.thermodynamic_labels import (
 )
 from lammps_trajcast.units import TIME_IN_FS
 
+# No pressure: a potential need not have one.
+QUIET = ("thermo_style custom step temp pe", "thermo 0")
 # A pair for every phase of fast vibrations without storing frames that are nearly the same.
 FRAMES_PER_HORIZON = 3
 
@@ -229,10 +231,7 @@ class _Recording:
             schedule = _Schedule.of(self.options, state.timestep * TIME_IN_FS[state.units])
             lammps.run(
                 [
-                    # No pressure: a potential need not have one.
-                    "thermo_style custom step temp pe",
-                    "thermo_modify norm no",
-                    "thermo 0",
+                    *QUIET,
                     COMPUTE_VIRIAL,
                     "restart 0",
                     *(f"undump {name}" for name in state.dumps),
@@ -380,9 +379,7 @@ class _Worker:
         printed = self.lammps.run([f"run {self.schedule.segment}"])
         self.lammps.run(
             [
-                "thermo 0",
-                "thermo_style custom step temp pe",
-                "thermo_modify norm no",
+                *QUIET,
                 "undump trajcast_record",
                 *self.ensemble.nve_off(),
             ]

@@ -20,12 +20,11 @@ from ase.data import chemical_symbols
 from numpy.typing import ArrayLike, NDArray
 
 from lammps_trajcast.runtime.process_settings import ProcessSettings
+from lammps_trajcast.units import LAMMPS_ORDER
 
 Array = NDArray[np.float64]
 
 NUMBER_OF = {symbol: number for number, symbol in enumerate(chemical_symbols) if number > 0}
-# Of an ASE stress xx, yy, zz, yz, xz, xy: places of xx, yy, zz, xy, xz, yz.
-LAMMPS_ORDER = [0, 1, 2, 5, 4, 3]
 WORDS = {"true": True, "false": False, "none": None}
 # Relative difference of stresses of atoms that add up to the stress.
 SAME_STRESS = 1e-6

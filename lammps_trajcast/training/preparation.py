@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.statistics import Statistics
 from lammps_trajcast.model.architecture import Architecture
+from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.file import ModelFile, ModelFileError, explain
 from lammps_trajcast.training.batches import GraphPairs
 from lammps_trajcast.training.config import TrainingConfig, TrainingError
@@ -84,29 +85,30 @@ def check_momenta(network: Architecture, pairs: TrajectoryPairs) -> None:
     Raises:
         TrainingError: they have others, which the network could not learn.
     """
-    linear, angular = network.net_lin_mom, network.net_ang_mom
+    angular = network.conserve_ang_mom and network.net_ang_mom is not None
+    layer = Conservation(network, (1.0, 1.0))
     moves, turns, square = [], [], []
     for index in spread(len(pairs), MOMENTUM_FRAMES):
         pair = pairs[index]
-        masses, velocities = pair.masses.numpy(), pair.velocity_after.numpy()
-        positions = (pair.positions + pair.displacement).numpy()
-        mass = masses.sum()
-        square.append(np.mean(np.sum(velocities**2, axis=1)))
-        drift = masses @ velocities / mass
-        if linear is not None:
-            moves.append(np.sum((drift - np.asarray(linear) / mass) ** 2))
-        if network.conserve_ang_mom and angular is not None:
-            about = positions - masses @ positions / mass
-            spin = np.cross(about, masses[:, None] * (velocities - drift)).sum(axis=0)
-            inertia = np.einsum("n,na,nb->ab", masses, about, about)
-            inertia = np.trace(inertia) * np.eye(3) - inertia
-            omega = np.linalg.pinv(inertia) @ (spin - np.asarray(angular))
-            turns.append(np.mean(np.sum(np.cross(omega, about) ** 2, axis=1)))
-    for found, key, what, remedy in (
-        (moves, "net_lin_mom", "drift", "linear"),
-        (turns, "net_ang_mom", "turn", "angular"),
+        positions, masses = pair.positions, pair.masses
+        system = torch.zeros_like(pair.species)
+        true = Prediction(pair.displacement, pair.velocity_after)
+        sums = layer.linear_sums(true, pair.velocities, masses, system, 1)
+        at_rest = layer.apply_linear(true, sums, system)
+        square.append(float(true.velocity.square().mean()))
+        moves.append(float((at_rest.velocity - true.velocity).square().mean()))
+        if angular:
+            centers = layer.center_sums(at_rest, positions, masses, system, 1)
+            spins = layer.angular_sums(
+                *(at_rest, positions, pair.velocities, masses, centers, system, 1)
+            )
+            still = layer.apply_angular(at_rest, positions, centers, spins, system)
+            turns.append(float((still.velocity - at_rest.velocity).square().mean()))
+    for found, fixed, key, what, remedy in (
+        (moves, network.net_lin_mom is not None, "net_lin_mom", "drift", "linear"),
+        (turns, angular, "net_ang_mom", "turn", "angular"),
     ):
-        share = (np.mean(found) / np.mean(square)) ** 0.5 if found else 0.0
+        share = (np.mean(found) / np.mean(square)) ** 0.5 if fixed else 0.0
         if share > MOMENTUM_SHARE:
             value = list(getattr(network, key))
             raise TrainingError(

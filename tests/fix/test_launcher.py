@@ -7,41 +7,21 @@ import time
 from pathlib import Path
 
 import pytest
-from locations import ENVIRONMENT
-from models import tiny_model
+from launches import LMP, write_run
 from runs import lammps_environment
-
-SCRIPT = """\
-units real
-boundary p p p
-lattice fcc 5.3
-region box block 0 2 0 2 0 2
-create_box 1 box
-create_atoms 1 box
-mass 1 28.085
-pair_style zero 3.5 full
-pair_coeff * *
-timestep 10.0
-velocity all create 1 1
-{wait}
-fix 1 all python/trajcast model.safetensors Si
-"""
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    tiny_model(metadata={"timestep": 10.0}).save(tmp_path / "model.safetensors")
-    (tmp_path / "in.copy").write_text(SCRIPT.format(wait=""))
+    write_run(tmp_path, "in.copy")
     # The copy that is first holds the log file until the other one has come.
-    (tmp_path / "in.first").write_text(
-        SCRIPT.format(wait="") + "shell touch ready\nshell sleep 60\n"
-    )
+    write_run(tmp_path, "in.first", "shell touch ready\nshell sleep 60\n")
     return tmp_path
 
 
 def start(directory: Path, script: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(ENVIRONMENT / "bin" / "lmp"), "-in", script],
+        [LMP, "-in", script],
         cwd=directory,
         env=lammps_environment(**variables),
         text=True,

@@ -8,32 +8,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from launches import LMP, write_run
 from locations import ENVIRONMENT
-from models import tiny_model
 from runs import lammps_environment
 
-SCRIPT = """\
-units real
-lattice fcc 5.3
-region box block 0 2 0 2 0 2
-create_box 1 box
-create_atoms 1 box
-mass 1 28.085
-pair_style zero 3.5 full
-pair_coeff * *
-timestep 10.0
-velocity all create 1 1
-fix 1 all python/trajcast model.safetensors Si
-run 0
-"""
 CORES = len(os.sched_getaffinity(0))
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("threads")
-    tiny_model(metadata={"timestep": 10.0}).save(made / "model.safetensors")
-    (made / "in.lmp").write_text(SCRIPT)
+    write_run(made, "in.lmp", "run 0\n")
     return made
 
 
@@ -42,7 +27,7 @@ def found(directory: Path, ranks: int = 1, first_core: bool = False, **variables
     if "OMP_NUM_THREADS" not in variables:
         del environment["OMP_NUM_THREADS"]
     core = min(os.sched_getaffinity(0))
-    program = [str(ENVIRONMENT / "bin" / "lmp"), "-in", "in.lmp", "-log", "none"]
+    program = [LMP, "-in", "in.lmp", "-log", "none"]
     launcher = [str(ENVIRONMENT / "bin" / "mpirun"), "-np", str(ranks)]
     run = subprocess.run(
         [

@@ -176,9 +176,21 @@ pair_coeff 1 1 0.238 3.405
         assert segment["forces"].shape == (2, 2, 3)
 
 
+def test_label_takes_the_forces_of_the_potential_alone(recorded: Path, tmp_path: Path) -> None:
+    """A thermostat that the input leaves on would push the atoms in each frame."""
+    (tmp_path / "system.lmp").write_text(f"{SYSTEM}\nfix b all langevin 900 900 0.01 7\n")
+    path = without_labels(recorded / "data" / "t20.000.h5", tmp_path / "a.h5")
+    label(path, tmp_path / "system.lmp", progress=False)
+    with h5py.File(recorded / "data" / "t20.000.h5") as expected, h5py.File(path) as found:
+        for name in found["segments"]:
+            ours, theirs = (file[f"segments/{name}/forces"] for file in (found, expected))
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (("timestep 0.002", "fix f all setforce 0 0 0"), r"fix f \(setforce\) may change"),
         (("0 3 0 3 0 3", "0 2 0 3 0 3"), "has 108 atoms, .*system.lmp 72; name the input"),
         (("mass 1 39.95", "mass 1 83.8"), "its atom \\d+ has a mass of 39.95 g/mol, atom \\d+ of"),
         (("units metal", "units lj"), "has units lj"),
