@@ -25,8 +25,8 @@ ConstantEnergy::~ConstantEnergy() { modify->delete_compute(compute_id); }
 
 /* ---------------------------------------------------------------------- */
 
-void ConstantEnergy::setup() {
-  total = motion().kinetic + compute->compute_scalar();
+void ConstantEnergy::setup(double extra) {
+  total = motion().kinetic + compute->compute_scalar() + extra;
   // Other fixes have not computed theirs yet.
   fixes_count = false;
   compute->addstep(update->ntimestep + 1);
@@ -42,8 +42,8 @@ void ConstantEnergy::begin_step() {
 
 /* ---------------------------------------------------------------------- */
 
-std::string ConstantEnergy::end_step() {
-  const double potential = compute->compute_scalar() + modify->energy_global();
+std::string ConstantEnergy::end_step(double extra) {
+  const double potential = compute->compute_scalar() + modify->energy_global() + extra;
   compute->addstep(update->ntimestep + 1);
 
   const Motion now = motion();

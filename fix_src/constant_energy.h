@@ -24,12 +24,13 @@ public:
   ConstantEnergy &operator=(const ConstantEnergy &) = delete;
 
   // Collective, and in this order: before a run, when forces have been computed, ...
-  void setup();
+  // extra: a potential energy that LAMMPS does not count.
+  void setup(double extra);
   // ... before velocities or positions change in a step, ...
   void begin_step();
   // ... and when forces of all fixes and velocities are those at its end. Returns what is wrong, on
   // all ranks; else nothing.
-  std::string end_step();
+  std::string end_step(double extra);
 
 private:
   // Of all atoms: sums of m v^2 / 2 in units of energy, of the group also mass and momentum.

@@ -36,7 +36,7 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
   scalar_flag = 1;
   extscalar = 1;
   vector_flag = 1;
-  size_vector = 15;
+  size_vector = 16;
   extvector = 0;
   global_freq = 1;
   restart_global = 1;
@@ -45,10 +45,6 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
   message = {message_text.data(), static_cast<int64_t>(message_text.size())};
 
   parse(narg, arg);
-  if (conserve_energy && references.empty())
-    fail("'conserve yes' needs a potential whose energy is kept: write 'energy PAIR conserve yes' "
-         "with PAIR a sub-style of pair_style hybrid/overlay");
-
   const std::string units = update->unit_style;
   if (units != "metal" && units != "real")
     fail(fmt::format("units {} are not supported: write 'units metal' or 'units real'", units));
@@ -58,9 +54,16 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
     fail("atom IDs are needed: write 'atom_modify id yes' before the box is created");
 
   open_model();
+  if (conserve_energy && references.empty() && !has_energy)
+    fail("'conserve yes' needs a potential energy that is kept, and the model file has none: add "
+         "one "
+         "with 'lammps-trajcast add-energy', or write 'energy PAIR conserve yes' with PAIR a "
+         "sub-style of pair_style hybrid/overlay");
   if (conserve_energy)
     constant_energy = std::make_unique<trajcast::ConstantEnergy>(
         lmp, groupbit, std::string(id) + "_potential_energy");
+  energy_global_flag = energy_peratom_flag = has_energy;
+  virial_global_flag = virial_peratom_flag = has_energy;
   atom->add_callback(Atom::GROW);
 }
 
@@ -96,13 +99,18 @@ void FixPythonTrajcast::init() {
   // Other commands initialize LAMMPS too, in states that only a run has to forbid.
   const bool is_rerun = std::strcmp(input->command, "rerun") == 0;
   moves_atoms = update->whichflag == 1 && !is_rerun;
+  energy_is_known = false;
+  check_energy();
   if (moves_atoms)
     prepare_run();
+  else if (is_rerun && evaluates_energy())
+    check_neighbor_cutoff();
 
-  // A request that LAMMPS has not taken would outlive this fix: none is made before the last error,
-  // nor by a rerun, which comes here for each state that it reads, but takes requests only once.
-  if (!is_rerun)
+  // A request that LAMMPS has not taken would outlive this fix: none is made before the last error.
+  // A rerun comes here for each state that it reads, but takes requests only once.
+  if (!is_rerun || (evaluates_energy() && !rerun_has_list))
     neighbor->add_request(this, NeighConst::REQ_FULL);
+  rerun_has_list = is_rerun && evaluates_energy();
 }
 
 /* ---------------------------------------------------------------------- */
@@ -112,7 +120,7 @@ void FixPythonTrajcast::init_list(int /*id*/, NeighList *given) { list = given; 
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::setup_post_neighbor() {
-  if (moves_atoms)
+  if (moves_atoms || rerun_has_list)
     post_neighbor();
 }
 
@@ -124,7 +132,7 @@ void FixPythonTrajcast::setup(int vflag) {
   check_start();
   post_force(vflag);
   if (constant_energy)
-    constant_energy->setup();
+    constant_energy->setup(extra_energy());
 }
 
 /* ----------------------------------------------------------------------
@@ -142,8 +150,9 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
     remember_velocities();
   if (constant_energy)
     constant_energy->begin_step();
+  energy_is_known = false;
   add_impulse();
-  gather_frame();
+  gather_frame(cutoff);
   predict(true);
   if (outcome.unfit)
     explain_unfit_atoms();
@@ -185,22 +194,9 @@ void FixPythonTrajcast::predict(bool judge) {
   if (atom->natoms == 0)
     return;
 
-  trajcast_frame frame = {};
-  frame.num_atoms = atom->nlocal;
-  frame.num_remote = static_cast<int64_t>(edges.remote.size());
-  frame.remote = edges.remote.data();
-  frame.types = types.data();
-  frame.positions = unwrapped.data();
-  frame.velocities = velocities.data();
-  frame.masses = masses.data();
-  frame.num_edges = edges.size();
-  frame.first_edge = edges.first_edge.data();
-  frame.senders = edges.senders.data();
-  frame.edge_vectors = edges.vectors.data();
-  frame.num_interior = static_cast<int64_t>(edges.interior.size());
-  frame.interior = edges.interior.data();
-  frame.num_boundary = static_cast<int64_t>(edges.boundary.size());
-  frame.boundary = edges.boundary.data();
+  trajcast_frame frame = frame_of_model();
+  num_edges = frame.num_edges;
+  num_remote = frame.num_remote;
   judge &= guard != nullptr;
   frame.remote_rows = comm->nprocs > 1 && judge && guard->needs_remote();
 
@@ -305,7 +301,7 @@ void FixPythonTrajcast::final_integrate() {
   add_impulse();
   if (!constant_energy)
     return;
-  const std::string problem = constant_energy->end_step();
+  const std::string problem = constant_energy->end_step(extra_energy());
   if (!problem.empty() && !snapshot.taken())
     fail(problem);
 }
@@ -315,6 +311,7 @@ void FixPythonTrajcast::final_integrate() {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::post_run() {
+  rerun_has_list = false;
   if (!snapshot.taken())
     return;
   snapshot.restore();
@@ -374,10 +371,11 @@ void FixPythonTrajcast::restart(char *written) {
 
 // Edges in the last prediction, on all ranks.
 double FixPythonTrajcast::compute_scalar() {
-  double mine = static_cast<double>(edges.size());
-  double all;
-  MPI_Allreduce(&mine, &all, 1, MPI_DOUBLE, MPI_SUM, world);
-  return all;
+  if (has_energy)
+    return own_energy();
+  double mine = static_cast<double>(num_edges);
+  sum_over_ranks(&mine, 1);
+  return mine;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -387,7 +385,7 @@ double FixPythonTrajcast::compute_vector(int n) {
   struct rusage usage;
   getrusage(RUSAGE_SELF, &usage);
   const double kilobyte = 1024.0;
-  const auto nremote = static_cast<double>(edges.remote.size());
+  const auto nremote = static_cast<double>(num_remote);
   const struct {
     double mine;
     MPI_Op over_ranks;
@@ -407,6 +405,7 @@ double FixPythonTrajcast::compute_vector(int n) {
       {static_cast<double>(num_fallbacks), MPI_MAX},
       {defect, MPI_MAX},
       {static_cast<double>(num_plain_steps), MPI_MAX},
+      {static_cast<double>(num_edges), MPI_SUM},
   };
   double all;
   MPI_Allreduce(&values[n].mine, &all, 1, MPI_DOUBLE, values[n].over_ranks, world);

@@ -116,13 +116,19 @@ private:
   void find_owners();
   void list_remote_atoms();
   bool may_become_edge(int i, int j) const;
-  void gather_frame();
+  void gather_frame(double reach);
+  trajcast_frame frame_of_model() const;
   void share_states();
   void forward(int width);
 
   // fix_python_trajcast_energy.cpp: energies on demand
   bool others_evaluate() const;
   void switch_potentials(bool on);
+  bool evaluates_energy() const;
+  void check_energy();
+  void evaluate_energy(bool with_virials);
+  double own_energy();
+  double extra_energy();
 
   // fix_python_trajcast_reversible.cpp
   void move_reversibly();
@@ -179,8 +185,16 @@ private:
   trajcast_message message;
 
   std::unique_ptr<trajcast::ConstantEnergy> constant_energy; // of 'conserve yes'
-  bool others_use_forces = false;                            // another fix integrates some atoms
-  bigint reference_evaluations = 0;                          // since the fix was defined
+
+  // The potential energy of the model, see trajcast_potential.
+  bool has_energy = false;
+  double energy_cutoff = 0.0;
+  double energy_of_atoms = 0.0; // of all ranks
+  bool energy_is_known = false; // for the positions as they are
+  bool rerun_has_list = false;  // this rerun has asked for a neighbor list
+  std::vector<double> atom_energies, atom_virials;
+  bool others_use_forces = false;   // another fix integrates some atoms
+  bigint reference_evaluations = 0; // since the fix was defined
 
   // Whether the pair style is next evaluated for the forces of the step, and not for somebody who
   // wants to know the energy.
@@ -223,6 +237,7 @@ private:
   std::vector<double> rows; // see trajcast_prediction
 
   // Of the last step, on this rank: see compute_vector().
+  int64_t num_edges = 0, num_remote = 0;
   double graph_seconds = 0.0;
   double forward_seconds = 0.0;   // rows to ghost atoms, and the plan of the exchange
   int64_t state_bytes = 0;        // states of other ranks' atoms that come in each step

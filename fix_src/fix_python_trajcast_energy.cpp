@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-// Energies on demand: the reference potential is evaluated where somebody wants to know its energy.
+// Energies on demand: those of the model and of the reference potential, evaluated where somebody
+// wants to know them.
 
 #include "fix_python_trajcast.h"
 
+#include "atom.h"
+#include "error.h"
 #include "modify.h"
 #include "pair.h"
 #include "update.h"
+
+#include <numeric>
 
 using namespace LAMMPS_NS;
 using namespace FixConst;
@@ -69,8 +74,108 @@ void FixPythonTrajcast::switch_potentials(bool on) {
 
 void FixPythonTrajcast::setup_pre_reverse(int eflag, int vflag) { pre_reverse(eflag, vflag); }
 
-void FixPythonTrajcast::pre_reverse(int /*eflag*/, int /*vflag*/) {
+void FixPythonTrajcast::pre_reverse(int eflag, int vflag) {
   forces_are_due = false;
   if (moves_atoms)
     switch_potentials(true);
+  if (!moves_atoms && !rerun_has_list)
+    return;
+  ev_init(eflag, vflag);
+  if (!evflag || !has_energy)
+    return;
+
+  evaluate_energy(vflag_either);
+  for (int i = 0; i < atom->nlocal; i++) {
+    if (eflag_atom)
+      eatom[i] = atom_energies[i];
+    if (!vflag_either)
+      continue;
+    for (int k = 0; k < 6; k++) {
+      const double part = atom_virials[6 * static_cast<std::size_t>(i) + k];
+      if (vflag_global)
+        virial[k] += part;
+      if (vflag_atom)
+        vatom[i][k] += part;
+    }
+  }
+}
+
+/* ----------------------------------------------------------------------
+   whether 'fix_modify' has made energy or virial of the model part of those of the system
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::evaluates_energy() const {
+  return has_energy && (thermo_energy || thermo_virial);
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_energy() {
+  if (!evaluates_energy())
+    return;
+  if (update->whichflag == 2)
+    fail(fmt::format(
+        "a minimization cannot use the energy of the model, which comes without forces: "
+        "write 'fix_modify {} energy no virial no' before it, or 'unfix {}'",
+        id, id));
+  if (!references.empty())
+    fail(fmt::format("the energy would be counted twice, as that of the model and as that of the "
+                     "potential after the keyword 'energy': write 'fix_modify {} energy no virial "
+                     "no', or the fix without that keyword",
+                     id));
+}
+
+/* ----------------------------------------------------------------------
+   energy and virial of own atoms, for the positions as they are; all ranks have to call it
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::evaluate_energy(bool with_virials) {
+  const std::size_t nlocal = atom->nlocal;
+  atom_energies.resize(nlocal);
+  atom_virials.resize(6 * nlocal);
+  double sums[2] = {}; // energy, failures
+  std::string problem;
+  if (atom->natoms > 0) {
+    gather_frame(energy_cutoff);
+    const trajcast_frame frame = frame_of_model();
+    trajcast_potential found = {atom_energies.data(), with_virials ? atom_virials.data() : nullptr};
+    message.text[0] = '\0';
+    if (bridge->energies(model, &frame, &found, &message) != TRAJCAST_OK) {
+      sums[1] = 1.0;
+      problem = message.text;
+    } else {
+      sums[0] = std::accumulate(atom_energies.begin(), atom_energies.end(), 0.0);
+    }
+  }
+  sum_over_ranks(sums, 2);
+  if (sums[1] > 0.0)
+    fail_if_any(!problem.empty(), problem);
+  energy_of_atoms = sums[0];
+  energy_is_known = true;
+}
+
+/* ----------------------------------------------------------------------
+   of the system, as it was when it was last asked for in this step
+------------------------------------------------------------------------- */
+
+double FixPythonTrajcast::own_energy() {
+  if (!energy_is_known) {
+    if (!list_is_current)
+      error->all(
+          FLERR,
+          "Fix {} python/trajcast: the energy of the model is known during a run only: write "
+          "'run 0' first",
+          id);
+    evaluate_energy(false);
+  }
+  return energy_of_atoms;
+}
+
+/* ----------------------------------------------------------------------
+   for 'conserve yes': of the model, unless a reference potential takes its place, or LAMMPS counts
+it among the energies of fixes
+------------------------------------------------------------------------- */
+
+double FixPythonTrajcast::extra_energy() {
+  return has_energy && references.empty() && !thermo_energy ? own_energy() : 0.0;
 }

@@ -25,9 +25,11 @@ double distance_squared(const double *a, const double *b) {
 }
 } // namespace
 
-/* ---------------------------------------------------------------------- */
+/* ----------------------------------------------------------------------
+   the state as it is now, with the edges that are shorter than `reach`
+------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::gather_frame() {
+void FixPythonTrajcast::gather_frame(double reach) {
   if (comm->nprocs > 1)
     share_states();
 
@@ -40,7 +42,7 @@ void FixPythonTrajcast::gather_frame() {
   for (int r = 0; r < ncandidates; r++)
     std::copy_n(&forwarded[STATE * (nlocal + candidate_ghost[r])], 3,
                 &node_positions[3 * (nlocal + r)]);
-  edges.update(node_positions.data(), cell(), cutoff);
+  edges.update(node_positions.data(), cell(), reach);
 
   const int nnodes = nlocal + static_cast<int>(edges.remote.size());
   types.resize(nnodes);
@@ -62,6 +64,28 @@ void FixPythonTrajcast::gather_frame() {
     std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
   }
   graph_seconds += MPI_Wtime() - start;
+}
+
+/* ---------------------------------------------------------------------- */
+
+trajcast_frame FixPythonTrajcast::frame_of_model() const {
+  trajcast_frame frame = {};
+  frame.num_atoms = atom->nlocal;
+  frame.num_remote = static_cast<int64_t>(edges.remote.size());
+  frame.remote = edges.remote.data();
+  frame.types = types.data();
+  frame.positions = unwrapped.data();
+  frame.velocities = velocities.data();
+  frame.masses = masses.data();
+  frame.num_edges = edges.size();
+  frame.first_edge = edges.first_edge.data();
+  frame.senders = edges.senders.data();
+  frame.edge_vectors = edges.vectors.data();
+  frame.num_interior = static_cast<int64_t>(edges.interior.size());
+  frame.interior = edges.interior.data();
+  frame.num_boundary = static_cast<int64_t>(edges.boundary.size());
+  frame.boundary = edges.boundary.data();
+  return frame;
 }
 
 /* ----------------------------------------------------------------------

@@ -94,7 +94,7 @@ void FixPythonTrajcast::reverse_velocities() {
 ------------------------------------------------------------------------- */
 
 bool FixPythonTrajcast::predict_again() {
-  gather_frame();
+  gather_frame(cutoff);
   const double reduction = reduction_seconds;
   predict(false);
   reduction_seconds += reduction;

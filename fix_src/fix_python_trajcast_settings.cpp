@@ -158,6 +158,8 @@ void FixPythonTrajcast::open_model() {
   fail_if_any(failed, message.text);
   model_timestep = info.timestep;
   cutoff = info.cutoff;
+  has_energy = info.has_energy != 0;
+  energy_cutoff = info.energy_cutoff;
   fingerprint = info.fingerprint;
   check_agreement(info);
   if (reversible && info.conserves_angular_momentum)

@@ -53,8 +53,10 @@ typedef struct {
 
 /* What the model file says. Filled by open(). */
 typedef struct {
-  double timestep;                    /* time that one prediction advances, fs */
-  double cutoff;                      /* neighbors closer than this are seen, Angstrom */
+  double timestep;      /* time that one prediction advances, fs */
+  double cutoff;        /* neighbors closer than this are seen, Angstrom */
+  int32_t has_energy;   /* 1 if energies() is possible, else 0 */
+  double energy_cutoff; /* that of energies(), at most the one above, Angstrom; 0 if it is not */
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
   char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */
@@ -126,6 +128,13 @@ typedef struct {
   int64_t rows_sent;       /* atoms whose features went to another rank, in each exchange */
 } trajcast_prediction;
 
+/* What energies() fills, in the units of the run. The caller allocates the arrays. */
+typedef struct {
+  double *energies; /* (num_atoms,) of own atoms */
+  double *virials;  /* (num_atoms, 6) xx, yy, zz, xy, xz, yz: their parts of minus the derivative of
+                       the energy to the strain; or NULL: not wanted */
+} trajcast_potential;
+
 /* The calls. Each returns a trajcast_status, and writes a message if it fails. */
 typedef struct {
   /* Load a model. On success `*handle` identifies it in the calls below and `info` is filled. */
@@ -147,6 +156,11 @@ typedef struct {
      num_sums values of `prediction->sums` over all ranks, then calls this function, which leaves
      the sums of the next round there; until num_sums is zero. */
   int (*conserve)(int64_t handle, trajcast_prediction *prediction, trajcast_message *message);
+
+  /* The potential energy of own atoms. Of the frame it needs nothing but types and edges, all that
+     are closer than energy_cutoff. Other ranks need not call it. */
+  int (*energies)(int64_t handle, const trajcast_frame *frame, trajcast_potential *potential,
+                  trajcast_message *message);
 
   /* Forget a model. A handle that is not known is ignored. */
   int (*close)(int64_t handle, trajcast_message *message);

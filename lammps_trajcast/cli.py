@@ -37,6 +37,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "convert": models.convert,
     "info": models.info,
     "add-bounds": models.add_bounds,
+    "add-energy": models.add_energy,
     "clamp-speed": models.clamp_speed,
     "dataset": datasets.dataset,
     "record": datasets.record,

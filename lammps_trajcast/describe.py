@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lammps_trajcast.energy.model import EnergyModel
 from lammps_trajcast.lammps_runs.paths import is_plain
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
@@ -51,9 +52,41 @@ def describe_model(path: Path, model: ModelFile) -> str:
         parts += ["", "Training data (Angstrom, fs, K):", _table(_entries(data.statistics))]
     if data.limits:
         parts += ["", describe_limits(model)]
+    if model.energy is not None:
+        parts += ["", describe_energy(model.energy)]
     if data.provenance:
         parts += ["", "Provenance:", _table(_entries(data.provenance))]
     return "\n".join([*parts, "", input_lines(path, model)])
+
+
+def describe_energy(energy: EnergyModel) -> str:
+    """How large the potential energy is that goes with the steps, and how good."""
+    basis, errors = energy.basis, energy.errors
+    rows = [
+        ("cutoff", f"{basis.cutoff:g} Angstrom"),
+        (
+            "functions",
+            f"{basis.num_pair} of a distance, {basis.num_radial} in terms of three bodies, "
+            f"angles up to order {basis.max_order}: {basis.num_features} coefficients",
+        ),
+    ]
+    if errors is not None:
+        rows.append(("fitted to", f"{errors.frames} frames, {_range(errors.temperatures)} K"))
+        for name, value in (
+            ("energy", errors.energy),
+            ("pressure", errors.pressure),
+            ("stress", errors.stress),
+        ):
+            if value is not None:
+                rows.append((f"error of {name}", f"{value:.3f} of its thermal fluctuation"))
+        rows.append(("error of forces", f"{errors.forces:.3f} of their root mean square"))
+    heading = "Potential energy, for 'fix_modify ID energy yes virial yes':"
+    return "\n".join([heading, _table(rows)])
+
+
+def _range(ends: tuple[float, float]) -> str:
+    low, high = (f"{end:.0f}" for end in ends)
+    return low if low == high else f"{low} to {high}"
 
 
 def _variant(network: Architecture) -> str:

@@ -67,6 +67,36 @@ def add_bounds(
     typer.echo(f"{output}\n{describe_limits(limited)}")
 
 
+def add_energy(
+    model: Annotated[Path, typer.Argument(help="Model file.")],
+    dataset: Annotated[
+        list[Path],
+        typer.Argument(help="Data set whose frames have energies and forces: files or directory."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    cutoff: Annotated[
+        float | None,
+        typer.Option(help="Å; at most, and by default, that of the network.", min=0.1),
+    ] = None,
+) -> None:
+    """Fit a potential energy, which energies, pressures and virials in LAMMPS come from."""
+    from lammps_trajcast.data.layout import DatasetError
+    from lammps_trajcast.describe import describe_energy
+    from lammps_trajcast.energy.add import with_energy
+    from lammps_trajcast.model.file import ModelFile, ModelFileError
+    from lammps_trajcast.training.progress import Console, ProgressReporter
+
+    with one_line_for(ModelFileError, DatasetError):
+        console = Console()
+        with console.alive():
+            changed = with_energy(
+                ModelFile.load(model), dataset, ProgressReporter([console]), cutoff
+            )
+        changed.save(output)
+    assert changed.energy is not None
+    typer.echo(f"{output}\n{describe_energy(changed.energy)}")
+
+
 def clamp_speed(
     model: Annotated[Path, typer.Argument(help="Model file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],

@@ -42,4 +42,4 @@ def with_limits(model: ModelFile, files: Sequence[Path]) -> ModelFile:
         raise DatasetError(f"{error}; give the data set that the model was trained on") from None
     limits = limits.of_species([elements.index(element) for element in data.species])
     limits = limits.converted(UNITS, data.units)
-    return ModelFile(data.model_copy(update={"limits": limits}), model.state_dict)
+    return ModelFile(data.model_copy(update={"limits": limits}), model.state_dict, model.energy)

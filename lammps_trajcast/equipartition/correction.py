@@ -140,7 +140,7 @@ class LastLayerCorrection:
             name: done if earlier is None else f"{earlier}; then {done}",
         }
         metadata = self.metadata.model_copy(update={"provenance": provenance})
-        return ModelFile(metadata, weights_of(self.network))
+        return ModelFile(metadata, weights_of(self.network), self.file.energy)
 
     def with_errors(self, changed: ModelFile) -> ModelFile:
         """Return a model of :meth:`model_file` with its own errors in the provenance."""
@@ -150,4 +150,4 @@ class LastLayerCorrection:
             if not name.startswith("test_")
         }
         metadata = changed.metadata.model_copy(update={"provenance": provenance | self.errors()})
-        return ModelFile(metadata, changed.state_dict)
+        return ModelFile(metadata, changed.state_dict, changed.energy)

@@ -14,7 +14,7 @@ import lammps_trajcast
 LIBRARY_NAME = "libtrajcast_kernels.so"
 # Environment variable with the path of another build, such as that of `make sanitize`.
 LIBRARY_VARIABLE = "LAMMPS_TRAJCAST_KERNELS"
-_HEADERS = ("edge_convolution.h", "network.h")
+_HEADERS = ("edge_convolution.h", "energy.h", "network.h")
 _BEGIN, _END = "/* -- cffi reads from here -- */", "/* -- to here -- */"
 
 ffi = cffi.FFI()

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lammps_trajcast.atomic_file import replacing
+from lammps_trajcast.energy.model import EnergyHeader, EnergyModel
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.model.shapes import weight_shapes
@@ -35,6 +36,9 @@ FORMAT_VERSION: Literal[1] = 1
 HEADER_KEY = "lammps_trajcast"
 # That of the checksum over metadata and weights; files of the first releases have none.
 CHECKSUM_KEY = "lammps_trajcast_sha256"
+# That of the potential energy, and what its arrays are called.
+ENERGY_KEY = "lammps_trajcast_energy"
+_ENERGY_PREFIX = "energy."
 # What safetensors calls the types that weights may have, and others that a file may hold.
 _TYPES = {"F32": "float32", "F64": "float64"}
 _OTHER_TYPES = {"F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
@@ -98,10 +102,14 @@ class ModelFile:
     Attributes:
         metadata: see :class:`ModelMetadata`.
         weights: by parameter name of :class:`TrajCast`, float32 or float64.
+        energy: the potential energy that goes with the steps; None if the file has none.
     """
 
     def __init__(
-        self, metadata: ModelMetadata, weights: Mapping[str, NDArray[Any] | Tensor]
+        self,
+        metadata: ModelMetadata,
+        weights: Mapping[str, NDArray[Any] | Tensor],
+        energy: EnergyModel | None = None,
     ) -> None:
         """Take the weights as they are, without a copy.
 
@@ -110,6 +118,7 @@ class ModelFile:
         """
         self.metadata = metadata
         self.weights = as_arrays(weights)
+        self.energy = energy
 
     @property
     def state_dict(self) -> Mapping[str, Tensor]:
@@ -147,7 +156,13 @@ class ModelFile:
             with safe_open(path, framework="np") as file:
                 header = file.metadata() or {}
                 metadata = cls._metadata(path, header)
+                described = cls._energy_header(path, header, metadata)
                 shapes = weight_shapes(metadata.architecture)
+                if described is not None:
+                    shapes |= {
+                        _ENERGY_PREFIX + name: shape
+                        for name, shape in described.basis.shapes().items()
+                    }
                 present = set(file.keys())
                 missing = sorted(set(shapes) - present)
                 if missing:
@@ -179,12 +194,48 @@ class ModelFile:
             if not np.isfinite(array).all():
                 raise ModelFileError(f"{path}: broken model file: weight {name} is not finite")
         expected = header.get(CHECKSUM_KEY)
-        if expected is not None and expected != _checksum(header[HEADER_KEY], state):
+        text = header[HEADER_KEY] + header.get(ENERGY_KEY, "")
+        if expected is not None and expected != _checksum(text, state):
             raise ModelFileError(
                 f"{path}: damaged model file: its content does not have the checksum written in "
                 "it; copy or convert it anew"
             )
-        return cls(metadata, state)
+        if described is None:
+            return cls(metadata, state)
+        arrays = {
+            name: np.asarray(state.pop(_ENERGY_PREFIX + name), dtype=np.float64)
+            for name in described.basis.shapes()
+        }
+        return cls(
+            metadata,
+            state,
+            EnergyModel(described.basis, arrays, described.errors, described.provenance),
+        )
+
+    @staticmethod
+    def _energy_header(
+        path: Path, header: dict[str, str], metadata: ModelMetadata
+    ) -> EnergyHeader | None:
+        if ENERGY_KEY not in header:
+            return None
+        try:
+            found = EnergyHeader.model_validate_json(header[ENERGY_KEY])
+        except ValidationError as error:
+            raise ModelFileError(
+                f"{path}: broken model file: its energy: {explain(error)}"
+            ) from None
+        if found.basis.num_species != len(metadata.species):
+            raise ModelFileError(
+                f"{path}: broken model file: its energy is of {found.basis.num_species} species, "
+                f"its network of {len(metadata.species)}"
+            )
+        if found.basis.cutoff > metadata.architecture.edge_cutoff:
+            raise ModelFileError(
+                f"{path}: broken model file: its energy sees neighbors up to "
+                f"{found.basis.cutoff:g} Angstrom, its network only up to "
+                f"{metadata.architecture.edge_cutoff:g}"
+            )
+        return found
 
     @staticmethod
     def _metadata(path: Path, header: dict[str, str]) -> ModelMetadata:
@@ -221,7 +272,15 @@ class ModelFile:
         path = Path(path)
         text = self.metadata.model_dump_json()
         weights = {name: np.ascontiguousarray(array) for name, array in self.weights.items()}
-        header = {HEADER_KEY: text, CHECKSUM_KEY: _checksum(text, weights)}
+        header = {HEADER_KEY: text}
+        if self.energy is not None:
+            basis, arrays, errors, provenance = self.energy
+            described = EnergyHeader(basis=basis, errors=errors, provenance=dict(provenance))
+            header[ENERGY_KEY] = described.model_dump_json()
+            weights |= {
+                _ENERGY_PREFIX + name: np.ascontiguousarray(array) for name, array in arrays.items()
+            }
+        header[CHECKSUM_KEY] = _checksum("".join(header.values()), weights)
         try:
             with replacing(path) as partial:
                 save_file(weights, partial, metadata=header)

@@ -28,4 +28,4 @@ def with_speed_limit(model: ModelFile, factor: float) -> ModelFile:
             "speed_limit": f"{factor:g} rms speeds, after training",
         },
     }
-    return ModelFile(data.model_copy(update=changes), model.state_dict)
+    return ModelFile(data.model_copy(update=changes), model.state_dict, model.energy)

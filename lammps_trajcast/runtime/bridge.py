@@ -53,6 +53,8 @@ class Bridge(FfiBridge):
             )
             info.timestep = predictor.timestep
             info.cutoff = predictor.cutoff
+            info.has_energy = predictor.energy_cutoff is not None
+            info.energy_cutoff = predictor.energy_cutoff or 0.0
             info.conserves_angular_momentum = predictor.conserves_angular_momentum
             info.shares_device = predictor.shares_device
             info.fingerprint = predictor.fingerprint.encode()
@@ -89,23 +91,8 @@ class Bridge(FfiBridge):
         """Body of `trajcast_functions.predict`."""
 
         def predict() -> None:
-            n, r, e = frame.num_atoms, frame.num_remote, frame.num_edges
             predictor = self._models[handle]
-            raw = predictor.predict(
-                Frame(
-                    types=self._view(frame.types, (n + r,), np.int32),
-                    positions=self._view(frame.positions, (n, 3), np.float64),
-                    velocities=self._view(frame.velocities, (n + r, 3), np.float64),
-                    masses=self._view(frame.masses, (n,), np.float64),
-                    first_edge=self._view(frame.first_edge, (n + 1,), np.int64),
-                    senders=self._view(frame.senders, (e,), np.int64),
-                    edge_vectors=self._view(frame.edge_vectors, (e, 3), np.float64),
-                    remote=self._view(frame.remote, (r,), np.int64),
-                    interior=self._indices(frame.interior, frame.num_interior) if r else None,
-                    boundary=self._indices(frame.boundary, frame.num_boundary) if r else None,
-                ),
-                with_remote=bool(frame.remote_rows),
-            )
+            raw = predictor.predict(self._frame(frame), with_remote=bool(frame.remote_rows))
             self._view(prediction.rows, raw.rows.shape, np.float64)[:] = raw.rows
             self._fill_sums(prediction, raw.sums)
             traffic = predictor.halo.traffic
@@ -113,7 +100,7 @@ class Bridge(FfiBridge):
             prediction.exchange_seconds = traffic.exchange_seconds
             prediction.bytes_received = traffic.bytes_received
             prediction.rows_sent = traffic.rows_sent
-            self._num_rows[handle] = n
+            self._num_rows[handle] = frame.num_atoms
 
         return self._reporting_errors(predict, message, unexpected=ABORT)
 
@@ -126,6 +113,33 @@ class Bridge(FfiBridge):
             self._fill_sums(prediction, self._models[handle].conserve(sums, rows))
 
         return self._reporting_errors(conserve, message, unexpected=ABORT)
+
+    def energies(self, handle: int, frame: Any, energies: Any, message: Any) -> int:
+        """Body of `trajcast_functions.energies`."""
+
+        def evaluate() -> None:
+            wants_virials = energies.virials != self._ffi.NULL
+            found = self._models[handle].energies(self._frame(frame), wants_virials)
+            self._view(energies.energies, found.energies.shape, np.float64)[:] = found.energies
+            if found.virials is not None:
+                self._view(energies.virials, found.virials.shape, np.float64)[:] = found.virials
+
+        return self._reporting_errors(evaluate, message)
+
+    def _frame(self, frame: Any) -> Frame:
+        n, r, e = frame.num_atoms, frame.num_remote, frame.num_edges
+        return Frame(
+            types=self._view(frame.types, (n + r,), np.int32),
+            positions=self._view(frame.positions, (n, 3), np.float64),
+            velocities=self._view(frame.velocities, (n + r, 3), np.float64),
+            masses=self._view(frame.masses, (n,), np.float64),
+            first_edge=self._view(frame.first_edge, (n + 1,), np.int64),
+            senders=self._view(frame.senders, (e,), np.int64),
+            edge_vectors=self._view(frame.edge_vectors, (e, 3), np.float64),
+            remote=self._view(frame.remote, (r,), np.int64),
+            interior=self._indices(frame.interior, frame.num_interior) if r else None,
+            boundary=self._indices(frame.boundary, frame.num_boundary) if r else None,
+        )
 
     def _fill_sums(self, prediction: Any, sums: NDArray[np.float64]) -> None:
         self._view(prediction.sums, (len(sums),), np.float64)[:] = sums
@@ -178,10 +192,12 @@ def register(address: int) -> None:
         ffi.def_extern(name="trajcast_plan", error=ABORT)(_bridge.plan)
         ffi.def_extern(name="trajcast_predict", error=ABORT)(_bridge.predict)
         ffi.def_extern(name="trajcast_conserve", error=ABORT)(_bridge.conserve)
+        ffi.def_extern(name="trajcast_energies", error=FAILED)(_bridge.energies)
         ffi.def_extern(name="trajcast_close", error=FAILED)(_bridge.close)
     functions = ffi.cast("trajcast_functions *", address)
     functions.open = lib.trajcast_open
     functions.plan = lib.trajcast_plan
     functions.predict = lib.trajcast_predict
     functions.conserve = lib.trajcast_conserve
+    functions.energies = lib.trajcast_energies
     functions.close = lib.trajcast_close

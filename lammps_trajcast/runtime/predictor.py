@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lammps_trajcast.kernels.energy import EnergyKernel
 from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.conservation import Conservation, Prediction
@@ -20,7 +21,7 @@ from lammps_trajcast.runtime.backend import DTYPES
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
 from lammps_trajcast.runtime.make_backend import make_backend
 from lammps_trajcast.runtime.torch_settings import own_torch_settings
-from lammps_trajcast.units import TIME_IN_FS
+from lammps_trajcast.units import ENERGY_IN_KCAL, TIME_IN_FS
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -86,6 +87,13 @@ class Step(NamedTuple):
     velocities: NDArray[np.float64]  # (N, 3) in the units of the run
 
 
+class Energies(NamedTuple):
+    """The potential energy of N own atoms, in the units of the run."""
+
+    energies: NDArray[np.float64]  # (N,)
+    virials: NDArray[np.float64] | None  # (N, 6) xx, yy, zz, xy, xz, yz; None: not asked for
+
+
 class _ConservationState(NamedTuple):
     """A prediction whose momentum is being restored, in rounds."""
 
@@ -134,6 +142,7 @@ class Predictor:
         fingerprint: of the model file, see :meth:`ModelFile.fingerprint`.
         halo: the exchange with other ranks.
         dtype: in which precision.
+        energy_cutoff: of the potential energy, Angstrom; None if the file has no energy.
     """
 
     def __init__(
@@ -225,6 +234,9 @@ class Predictor:
 
         self._num_threads = num_threads
         self.fingerprint = model.fingerprint()
+        self._energy = None if model.energy is None else EnergyKernel(model.energy)
+        self.energy_cutoff = None if model.energy is None else model.energy.basis.cutoff
+        self._energy_ratio = 1.0 / ENERGY_IN_KCAL[units]
         try:
             self._backend = make_backend(model, precision, self.device, kernels)
         except TableError as error:
@@ -338,6 +350,37 @@ class Predictor:
             rows[:, :3] = state.prediction.displacement.numpy()
             rows[:, 3:] = (state.prediction.velocity * self._time_ratio).numpy()
             return np.empty(0)
+
+    def energies(self, frame: Frame, wants_virials: bool) -> Energies:
+        """Return the potential energy of own atoms, on this rank alone.
+
+        It needs neither velocities nor anything of other ranks: no call of them is expected.
+
+        Args:
+            frame: a state; edges beyond :attr:`energy_cutoff` do not matter.
+            wants_virials: whether to return them.
+
+        Raises:
+            PredictorError: the model has no energy, or there is no memory.
+        """
+        if self._energy is None:
+            raise PredictorError(
+                "the model has no potential energy: add one with 'lammps-trajcast add-energy'"
+            )
+        species = self._species_of_type.numpy()[frame.types]
+        try:
+            found = self._energy(
+                species,
+                frame.first_edge,
+                frame.senders,
+                frame.edge_vectors,
+                wants_virials=wants_virials,
+                num_threads=self._num_threads or torch.get_num_threads(),
+            )
+        except MemoryError as error:
+            raise PredictorError(f"out of memory: {error}") from None
+        virials = None if found.virials is None else found.virials * self._energy_ratio
+        return Energies(found.energies * self._energy_ratio, virials)
 
     def _predict(self, frame: Frame, attempt: _Attempt) -> Tensor:
         """Return targets (N, 6), layer by layer.

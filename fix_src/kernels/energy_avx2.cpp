@@ -1,0 +1,2 @@
+#define TRAJCAST_INSTRUCTIONS avx2
+#include "energy_impl.h"

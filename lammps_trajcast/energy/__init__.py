@@ -1,0 +1,1 @@
+"""The potential energy of a model: a linear atomic cluster expansion, fitted by regression."""

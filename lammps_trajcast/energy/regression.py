@@ -1,0 +1,335 @@
+"""Coefficients of an energy from the labels of a data set: linear least squares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lammps_trajcast.data.labeled import LabeledFrame, LabeledFrames
+from lammps_trajcast.data.layout import DatasetError, DatasetSource
+from lammps_trajcast.energy.features import Features
+from lammps_trajcast.energy.model import EnergyBasis, EnergyErrors, EnergyModel
+from lammps_trajcast.kernels.energy import EnergyKernel
+from lammps_trajcast.runtime.graph import build_graph
+from lammps_trajcast.training.progress import ProgressReporter
+
+# Weights of the equations of a frame: its energy and its virial are 1 and 6 numbers beside 3 N
+# forces, whose squared errors count as one altogether.
+_ENERGY_WEIGHT, _VIRIAL_WEIGHT = 3.0, 0.5
+# What is added to the diagonal of the normal equations, relative to it.
+_RIDGES = (1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8)
+# Training goes on with twice as many frames as long as that lowers the error by so much.
+_GAIN = 0.05
+_FIRST_FRAMES = 32
+# Equations per coefficient below which no solution is tried.
+_LEAST_EQUATIONS = 1.5
+# Frames that decide between solutions, and that the final errors are of.
+_JUDGES, _EXAMINERS = 48, 400
+
+
+class Fluctuations(NamedTuple):
+    """Standard deviations in a bath, of a frame; zero what is not known.
+
+    Attributes:
+        energy: kcal/mol.
+        pressure: of the mean of the diagonal of the virial, kcal/mol.
+        stress: root mean square over the components of the virial, kcal/mol.
+        forces: root mean square force, kcal/mol/Angstrom.
+    """
+
+    energy: float
+    pressure: float
+    stress: float
+    forces: float
+
+
+def choose_basis(num_species: int, cutoff: float) -> EnergyBasis:
+    """Return the functions that measurement recommends: about as many for any number of species."""
+    radial = min(10, max(3, 24 // num_species))
+    return EnergyBasis(
+        num_species=num_species,
+        cutoff=cutoff,
+        num_pair=20,
+        num_radial=radial,
+        max_order=3,
+        skew=3.0,
+    )
+
+
+def fit_energy(
+    source: DatasetSource,
+    elements: Sequence[str],
+    cutoff: float,
+    reporter: ProgressReporter,
+    seed: int = 0,
+) -> EnergyModel:
+    """Fit an energy to the frames of a data set that have energies and forces.
+
+    Args:
+        source: of the data set.
+        elements: of the model, in the order of its species.
+        cutoff: Angstrom.
+        reporter: hears of the progress.
+        seed: of the order in which frames are taken.
+
+    Raises:
+        DatasetError: the data set has no labels or too few, or lacks an element.
+    """
+    splits = {
+        name: LabeledFrames(source, name)  # type: ignore[arg-type]
+        for name in ("train", "validation", "test")
+    }
+    train = splits["train"]
+    names = ", ".join(map(str, [source] if isinstance(source, str) else source))  # type: ignore[arg-type]
+    if not len(train) or train[0].forces is None:
+        raise DatasetError(
+            f"{names}: its frames have no energies and forces: add them with 'lammps-trajcast "
+            "label', or record the data set anew"
+        )
+    missing = [element for element in elements if element not in train.elements]
+    if missing:
+        raise DatasetError(f"{names}: has no {missing[0]}, which the model knows")
+    basis = choose_basis(len(elements), cutoff)
+    index = [elements.index(element) for element in train.elements]
+    task = _Task(basis, index, splits, fluctuations(train), seed)
+    return task.solve(reporter)
+
+
+def fluctuations(frames: LabeledFrames) -> Fluctuations:
+    """Return how much the frames of a data set differ, those of each file among themselves."""
+    energies, virials, weights = [], [], []
+    for energy, virial in frames.labels_by_file().values():
+        weights.append(len(energy))
+        energies.append(float(energy.var()))
+        diagonal = virial[:, :3].mean(1)
+        virials.append((float(diagonal.var()), float(virial.var(0).mean())))
+    energy, (pressure, stress) = (
+        np.average(np.array(x), axis=0, weights=weights) for x in (energies, virials)
+    )
+    some = range(0, len(frames), max(1, len(frames) // 50))
+    forces = [frames[k].forces for k in some]
+    square = float(np.mean([np.mean(f**2) for f in forces if f is not None]))
+    known = np.isfinite(pressure)
+    return Fluctuations(
+        math.sqrt(energy),
+        math.sqrt(pressure) if known else 0.0,
+        math.sqrt(stress) if known else 0.0,
+        math.sqrt(square),
+    )
+
+
+class _Task:
+    """The equations, frame by frame, and their solutions."""
+
+    def __init__(
+        self,
+        basis: EnergyBasis,
+        index: list[int],
+        splits: dict[str, LabeledFrames],
+        units: Fluctuations,
+        seed: int,
+    ) -> None:
+        self._index = np.array(index)
+        train = splits["train"]
+        self._order = np.random.default_rng(seed).permutation(len(train))
+        self._train, self._units = train, units
+        self._judges = self._some(splits["validation"], _JUDGES)
+        self._examiners = self._some(splits["test"], _EXAMINERS) or self._judges
+        if not self._judges:
+            self._judges = self._examiners
+        if not self._judges:
+            raise DatasetError(
+                "the data set has no segments for validation and test: a tenth of them each is "
+                "what 'lammps-trajcast record' and 'dataset' set aside"
+            )
+        self._offset = float(
+            np.mean([self._frame(k).energy / self._size(k) for k in range(len(train))])
+        )
+        distances = [
+            np.linalg.norm(
+                build_graph(f.positions, f.cell, f.pbc, basis.cutoff).edge_vectors.numpy(), axis=1
+            )
+            for f in (self._frame(k) for k in self._order[:20])
+        ]
+        self._features = Features(basis, np.concatenate(distances))
+        size = basis.num_features
+        self._matrix = torch.zeros(size, size, dtype=torch.float64)
+        self._right = torch.zeros(size, dtype=torch.float64)
+        self._equations = 0
+
+    def _some(self, frames: LabeledFrames, most: int) -> list[LabeledFrame]:
+        step = max(1, len(frames) // most)
+        return [self._mapped(frames[k]) for k in range(0, len(frames), step)][:most]
+
+    def _frame(self, k: int) -> LabeledFrame:
+        return self._mapped(self._train[int(k)])
+
+    def _mapped(self, frame: LabeledFrame) -> LabeledFrame:
+        return frame._replace(species=self._index[frame.species])
+
+    def _size(self, k: int) -> int:
+        return len(self._frame(k).species)
+
+    def solve(self, reporter: ProgressReporter) -> EnergyModel:
+        """Return the energy of as many frames as help."""
+        total = len(self._order)
+        best: tuple[float, EnergyModel] | None = None
+        last = math.inf
+        target = min(_FIRST_FRAMES, total)
+        reporter.stage("energies, frames")
+        for done, k in enumerate(self._order, 1):
+            self._add(self._frame(k))
+            reporter.part(done, total)
+            enough = self._equations >= _LEAST_EQUATIONS * len(self._right)
+            if done < total and (done < target or not enough):
+                continue
+            target = 2 * done
+            error, model = self._best(done)
+            if best is None or error < best[0]:
+                best = error, model
+            reporter.line(f"energies from {done} frames: {describe_errors(model.errors)}")
+            if error > (1.0 - _GAIN) * last:
+                break
+            last = error
+        assert best is not None
+        model = best[1]
+        assert model.errors is not None
+        return model._replace(errors=self._errors(model, self._examiners, model.errors.frames))
+
+    def _add(self, frame: LabeledFrame) -> None:
+        rows, units, count = self._features.rows(frame), self._units, len(frame.species)
+        assert frame.forces is not None
+        # In a frame of another size the errors of atoms add up to others.
+        scale = _ENERGY_WEIGHT / (units.energy * math.sqrt(count / self._size(0)))
+        left = [rows.energy[None] * scale]
+        right = [torch.tensor([(frame.energy - self._offset * count) * scale], dtype=torch.float64)]
+        if frame.virial is not None and units.stress > 0.0:
+            scale = _VIRIAL_WEIGHT / (units.stress * math.sqrt(count / self._size(0)))
+            left.append(rows.virial * scale)
+            right.append(torch.from_numpy(frame.virial * scale))
+        scale = 1.0 / (units.forces * math.sqrt(3 * count))
+        left.append(rows.forces.flatten(0, 1) * scale)
+        right.append(torch.from_numpy(frame.forces.reshape(-1) * scale))
+        equations, values = torch.cat(left), torch.cat(right)
+        self._matrix.addmm_(equations.T, equations)
+        self._right.addmv_(equations.T, values)
+        self._equations += len(values)
+
+    def _best(self, frames: int) -> tuple[float, EnergyModel]:
+        """Return the solution with the smallest error, of several ridges, and that error."""
+        scale = self._matrix.diagonal().sqrt()
+        scale[scale == 0.0] = 1.0
+        matrix = self._matrix / scale[:, None] / scale
+        found: list[tuple[float, EnergyModel]] = []
+        for ridge in _RIDGES:
+            shifted = matrix.clone()
+            shifted.diagonal().add_(ridge)
+            solution = torch.linalg.solve(shifted, self._right / scale) / scale
+            if not torch.isfinite(solution).all():
+                continue
+            model = EnergyModel(
+                self._features.basis, arrays_of(self._features, solution, self._offset)
+            )
+            errors = self._errors(model, self._judges, frames)
+            parts = (errors.energy, errors.stress or 0.0, errors.forces)
+            found.append((math.sqrt(sum(x**2 for x in parts)), model._replace(errors=errors)))
+        if not found:
+            raise DatasetError("the energies of the data set cannot be fitted: check its labels")
+        return min(found, key=lambda pair: pair[0])
+
+    def _errors(self, model: EnergyModel, frames: list[LabeledFrame], number: int) -> EnergyErrors:
+        kernel = EnergyKernel(model)
+        energies, virials, forces, sizes = [], [], [], []
+        for frame in frames:
+            energy, virial, force = evaluate(kernel, model.basis.cutoff, frame)
+            sizes.append(len(frame.species))
+            energies.append(energy - frame.energy)
+            assert frame.forces is not None
+            forces.append(float(np.mean((force - frame.forces) ** 2)))
+            if frame.virial is not None and self._units.stress > 0.0:
+                virials.append(virial - frame.virial)
+        units = self._units
+        pressure = stress = None
+        if virials:
+            differences = np.stack(virials)
+            pressure = math.sqrt(np.mean(differences[:, :3].mean(1) ** 2)) / units.pressure
+            stress = math.sqrt(np.mean(differences**2)) / units.stress
+        energy_error = math.sqrt(np.mean(np.square(energies)))
+        return EnergyErrors(
+            energy=energy_error / units.energy,
+            pressure=pressure,
+            stress=stress,
+            forces=math.sqrt(np.mean(forces)) / units.forces,
+            energy_per_atom=energy_error / float(np.mean(sizes)),
+            frames=number,
+            temperatures=(min(self._train.temperatures), max(self._train.temperatures)),
+        )
+
+
+def evaluate(
+    kernel: EnergyKernel, cutoff: float, frame: LabeledFrame
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+    """Return energy, virial (6,) and forces (N, 3) of a frame, in the units of the model."""
+    graph = build_graph(frame.positions, frame.cell, frame.pbc, cutoff)
+    count = len(frame.species)
+    receivers, senders = graph.receivers.numpy(), graph.senders.numpy()
+    first = np.searchsorted(receivers, np.arange(count + 1))
+    found = kernel(
+        frame.species,
+        first,
+        senders,
+        graph.edge_vectors.numpy(),
+        wants_virials=True,
+        wants_gradients=True,
+        num_threads=torch.get_num_threads(),
+    )
+    assert found.virials is not None
+    assert found.gradients is not None
+    forces = np.zeros((count, 3))
+    np.add.at(forces, receivers, found.gradients)
+    np.add.at(forces, senders, -found.gradients)
+    return float(found.energies.sum()), found.virials.sum(0), forces
+
+
+def arrays_of(
+    features: Features, solution: Tensor, offset: float
+) -> dict[str, NDArray[np.float64]]:
+    """Return the arrays of a model from the coefficients of its features.
+
+    Args:
+        features: what they multiply.
+        solution: (F,) for each species of a receiver: constant, terms of two bodies by species of
+            the sender, terms of three bodies by order and pair of radial functions.
+        offset: what is added to the energy of each atom.
+    """
+    basis = features.basis
+    species, width, orders = basis.num_species, basis.width, basis.max_order + 1
+    rows = solution.reshape(species, -1).numpy()
+    end = 1 + species * basis.num_pair
+    pairs = rows[:, 1:end].reshape(species, species, basis.num_pair)
+    upper = np.triu_indices(width)
+    products = np.zeros((species, orders, width, width))
+    products[:, :, upper[0], upper[1]] = rows[:, end:].reshape(species, orders, -1)
+    products = (products + products.transpose(0, 1, 3, 2)) / 2.0
+    return {
+        "constants": rows[:, 0] + offset,
+        "pairs": pairs @ features.pair_mixing.numpy().T,
+        "radial": features.radial_mixing.numpy().copy(),
+        "products": np.einsum("alkj,lp->apkj", products, features.to_powers),
+    }
+
+
+def describe_errors(errors: EnergyErrors | None) -> str:
+    """Return the errors in words, relative to the thermal fluctuation."""
+    if errors is None:
+        return "errors not known"
+    parts = [f"error of the energy {errors.energy:.3f}"]
+    if errors.pressure is not None:
+        parts.append(f"of the pressure {errors.pressure:.3f}")
+    return ", ".join([*parts, f"of forces {errors.forces:.3f}"])
