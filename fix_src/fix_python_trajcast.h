@@ -116,7 +116,7 @@ private:
   void find_owners();
   void list_remote_atoms();
   bool may_become_edge(int i, int j) const;
-  void gather_frame(double reach);
+  void gather_frame(double within);
   trajcast_frame frame_of_model() const;
   void share_states();
   void forward(int width);
@@ -125,6 +125,7 @@ private:
   bool others_evaluate() const;
   void switch_potentials(bool on);
   bool evaluates_energy() const;
+  double reach() const;
   void check_energy();
   void evaluate_energy(bool with_virials);
   double own_energy();

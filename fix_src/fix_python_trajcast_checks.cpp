@@ -172,17 +172,19 @@ void FixPythonTrajcast::find_references() {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::check_neighbor_cutoff() {
+  const double needed = reach();
   const std::string remedy =
-      fmt::format("write 'pair_style zero {} full' and 'pair_coeff * *'", cutoff);
+      fmt::format("write 'pair_style zero {} full' and 'pair_coeff * *'", needed);
   if (!force->pair)
     fail(fmt::format("there is no pair style, and so no neighbor list: {}", remedy));
   for (int i = 1; i <= atom->ntypes; i++)
     for (int j = i; j <= atom->ntypes; j++)
-      if (std::sqrt(force->pair->cutsq[i][j]) < cutoff * (1.0 - 1.0e-10))
-        fail(
-            fmt::format("the neighbor cutoff of types {} and {} is {} but the model sees neighbors "
-                        "up to {}: {}",
-                        i, j, std::sqrt(force->pair->cutsq[i][j]), cutoff, remedy));
+      if (std::sqrt(force->pair->cutsq[i][j]) < needed * (1.0 - 1.0e-10))
+        fail(fmt::format("the neighbor cutoff of types {} and {} is {} but {} sees neighbors "
+                         "up to {}: {}",
+                         i, j, std::sqrt(force->pair->cutsq[i][j]),
+                         needed > cutoff ? "the energy of the model" : "the model", needed,
+                         remedy));
 }
 
 /* ----------------------------------------------------------------------

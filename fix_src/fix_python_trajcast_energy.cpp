@@ -11,6 +11,7 @@
 #include "pair.h"
 #include "update.h"
 
+#include <algorithm>
 #include <numeric>
 
 using namespace LAMMPS_NS;
@@ -108,6 +109,15 @@ bool FixPythonTrajcast::evaluates_energy() const {
   return has_energy && (thermo_energy || thermo_virial);
 }
 
+/* ----------------------------------------------------------------------
+   how far the neighbor list has to reach: the energy may see farther than the network
+------------------------------------------------------------------------- */
+
+double FixPythonTrajcast::reach() const {
+  const bool counted = evaluates_energy() || (has_energy && constant_energy && references.empty());
+  return counted ? std::max(cutoff, energy_cutoff) : cutoff;
+}
+
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::check_energy() {
@@ -166,6 +176,12 @@ double FixPythonTrajcast::own_energy() {
           "Fix {} python/trajcast: the energy of the model is known during a run only: write "
           "'run 0' first",
           id);
+    if (energy_cutoff > reach())
+      error->all(
+          FLERR,
+          "Fix {} python/trajcast: the energy of the model needs neighbors up to {}, its steps "
+          "only up to {}: write 'fix_modify {} energy yes' and 'pair_style zero {} full'",
+          id, energy_cutoff, cutoff, id, energy_cutoff);
     evaluate_energy(false);
   }
   return energy_of_atoms;

@@ -26,10 +26,10 @@ double distance_squared(const double *a, const double *b) {
 } // namespace
 
 /* ----------------------------------------------------------------------
-   the state as it is now, with the edges that are shorter than `reach`
+   the state as it is now, with the edges that are shorter than `within`
 ------------------------------------------------------------------------- */
 
-void FixPythonTrajcast::gather_frame(double reach) {
+void FixPythonTrajcast::gather_frame(double within) {
   if (comm->nprocs > 1)
     share_states();
 
@@ -42,7 +42,7 @@ void FixPythonTrajcast::gather_frame(double reach) {
   for (int r = 0; r < ncandidates; r++)
     std::copy_n(&forwarded[STATE * (nlocal + candidate_ghost[r])], 3,
                 &node_positions[3 * (nlocal + r)]);
-  edges.update(node_positions.data(), cell(), reach);
+  edges.update(node_positions.data(), cell(), within);
 
   const int nnodes = nlocal + static_cast<int>(edges.remote.size());
   types.resize(nnodes);
@@ -249,6 +249,6 @@ void FixPythonTrajcast::list_remote_atoms() {
 ------------------------------------------------------------------------- */
 
 bool FixPythonTrajcast::may_become_edge(int i, int j) const {
-  const double reach = cutoff + neighbor->skin;
-  return neighbor_list_may_be_late() || !(distance_squared(atom->x[i], atom->x[j]) > reach * reach);
+  const double limit = reach() + neighbor->skin;
+  return neighbor_list_may_be_late() || !(distance_squared(atom->x[i], atom->x[j]) > limit * limit);
 }

@@ -56,7 +56,7 @@ typedef struct {
   double timestep;      /* time that one prediction advances, fs */
   double cutoff;        /* neighbors closer than this are seen, Angstrom */
   int32_t has_energy;   /* 1 if energies() is possible, else 0 */
-  double energy_cutoff; /* that of energies(), at most the one above, Angstrom; 0 if it is not */
+  double energy_cutoff; /* that of energies(), Angstrom, shorter or longer than the one above; 0 */
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
   char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */

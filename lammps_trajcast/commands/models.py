@@ -76,7 +76,11 @@ def add_energy(
     output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
     cutoff: Annotated[
         float | None,
-        typer.Option(help="Å; at most, and by default, that of the network.", min=0.1),
+        typer.Option(
+            help="Å; default: that of the network, or a longer one if that is not enough.",
+            min=0.1,
+            max=20.0,
+        ),
     ] = None,
 ) -> None:
     """Fit a potential energy, which energies, pressures and virials in LAMMPS come from."""

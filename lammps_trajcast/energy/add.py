@@ -7,9 +7,20 @@ from pathlib import Path
 
 import lammps_trajcast
 from lammps_trajcast.data.layout import DatasetError
+from lammps_trajcast.energy.model import EnergyModel
 from lammps_trajcast.energy.regression import fit_energy
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.progress import ProgressReporter
+
+# Angstrom, tried one after the other where the network's own is not enough.
+_CUTOFFS = (5.0, 6.5, 8.0)
+# Error of energy and pressure, relative to their fluctuations, that is good enough.
+_GOOD = 0.07
+
+
+def _worst(energy: EnergyModel) -> float:
+    assert energy.errors is not None
+    return max(energy.errors.energy, energy.errors.pressure or 0.0)
 
 
 def with_energy(
@@ -24,18 +35,19 @@ def with_energy(
         model: any; an energy that it has is replaced.
         dataset: with energies and forces.
         reporter: hears of the progress.
-        cutoff: Angstrom; None: that of the network.
+        cutoff: Angstrom; None: that of the network, or a longer one if that is not enough.
 
     Raises:
-        DatasetError: the data set does not serve, or the cutoff is longer than the network's.
+        DatasetError: the data set does not serve.
     """
     reach = model.metadata.architecture.edge_cutoff
-    if cutoff is not None and cutoff > reach:
-        raise DatasetError(
-            f"--cutoff {cutoff:g} is longer than that of the network, {reach:g} Angstrom, which is "
-            "as far as a run sees: write a shorter one"
-        )
-    energy = fit_energy(list(dataset), model.metadata.species, cutoff or reach, reporter)
+    longer = [other for other in _CUTOFFS if other > reach]
+    found: list[EnergyModel] = []
+    for each in [cutoff] if cutoff is not None else [reach, *longer]:
+        found.append(fit_energy(list(dataset), model.metadata.species, each, reporter))
+        if _worst(found[-1]) <= _GOOD:
+            break
+    energy = min(found, key=_worst)
     energy = energy._replace(
         provenance={
             "command": "lammps-trajcast add-energy",

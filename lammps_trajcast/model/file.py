@@ -229,12 +229,6 @@ class ModelFile:
                 f"{path}: broken model file: its energy is of {found.basis.num_species} species, "
                 f"its network of {len(metadata.species)}"
             )
-        if found.basis.cutoff > metadata.architecture.edge_cutoff:
-            raise ModelFileError(
-                f"{path}: broken model file: its energy sees neighbors up to "
-                f"{found.basis.cutoff:g} Angstrom, its network only up to "
-                f"{metadata.architecture.edge_cutoff:g}"
-            )
         return found
 
     @staticmethod

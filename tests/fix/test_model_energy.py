@@ -127,6 +127,41 @@ run 10
     return run
 
 
+def test_an_energy_may_see_farther_than_the_network(lmp, tmp_path: Path) -> None:
+    """With a list that is long enough for it the steps are the same."""
+    plain, far = ModelFile.load(LIGHT_QUARTZ), random_energy(4.6, scale=0.02)
+    plain.save(tmp_path / "plain.safetensors")
+    ModelFile(plain.metadata, plain.weights, far).save(tmp_path / "far.safetensors")
+    last = (
+        "write_dump all custom {}.dump id type xu yu zu vx vy vz modify sort id format float %.17g"
+    )
+    script = f"""
+log far.log
+{CRYSTAL}
+pair_style zero 4.6 full
+pair_coeff * *
+fix 1 all python/trajcast far.safetensors Si O precision double
+fix_modify 1 energy yes
+thermo_style custom step pe press
+thermo_modify format float %.17g
+run 5
+{last.format("far")} 
+write_dump all custom wrapped.dump id type x y z modify sort id format float %.17g
+clear
+{CRYSTAL}
+fix 1 all python/trajcast plain.safetensors Si O precision double
+run 5
+{last.format("plain")}
+"""
+    run = lmp(script)
+    assert run.returncode == 0, run.output
+    one, other = (np.loadtxt(tmp_path / f"{name}.dump", skiprows=9) for name in ("far", "plain"))
+    np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-10)
+    (frame,) = frames(tmp_path / "wrapped.dump")
+    energy, _, _ = evaluate(EnergyKernel(far), 4.6, frame)
+    assert_close(thermo(run, "far.log")["PotEng"][-1], energy / ENERGY_IN_KCAL["metal"], 1e-10)
+
+
 def thermo(run: Run, name: str, part: int = 0) -> dict[str, np.ndarray]:
     table = LogFile(str(run.directory / name)).runs[part]
     return {column: np.array(values) for column, values in table.items()}
@@ -258,6 +293,14 @@ REFUSALS = {
         f"pair_coeff * * lj/cut 1e-6 1.0\n{FIX} energy lj/cut\nfix_modify 1 virial yes\nrun 0",
         "counted twice",
     ),
+    "short list": (
+        "fix 1 all python/trajcast far.safetensors Si O\nfix_modify 1 energy yes\nrun 0",
+        "write 'pair_style zero 4.6 full'",
+    ),
+    "short list for the scalar": (
+        'fix 1 all python/trajcast far.safetensors Si O\nrun 0\nprint "$(f_1)"',
+        "write 'fix_modify 1 energy yes' and 'pair_style zero 4.6 full'",
+    ),
     "before a run": (f'{FIX}\nprint "$(f_1)"', "write 'run 0' first"),
 }
 
@@ -268,6 +311,7 @@ def test_refused(case: str, lmp, tmp_path: Path) -> None:
     plain.save(tmp_path / "plain.safetensors")
     ModelFile(plain.metadata, plain.weights, ENERGY).save(tmp_path / "model.safetensors")
     script, says = REFUSALS[case]
+    ModelFile(plain.metadata, plain.weights, random_energy(4.6)).save(tmp_path / "far.safetensors")
     run = lmp(CRYSTAL + script)
     assert run.returncode != 0
     assert says in run.error()

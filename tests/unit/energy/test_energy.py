@@ -182,13 +182,12 @@ def test_regression_finds_the_energy_of_the_reference(argon: list[Path], tmp_pat
 
 
 def test_data_that_cannot_serve(argon: list[Path], tmp_path: Path) -> None:
-    def refuse(model: ModelFile, files: list[Path], cutoff: float | None = None) -> str:
+    def refuse(model: ModelFile, files: list[Path]) -> str:
         with pytest.raises(DatasetError) as caught:
-            with_energy(model, files, ProgressReporter([]), cutoff)
+            with_energy(model, files, ProgressReporter([]))
         return str(caught.value)
 
     model = argon_model()
-    assert "longer than that of the network" in refuse(model, argon, 9.0)
     other = tiny_model(architecture={"edge_cutoff": 8.0}, metadata={"species": ("Ar", "O")})
     assert "has no O" in refuse(other, argon)
     bare = tmp_path / "bare.h5"
@@ -253,7 +252,6 @@ def test_damaged_energies_are_refused(tmp_path: Path) -> None:
     assert "too many coefficients" in refused(
         arrays, with_basis(num_species=100, num_radial=64, num_pair=64)
     )
-    assert "only up to 3.5" in refused(arrays, with_basis(cutoff=5.0))
     assert "3 species" in refused(arrays, with_basis(num_species=3))
     assert "shape" in refused(arrays, with_basis(num_radial=2))
     assert "unknown weight energy." in refused(arrays, {HEADER_KEY: header[HEADER_KEY]})
