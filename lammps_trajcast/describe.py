@@ -136,9 +136,7 @@ def describe_limits(model: ModelFile) -> str:
 def input_lines(path: Path, model: ModelFile) -> str:
     """The lines that a LAMMPS input script needs for this model."""
     data = model.metadata
-    with_virial = model.energy is not None and model.energy.errors is not None
-    known = with_virial and model.energy.errors.pressure is not None  # type: ignore[union-attr]
-    virial = " virial yes" if known else ""
+    energies = energy_keywords(model)
     awkward = [] if is_plain(path) else [f"  # {NOT_PLAIN}"]
     return "\n".join(
         [
@@ -146,19 +144,27 @@ def input_lines(path: Path, model: ModelFile) -> str:
             "",
             f"  timestep        {data.timestep * 1e-3:.12g}    # units metal"
             f" (units real: timestep {data.timestep:.12g})",
-            f"  pair_style      zero {_reach(model):.12g} full",
+            f"  pair_style      zero {reach(model):.12g} full",
             "  pair_coeff      * *",
             f"  fix             1 all python/trajcast {path} {' '.join(data.species)}",
-            *([] if model.energy is None else [f"  fix_modify      1 energy yes{virial}"]),
+            *([f"  fix_modify      1 {energies}"] if energies else []),
             *awkward,
         ]
     )
 
 
-def _reach(model: ModelFile) -> float:
+def reach(model: ModelFile) -> float:
     """How far a neighbor list has to reach, Angstrom."""
     own = model.metadata.architecture.edge_cutoff
     return own if model.energy is None else max(own, model.energy.basis.cutoff)
+
+
+def energy_keywords(model: ModelFile) -> str:
+    """What follows `fix_modify ID` for energy and, where it is known, virial of the model."""
+    if model.energy is None:
+        return ""
+    errors = model.energy.errors
+    return "energy yes" + (" virial yes" if errors is not None and errors.pressure else "")
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import lammps_trajcast
-from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.energy.model import EnergyModel
 from lammps_trajcast.energy.regression import fit_energy
 from lammps_trajcast.model.file import ModelFile
@@ -28,6 +29,7 @@ def with_energy(
     dataset: Sequence[Path],
     reporter: ProgressReporter,
     cutoff: float | None = None,
+    seconds: float = math.inf,
 ) -> ModelFile:
     """Return a model with an energy that is fitted to a data set.
 
@@ -36,6 +38,7 @@ def with_energy(
         dataset: with energies and forces.
         reporter: hears of the progress.
         cutoff: Angstrom; None: that of the network, or a longer one if that is not enough.
+        seconds: about how long to look for a better one.
 
     Raises:
         DatasetError: the data set does not serve.
@@ -43,8 +46,14 @@ def with_energy(
     reach = model.metadata.architecture.edge_cutoff
     longer = [other for other in _CUTOFFS if other > reach]
     found: list[EnergyModel] = []
+    began = time.monotonic()
     for each in [cutoff] if cutoff is not None else [reach, *longer]:
-        found.append(fit_energy(list(dataset), model.metadata.species, each, reporter))
+        left = seconds - (time.monotonic() - began)
+        if found and left <= 0.0:
+            break
+        found.append(
+            fit_energy(list(dataset), model.metadata.species, each, reporter, seconds=left)
+        )
         if _worst(found[-1]) <= _GOOD:
             break
     energy = min(found, key=_worst)

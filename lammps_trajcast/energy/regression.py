@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ def fit_energy(
     cutoff: float,
     reporter: ProgressReporter,
     seed: int = 0,
+    seconds: float = math.inf,
 ) -> EnergyModel:
     """Fit an energy to the frames of a data set that have energies and forces.
 
@@ -77,6 +79,7 @@ def fit_energy(
         cutoff: Angstrom.
         reporter: hears of the progress.
         seed: of the order in which frames are taken.
+        seconds: after so many no more frames are taken than a solution needs.
 
     Raises:
         DatasetError: the data set has no labels or too few, or lacks an element.
@@ -98,7 +101,7 @@ def fit_energy(
     basis = choose_basis(len(elements), cutoff)
     index = [elements.index(element) for element in train.elements]
     task = _Task(basis, index, splits, fluctuations(train), seed)
-    return task.solve(reporter)
+    return task.solve(reporter, seconds)
 
 
 def fluctuations(frames: LabeledFrames) -> Fluctuations:
@@ -176,8 +179,9 @@ class _Task:
     def _size(self, k: int) -> int:
         return len(self._frame(k).species)
 
-    def solve(self, reporter: ProgressReporter) -> EnergyModel:
+    def solve(self, reporter: ProgressReporter, seconds: float) -> EnergyModel:
         """Return the energy of as many frames as help."""
+        began = time.monotonic()
         total = len(self._order)
         best: tuple[float, EnergyModel] | None = None
         last = math.inf
@@ -187,14 +191,15 @@ class _Task:
             self._add(self._frame(k))
             reporter.part(done, total)
             enough = self._equations >= _LEAST_EQUATIONS * len(self._right)
-            if done < total and (done < target or not enough):
+            late = time.monotonic() - began > seconds
+            if done < total and (not enough or (done < target and not late)):
                 continue
             target = 2 * done
             error, model = self._best(done)
             if best is None or error < best[0]:
                 best = error, model
             reporter.line(f"energies from {done} frames: {describe_errors(model.errors)}")
-            if error > (1.0 - _GAIN) * last:
+            if late or error > (1.0 - _GAIN) * last:
                 break
             last = error
         assert best is not None

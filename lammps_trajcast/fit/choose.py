@@ -19,6 +19,8 @@ PAYS = 5
 # Shares of the budget, and of what is left of it when a training begins: a cheap reference leaves
 # more.
 SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.58
+# And of the whole budget, to fit the potential energy, which mostly takes less.
+ENERGY_SHARE = 0.04
 # Segments for each temperature below which the reference counts as expensive.
 FEW_SEGMENTS = 40
 # Pairs that begin within a horizon, at least and at most.

@@ -12,6 +12,7 @@ from pathlib import Path
 from lammps_trajcast.child_processes import interruptible
 from lammps_trajcast.data.frames import TrajectoryError
 from lammps_trajcast.data.layout import DatasetError
+from lammps_trajcast.describe import energy_keywords, reach
 from lammps_trajcast.fit import choose
 from lammps_trajcast.fit.config import FitConfig, FitError, Round, write_whole
 from lammps_trajcast.fit.dataset import horizon_of
@@ -73,7 +74,7 @@ class _Fit:
         stages.save()
         best: Candidate | None = None
         out_of_time = ""
-        stages.progress.stages = 8
+        stages.progress.stages = 9
         with interruptible():
             try:
                 survey = Surveyor(stages).survey()
@@ -121,7 +122,7 @@ class _Fit:
                 if self.stages.left < ANOTHER * self.stages.config.seconds:
                     return
                 plan = None
-            self.stages.progress.stages = 4 + 4 * number
+            self.stages.progress.stages = 4 + 5 * number
             candidate = self._round(survey, number, plan, before)
             yield candidate
             before.append(candidate)
@@ -150,6 +151,7 @@ class _Fit:
         model, converged, training = learning.train(
             number, horizon, plan, dataset, segments, network, start, start_number
         )
+        model = learning.energies(number, model, dataset)
         proving = Proving(self.stages, survey)
         return proving.prove(number, horizon, model, converged, training)
 
@@ -187,11 +189,12 @@ class _Fit:
                 _copy(best.report.with_suffix(".json"), report.with_suffix(".json"))
         else:
             report.unlink(missing_ok=True)
+        file = ModelFile.load(best.model)
         model = Model(
             path=self._model_file,
             fingerprint="",
             timestep=best.plan.horizon,
-            cutoff=ModelFile.load(best.model).metadata.architecture.edge_cutoff,
+            cutoff=reach(file),
             angular=survey.inspected.isolated,
         )
         system = System.read(self.stages.config.system)
@@ -201,6 +204,7 @@ class _Fit:
             best.validation,
             model,
             system,
+            energy_keywords(file),
         )
 
     def _conclude(self, survey: Survey, best: Candidate, out_of_time: str) -> Verdict:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.fit import choose
 from lammps_trajcast.fit.config import Round
 from lammps_trajcast.fit.dataset import (
@@ -29,6 +30,7 @@ from lammps_trajcast.fit.watch import watch_shards
 from lammps_trajcast.lammps_runs.runner import file_key
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.training.config import TrainingConfig
+from lammps_trajcast.training.progress import ProgressReporter, Status
 
 # Steps between validations in a training that is only timed.
 EPOCH_TIMED = 100
@@ -214,3 +216,43 @@ class Learning:
         self.stages.need(f"training {number} is worth it", LEAST * timed[0])
         every = int(given.get("epoch_steps", epoch_steps(seconds, timed[0])))
         return every, None, round(seconds / 3600.0, 4)
+
+    def energies(self, number: int, model: Path, dataset: list[Path]) -> Path:
+        """Give a model a potential energy; returns the file that has it, or the model if none can.
+
+        Args:
+            number: of the round.
+            model: the trained model.
+            dataset: that it was trained on.
+        """
+        from lammps_trajcast.energy.add import with_energy
+        from lammps_trajcast.energy.regression import describe_errors
+
+        output = model.with_name(f"{model.stem}_energy{model.suffix}")
+        trained = ModelFile.load(model)
+        depends = [*self.stages.base, trained.fingerprint(), [path.name for path in dataset]]
+        now = Status()
+
+        def observe(status: Status) -> None:
+            nonlocal now
+            now = status
+
+        def look() -> tuple[float, str]:
+            return (now.done / now.total if now.total else 0.0), now.stage
+
+        def work() -> dict[str, Any]:
+            limit = choose.ENERGY_SHARE * self.stages.config.seconds
+            try:
+                found = with_energy(trained, dataset, ProgressReporter([observe]), seconds=limit)
+            except DatasetError as error:
+                return {"why_not": str(error)}
+            found.save(output)
+            assert found.energy is not None
+            return {"errors": describe_errors(found.energy.errors)}
+
+        result = self.stages.run(f"potential energy {number}", depends, work, None, look)
+        if "why_not" in result:
+            self.stages.tell(f"no potential energy: {result['why_not']}")
+            return model
+        self.stages.tell(f"potential energy, in units of its fluctuation: {result['errors']}")
+        return output

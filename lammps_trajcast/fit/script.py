@@ -14,11 +14,24 @@ from lammps_trajcast.validation.system import Model, System
 
 
 def write_script(
-    path: Path, config: FitConfig, validation: ValidationConfig, model: Model, system: System
+    path: Path,
+    config: FitConfig,
+    validation: ValidationConfig,
+    model: Model,
+    system: System,
+    energies: str = "",
 ) -> str:
     """Write it beside the model; returns the text.
 
     It is run in the directory of the system's include file, as the paths in it say.
+
+    Args:
+        path: of the script.
+        config: of the fit.
+        validation: how the model was validated.
+        model: its file and time step, and the cutoff of the neighbor list.
+        system: the include file.
+        energies: what follows `fix_modify ID`; empty for a model without an energy.
     """
     home = config.system.parent
     plan = RunSchedule.make(
@@ -36,6 +49,8 @@ def write_script(
     modify += f"{inputs.still}\n" if inputs.still else ""
     body = inputs._model_system() + "\n"
     fix = inputs._model_integrator().replace("${model}", name)
+    counted = f"fix_modify      integrate {energies}\n" if energies else ""
+    columns = "pe etotal press" if "virial" in energies else "pe etotal" if energies else ""
     text = f"""\
 # {config.name}: {" ".join(config.elements)} at {temperature} K, {model.timestep:g} fs a step.
 # In the directory of {config.system.name}:
@@ -44,10 +59,10 @@ def write_script(
 
 velocity        all create {temperature} {4928 + config.seed} mom yes rot {rotation} dist gaussian
 {fix.rstrip()}
-fix             bath all {bath}
+{counted}fix             bath all {bath}
 {modify}
 thermo          100
-thermo_style    custom step time temp cpu
+{f"thermo_style    custom step time temp {columns}".rstrip()} cpu
 # dump            1 all custom 100 {config.name}.dump id type xu yu zu vx vy vz
 variable        steps index 1000
 run             ${{steps}}

@@ -177,6 +177,8 @@ class Tolerances(_Section):
         faulty_frames: share of frames with changed bonds, beyond that of the reference.
         one_step_displacement, one_step_velocity: RMSE over rms.
         nve_drift: meV per atom and ps, of the total energy.
+        own_energy, own_pressure: of a potential energy in the model file: error over thermal
+            fluctuation.
         series: of a protocol without equilibrium: mean deviation of a series over time from the
             reference, over the range that the reference goes through.
     """
@@ -196,6 +198,8 @@ class Tolerances(_Section):
     one_step_displacement: Positive | None = None
     one_step_velocity: Positive | None = None
     nve_drift: Positive | None = None
+    own_energy: Positive | None = 0.1
+    own_pressure: Positive | None = None
     series: Positive | None = 0.10
 
     @model_validator(mode="before")

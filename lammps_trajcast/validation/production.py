@@ -11,6 +11,7 @@ from lammps_trajcast.validation.comparison import Comparison, Production
 from lammps_trajcast.validation.constant_energy import Nve, SameCost, nve_part
 from lammps_trajcast.validation.equilibration import reference_part
 from lammps_trajcast.validation.equilibrium import equilibrium_parts
+from lammps_trajcast.validation.own_energy import own_energy_part
 from lammps_trajcast.validation.reading import joined
 from lammps_trajcast.validation.speed import Speeds, measure, speed_part, steps_of
 
@@ -173,6 +174,7 @@ class EquilibriumRuns:
             reference_part(self.starts, validation.config.reference.rounds),
             validation.single_steps(self.first, self.free),
             *compared[1:],
+            *self._own_energy(),
             nve_part(
                 reading.nve(self.first.loops()[-1], self.plan.steps, None),
                 free,
@@ -183,6 +185,21 @@ class EquilibriumRuns:
                 reading.why(self.free),
             ),
             speed_part(speeds),
+        ]
+
+    def _own_energy(self) -> list[ReportSection]:
+        """The section of a potential energy in the model file, if it has one."""
+        validation = self.validation
+        if validation.energy is None:
+            return []
+        return [
+            own_energy_part(
+                validation.energy,
+                validation.metadata.species,
+                [joined(chain) for chain in self._known],
+                validation.system.units,
+                validation.config.tolerances,
+            )
         ]
 
     def same_cost(self, speeds: Speeds) -> SameCost:

@@ -78,6 +78,7 @@ class Validation:
         self.config = config
         self.length = length
         self.metadata = metadata
+        self.energy = file.energy
         self.model = Model(
             path=config.model,
             fingerprint=file.fingerprint(),
