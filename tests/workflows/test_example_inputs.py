@@ -20,10 +20,11 @@ from runs import lammps_environment
 pytestmark = pytest.mark.xdist_group("example_inputs")
 
 # With the model of quartz that they name; the others, whose claims hold for any, with a small one.
-SHIPPED = ("energy", "water", "paracetamol", "silicon")
+SHIPPED = ("energy", "pressure", "water", "paracetamol", "silicon")
 # Input, and variables to shorten it.
 RUNS = {
     "energy": ("in.energy", {"steps": "100"}),
+    "pressure": ("in.pressure", {"steps": "200"}),
     "conserve": ("in.conserve", {"steps": "100"}),
     "berendsen": ("in.barostat", {"steps": "100"}),
     "langevin": ("in.barostat", {"steps": "100", "barostat": "langevin"}),
@@ -155,6 +156,17 @@ def test_umbrella(logs, record_property) -> None:
         assert_close(seen[50], table["v_r"][-1], 1e-6)
     result = "the distance of Colvars is that of LAMMPS within 1e-6 relative"
     workflow(record_property, "umbrella sampling with Colvars", result)
+
+
+def test_the_model_finds_its_density(logs, record_property) -> None:
+    """By its own virial, from 1 % off, beside the cell of the reference; then constant energy."""
+    _, pressed, kept = tables(logs, "pressure")
+    a, c = pressed["f_4[2]"][-1], pressed["f_4[3]"][-1]
+    assert a == pytest.approx(4.846, rel=0.003)
+    assert c == pytest.approx(5.318, rel=0.003)
+    assert_close(kept["TotEng"], kept["TotEng"][0], 1e-9)
+    result = f"a = {a:.4g}, c = {c:.4g} Angstrom after 6 ps (reference 4.846 and 5.318)"
+    workflow(record_property, "constant pressure by the virial of the model, quartz", result)
 
 
 @pytest.mark.parametrize(

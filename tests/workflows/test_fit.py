@@ -73,7 +73,10 @@ TINY: dict[str, Any] = {
     "recording": {"segments": 10, "segment_length": 0.2, "decorrelate": 0.1, "equilibration": 0.5},
     "validation": {"equilibration": 1.0, "production": 2.4, "nve": 0.4, "blocks": 3, "speed": 0},
 }
-STAGES = ("system", "equilibration", "spectrum", "range", "data", "training", "validation")
+STAGES = (
+    *("system", "equilibration", "spectrum", "range", "data", "training"),
+    *("potential energy", "validation"),
+)
 
 
 def invoke(*words: object) -> tuple[int, str, str]:
@@ -506,6 +509,12 @@ def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
     # The highest frequency of fcc argon: 2 THz at equilibrium density, more when compressed.
     assert 1.5 < stages["spectrum"]["result"]["highest"] < 4.5
     assert stages["spectrum"]["result"]["liquid"] is False
+    # The recorded frames have energies, so the model gets one, and the script prints it.
+    assert ModelFile.load(whole / "argon.safetensors").energy is not None
+    script = (whole / "in.argon").read_text()
+    assert "fix_modify      integrate energy yes virial yes\n" in script
+    assert "time temp pe etotal press cpu\n" in script
+    assert "potential energy of the model, error over fluctuation" in report
 
 
 # A tetrahedron, bound by some fifty times the thermal energy.

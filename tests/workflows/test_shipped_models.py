@@ -58,7 +58,11 @@ def test_shipped_model_steps_as_its_reference(
         for part in chapter["parts"]
         for check in part["checks"]
     }
-    provenance = ModelFile.load(path).metadata.provenance
+    file = ModelFile.load(path)
+    provenance = file.metadata.provenance
+    if file.energy is not None:
+        # Of the fluctuation in runs that are too short to show all of it.
+        assert checks["potential energy of the model, error over fluctuation"] < 0.2
     for target in ("displacement", "velocity"):
         stated = float(provenance[f"test_error_{target}"])
         assert 0.0 < checks[f"{target}, one step"] < MARGIN * stated
