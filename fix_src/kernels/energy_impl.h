@@ -1,22 +1,52 @@
 // The kernel of energy.h. Included by one file for each set of instructions, which names the set in
 // TRAJCAST_INSTRUCTIONS and is compiled for it.
 //
-// The edges of an atom are sorted by the species of their senders and worked on in tiles of eight,
-// one in each lane: loops over lanes have a constant length, and compilers make vector instructions
-// of them.
+// The edges of an atom are sorted by the species of their senders and worked on in tiles, one in
+// each lane of a vector register.
 
 #include "energy_interface.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
 
+#define TRAJCAST_ALWAYS_INLINE inline __attribute__((always_inline))
+
 namespace trajcast {
 namespace TRAJCAST_INSTRUCTIONS {
 
+#if defined(__AVX512F__)
 constexpr int kLanes = 8;
+#elif defined(__AVX2__)
+constexpr int kLanes = 4;
+#else
+constexpr int kLanes = 2;
+#endif
+typedef double Lanes __attribute__((vector_size(kLanes * sizeof(double))));
+
+// The same in memory, wherever that begins.
+struct Packed {
+  double lane[kLanes];
+
+  Packed() = default;
+  Packed(const Lanes &lanes) { std::memcpy(lane, &lanes, sizeof(lane)); }
+  TRAJCAST_ALWAYS_INLINE Lanes get() const {
+    Lanes lanes;
+    std::memcpy(&lanes, lane, sizeof(lane));
+    return lanes;
+  }
+};
+
+TRAJCAST_ALWAYS_INLINE double sum(const Packed &lanes) {
+  double total = 0.0;
+  for (int e = 0; e < kLanes; ++e)
+    total += lanes.lane[e];
+  return total;
+}
+
 constexpr int kMaxDegree = 6;
 
 // A monomial of the components of a unit vector.
@@ -41,27 +71,25 @@ inline std::vector<Monomial> monomials(int max_order) {
   return all;
 }
 
-// Eight edges from atoms of one species. Lanes without an edge repeat another, with radial
-// functions that are zero.
+// As many edges from atoms of one species as a vector has lanes. Lanes without an edge repeat
+// another, with radial functions that are zero.
 struct Tile {
   int64_t edge[kLanes];
   int used;
-  double u[3][kLanes]; // unit vector
-  double inverse[kLanes];
-  double pair_slope[kLanes]; // of the terms of two bodies, by the distance
+  Packed u[3]; // unit vector
+  Packed inverse;
+  Packed pair_slope; // of the terms of two bodies, by the distance
 };
 
 // Powers 0 ... kMaxDegree of the components of a tile's unit vectors.
 struct Powers {
-  double of[3][kMaxDegree + 1][kLanes];
+  Lanes of[3][kMaxDegree + 1];
 
   Powers(const Tile &tile, int max_order) {
     for (int k = 0; k < 3; ++k) {
-      for (int e = 0; e < kLanes; ++e)
-        of[k][0][e] = 1.0;
+      of[k][0] = Lanes{} + 1.0;
       for (int p = 1; p <= max_order; ++p)
-        for (int e = 0; e < kLanes; ++e)
-          of[k][p][e] = of[k][p - 1][e] * tile.u[k][e];
+        of[k][p] = of[k][p - 1] * tile.u[k].get();
     }
   }
 };
@@ -71,18 +99,25 @@ public:
   EnergyOfAtoms(const trajcast_energy_model &model, const EnergyGraph &graph,
                 const EnergyResult &result)
       : model(model), graph(graph), result(result), terms(monomials(model.max_order)),
-        num_terms(static_cast<int>(terms.size())), width(model.num_species * model.num_radial) {}
+        num_terms(static_cast<int>(terms.size())), width(model.num_species * model.num_radial),
+        blocks((width + kLanes - 1) / kLanes),
+        products(std::size_t(model.num_species) * (model.max_order + 1) * width * blocks) {
+    // Rows filled up with zeros.
+    for (std::size_t row = 0; row < products.size() / blocks; ++row)
+      for (int j = 0; j < width; ++j)
+        products[row * blocks + j / kLanes].lane[j % kLanes] = model.products[row * width + j];
+  }
 
   // Scratch memory of one thread, for an atom of that many edges.
   struct Workspace {
     std::vector<int64_t> sorted;
     std::vector<int> counts;
     std::vector<Tile> tiles;
-    std::vector<double> values;       // of a tile: radial functions, their slopes, monomials
-    std::vector<double> sums;         // (terms, radial, lanes) of one species
+    std::vector<Packed> values;       // of a tile: radial functions, their slopes, monomials
+    std::vector<Packed> sums;         // (terms, radial) of one species
     std::vector<double> moments;      // (terms, width)
-    std::vector<double> derivatives;  // (terms, width) of the energy by them
-    std::vector<double> basis, slope; // (pair functions, lanes)
+    std::vector<Packed> derivatives;  // (terms, blocks) of the energy by them
+    std::vector<Packed> basis, slope; // (pair functions,)
   };
 
   void reserve(Workspace &work, int64_t max_edges) const {
@@ -91,11 +126,11 @@ public:
     work.counts.resize(model.num_species + 1);
     work.tiles.resize(tiles);
     work.values.resize(tiles * values_of_tile());
-    work.sums.resize(std::size_t(num_terms) * model.num_radial * kLanes);
+    work.sums.resize(std::size_t(num_terms) * model.num_radial);
     work.moments.resize(std::size_t(num_terms) * width);
-    work.derivatives.resize(std::size_t(num_terms) * width);
-    work.basis.resize(std::size_t(model.num_pair) * kLanes);
-    work.slope.resize(std::size_t(model.num_pair) * kLanes);
+    work.derivatives.resize(std::size_t(num_terms) * blocks);
+    work.basis.resize(model.num_pair);
+    work.slope.resize(model.num_pair);
   }
 
   void atom(int64_t i, Workspace &work) const {
@@ -104,9 +139,9 @@ public:
     double energy = model.constants[species];
     int num_tiles = 0;
     for (int b = 0; b < model.num_species; ++b) {
-      std::fill(work.sums.begin(), work.sums.end(), 0.0);
+      std::fill(work.sums.begin(), work.sums.end(), Packed(Lanes{}));
       for (int first = work.counts[b]; first < work.counts[b + 1]; first += kLanes) {
-        double *values = &work.values[num_tiles * values_of_tile()];
+        Packed *values = &work.values[num_tiles * values_of_tile()];
         Tile &tile = work.tiles[num_tiles++];
         tile.used = std::min(kLanes, work.counts[b + 1] - first);
         for (int e = 0; e < kLanes; ++e)
@@ -115,13 +150,9 @@ public:
         add_to_sums(values, work.sums.data());
       }
       for (int c = 0; c < num_terms; ++c)
-        for (int k = 0; k < model.num_radial; ++k) {
-          const double *lanes = &work.sums[(c * model.num_radial + k) * kLanes];
-          double sum = 0.0;
-          for (int e = 0; e < kLanes; ++e)
-            sum += lanes[e];
-          work.moments[c * width + b * model.num_radial + k] = sum;
-        }
+        for (int k = 0; k < model.num_radial; ++k)
+          work.moments[c * width + b * model.num_radial + k] =
+              sum(work.sums[c * model.num_radial + k]);
     }
     energy += multiply(species, work);
     result.energies[i] = energy;
@@ -155,107 +186,100 @@ private:
   }
 
   // Fill the values of a tile; returns the energy of its terms of two bodies.
-  double expand(Tile &tile, int64_t species, int b, double *values, Workspace &work) const {
-    double x[kLanes], dx[kLanes], cut[kLanes], dcut[kLanes], present[kLanes];
+  double expand(Tile &tile, int64_t species, int b, Packed *values, Workspace &work) const {
+    double lengths[kLanes], mask[kLanes], vectors[3][kLanes];
     for (int e = 0; e < kLanes; ++e) {
       const double *d = graph.vectors + 3 * tile.edge[e];
-      const double r = std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
-      tile.inverse[e] = 1.0 / r;
+      lengths[e] = std::sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2]);
+      mask[e] = e < tile.used ? 1.0 : 0.0;
       for (int k = 0; k < 3; ++k)
-        tile.u[k][e] = d[k] * tile.inverse[e];
-      present[e] = e < tile.used ? 1.0 : 0.0;
-      const double s = r / model.cutoff;
-      const double below = 1.0 / (1.0 + model.skew * s);
-      x[e] = 2.0 * (1.0 - s) * below - 1.0;
-      dx[e] = -2.0 * (1.0 + model.skew) * below * below / model.cutoff;
-      const double rest = 1.0 - s * s;
-      cut[e] = present[e] * rest * rest * rest;
-      dcut[e] = -6.0 * present[e] * s * rest * rest / model.cutoff;
+        vectors[k][e] = d[k];
     }
+    Lanes r, present;
+    std::memcpy(&r, lengths, sizeof(r));
+    std::memcpy(&present, mask, sizeof(present));
+    const Lanes inverse = 1.0 / r;
+    tile.inverse = inverse;
+    for (int k = 0; k < 3; ++k) {
+      Lanes component;
+      std::memcpy(&component, vectors[k], sizeof(component));
+      tile.u[k] = component * inverse;
+    }
+    const Lanes s = r / model.cutoff;
+    const Lanes below = 1.0 / (1.0 + model.skew * s);
+    const Lanes x = 2.0 * (1.0 - s) * below - 1.0;
+    const Lanes dx = -2.0 * (1.0 + model.skew) / model.cutoff * below * below;
+    const Lanes rest = 1.0 - s * s;
+    const Lanes cut = present * rest * rest * rest;
+    const Lanes dcut = -6.0 / model.cutoff * present * s * rest * rest;
 
     // Chebyshev polynomials and their derivatives, then times what takes them to zero at the
     // cutoff.
-    double *basis = work.basis.data(), *slope = work.slope.data();
-    for (int e = 0; e < kLanes; ++e) {
-      basis[e] = 1.0;
-      slope[e] = 0.0;
-      basis[kLanes + e] = x[e];
-      slope[kLanes + e] = 1.0;
-    }
-    for (int n = 2; n < model.num_pair; ++n) {
-      double *t = basis + n * kLanes, *dt = slope + n * kLanes;
-      for (int e = 0; e < kLanes; ++e) {
-        t[e] = 2.0 * x[e] * t[e - kLanes] - t[e - 2 * kLanes];
-        dt[e] = 2.0 * (t[e - kLanes] + x[e] * dt[e - kLanes]) - dt[e - 2 * kLanes];
-      }
-    }
-    for (int n = 0; n < model.num_pair; ++n) {
-      double *t = basis + n * kLanes, *dt = slope + n * kLanes;
-      for (int e = 0; e < kLanes; ++e) {
-        dt[e] = dt[e] * dx[e] * cut[e] + t[e] * dcut[e];
-        t[e] *= cut[e];
-      }
-    }
-
+    Packed *basis = work.basis.data(), *slope = work.slope.data();
+    Lanes t = Lanes{} + 1.0, next = x, dt = {}, dnext = Lanes{} + 1.0;
     const double *pair = model.pairs + (species * model.num_species + b) * model.num_pair;
-    double energy[kLanes] = {};
-    std::fill_n(tile.pair_slope, kLanes, 0.0);
-    for (int n = 0; n < model.num_pair; ++n)
-      for (int e = 0; e < kLanes; ++e) {
-        energy[e] += pair[n] * basis[n * kLanes + e];
-        tile.pair_slope[e] += pair[n] * slope[n * kLanes + e];
-      }
+    Lanes energy = {}, pair_slope = {};
+    for (int n = 0; n < model.num_pair; ++n) {
+      const Lanes value = t * cut, change = dt * dx * cut + t * dcut;
+      basis[n] = value;
+      slope[n] = change;
+      energy += pair[n] * value;
+      pair_slope += pair[n] * change;
+      const Lanes after = 2.0 * x * next - t;
+      const Lanes dafter = 2.0 * (next + x * dnext) - dt;
+      t = next;
+      dt = dnext;
+      next = after;
+      dnext = dafter;
+    }
+    tile.pair_slope = pair_slope;
 
-    double *radial = values, *radial_slope = values + model.num_radial * kLanes;
-    std::fill_n(values, 2 * model.num_radial * kLanes, 0.0);
-    for (int n = 0; n < model.num_radial; ++n)
-      for (int k = 0; k < model.num_radial; ++k) {
+    for (int k = 0; k < model.num_radial; ++k) {
+      Lanes radial = {}, radial_slope = {};
+      for (int n = 0; n < model.num_radial; ++n) {
         const double weight = model.radial[n * model.num_radial + k];
-        for (int e = 0; e < kLanes; ++e) {
-          radial[k * kLanes + e] += weight * basis[n * kLanes + e];
-          radial_slope[k * kLanes + e] += weight * slope[n * kLanes + e];
-        }
+        radial += weight * basis[n].get();
+        radial_slope += weight * slope[n].get();
       }
+      values[k] = radial;
+      values[model.num_radial + k] = radial_slope;
+    }
 
     const Powers powers(tile, model.max_order);
-    double *angular = values + 2 * model.num_radial * kLanes;
+    Packed *angular = values + 2 * model.num_radial;
     for (int c = 0; c < num_terms; ++c) {
       const Monomial &term = terms[c];
-      const double *px = powers.of[0][term.power[0]], *py = powers.of[1][term.power[1]],
-                   *pz = powers.of[2][term.power[2]];
-      for (int e = 0; e < kLanes; ++e)
-        angular[c * kLanes + e] = term.factor * px[e] * py[e] * pz[e];
+      angular[c] = term.factor * powers.of[0][term.power[0]] * powers.of[1][term.power[1]] *
+                   powers.of[2][term.power[2]];
     }
-    double sum = 0.0;
-    for (int e = 0; e < kLanes; ++e)
-      sum += energy[e];
-    return sum;
+    return sum(energy);
   }
 
-  void add_to_sums(const double *values, double *sums) const {
-    const double *angular = values + 2 * model.num_radial * kLanes;
-    for (int c = 0; c < num_terms; ++c)
+  void add_to_sums(const Packed *values, Packed *sums) const {
+    const Packed *angular = values + 2 * model.num_radial;
+    for (int c = 0; c < num_terms; ++c) {
+      const Lanes factor = angular[c].get();
       for (int k = 0; k < model.num_radial; ++k)
-        for (int e = 0; e < kLanes; ++e)
-          sums[(c * model.num_radial + k) * kLanes + e] +=
-              values[k * kLanes + e] * angular[c * kLanes + e];
+        sums[c * model.num_radial + k] =
+            sums[c * model.num_radial + k].get() + values[k].get() * factor;
+    }
   }
 
   // The energy of the terms of three bodies; leaves its derivatives.
   double multiply(int64_t species, Workspace &work) const {
     double energy = 0.0;
     for (int c = 0; c < num_terms; ++c) {
-      const double *matrix = model.products + (species * (model.max_order + 1) + terms[c].degree) *
-                                                  int64_t(width) * width;
+      const Packed *matrix = &products[(species * (model.max_order + 1) + terms[c].degree) *
+                                       std::size_t(width) * blocks];
       const double *moments = &work.moments[c * width];
-      double *derivatives = &work.derivatives[c * width];
-      std::fill_n(derivatives, width, 0.0);
-      for (int k = 0; k < width; ++k)
-        for (int j = 0; j < width; ++j)
-          derivatives[j] += moments[k] * matrix[k * width + j];
-      for (int k = 0; k < width; ++k) {
-        energy += moments[k] * derivatives[k];
-        derivatives[k] *= 2.0;
+      Packed *derivatives = &work.derivatives[c * blocks];
+      for (int j = 0; j < blocks; ++j) {
+        Lanes total = {};
+        for (int k = 0; k < width; ++k)
+          total += moments[k] * matrix[k * blocks + j].get();
+        for (int e = 0; e < kLanes && j * kLanes + e < width; ++e)
+          energy += moments[j * kLanes + e] * total[e];
+        derivatives[j] = 2.0 * total;
       }
     }
     return energy;
@@ -268,11 +292,11 @@ private:
                 result.gradients + 3 * graph.first_edge[i + 1], 0.0);
     for (int t = 0; t < num_tiles; ++t) {
       const Tile &tile = work.tiles[t];
-      double gradient[3][kLanes];
+      Packed gradient[3]{};
       gradient_of_tile(tile, &work.values[t * values_of_tile()], work, gradient);
       for (int e = 0; e < tile.used; ++e) {
         const double *d = graph.vectors + 3 * tile.edge[e];
-        const double g[3] = {gradient[0][e], gradient[1][e], gradient[2][e]};
+        const double g[3] = {gradient[0].lane[e], gradient[1].lane[e], gradient[2].lane[e]};
         if (result.gradients)
           std::copy_n(g, 3, result.gradients + 3 * tile.edge[e]);
         virial[0] -= d[0] * g[0];
@@ -287,46 +311,37 @@ private:
       std::copy_n(virial, 6, result.virials + 6 * i);
   }
 
-  void gradient_of_tile(const Tile &tile, const double *values, const Workspace &work,
-                        double (&gradient)[3][kLanes]) const {
+  void gradient_of_tile(const Tile &tile, const Packed *values, const Workspace &work,
+                        Packed (&gradient)[3]) const {
     const int first =
         static_cast<int>(graph.species[graph.senders[tile.edge[0]]]) * model.num_radial;
-    const double *radial = values, *radial_slope = values + model.num_radial * kLanes,
-                 *angular = values + 2 * model.num_radial * kLanes;
+    const Packed *radial = values, *radial_slope = values + model.num_radial,
+                 *angular = values + 2 * model.num_radial;
     const Powers powers(tile, model.max_order);
-    double along[kLanes]; // derivative by the distance
-    std::copy_n(tile.pair_slope, kLanes, along);
-    double across[3][kLanes] = {}; // by the unit vector
-    double turned[kLanes] = {};    // what of that points along it
+    Lanes along = tile.pair_slope.get(); // derivative by the distance
+    Lanes across[3] = {};                // by the unit vector
+    Lanes turned = {};                   // what of that points along it
     for (int c = 0; c < num_terms; ++c) {
-      double weight[kLanes] = {}, slope[kLanes] = {};
+      const double *derivatives = work.derivatives[c * blocks].lane + first;
+      Lanes weight = {}, slope = {};
       for (int k = 0; k < model.num_radial; ++k) {
-        const double derivative = work.derivatives[c * width + first + k];
-        for (int e = 0; e < kLanes; ++e) {
-          weight[e] += derivative * radial[k * kLanes + e];
-          slope[e] += derivative * radial_slope[k * kLanes + e];
-        }
+        weight += derivatives[k] * radial[k].get();
+        slope += derivatives[k] * radial_slope[k].get();
       }
       const Monomial &term = terms[c];
-      for (int e = 0; e < kLanes; ++e) {
-        along[e] += slope[e] * angular[c * kLanes + e];
-        turned[e] += term.degree * weight[e] * angular[c * kLanes + e];
-      }
+      along += slope * angular[c].get();
+      turned += double(term.degree) * weight * angular[c].get();
       for (int k = 0; k < 3; ++k) {
         if (term.power[k] == 0)
           continue;
         const int p = (k + 1) % 3, q = (k + 2) % 3;
-        const double factor = term.factor * term.power[k];
-        const double *lower = powers.of[k][term.power[k] - 1], *one = powers.of[p][term.power[p]],
-                     *other = powers.of[q][term.power[q]];
-        for (int e = 0; e < kLanes; ++e)
-          across[k][e] += weight[e] * factor * lower[e] * one[e] * other[e];
+        across[k] += term.factor * term.power[k] * weight * powers.of[k][term.power[k] - 1] *
+                     powers.of[p][term.power[p]] * powers.of[q][term.power[q]];
       }
     }
     for (int k = 0; k < 3; ++k)
-      for (int e = 0; e < kLanes; ++e)
-        gradient[k][e] =
-            along[e] * tile.u[k][e] + tile.inverse[e] * (across[k][e] - turned[e] * tile.u[k][e]);
+      gradient[k] =
+          along * tile.u[k].get() + tile.inverse.get() * (across[k] - turned * tile.u[k].get());
   }
 
   const trajcast_energy_model &model;
@@ -334,7 +349,9 @@ private:
   const EnergyResult &result;
   const std::vector<Monomial> terms;
   const int num_terms;
-  const int width; // moments of a term: (species, radial function)
+  const int width;              // moments of a term: (species, radial function)
+  const int blocks;             // vectors that hold them
+  std::vector<Packed> products; // as in the model, rows of blocks
 };
 
 int energy(const trajcast_energy_model &model, const EnergyGraph &graph, const EnergyResult &result,
