@@ -292,11 +292,11 @@ private:
                 result.gradients + 3 * graph.first_edge[i + 1], 0.0);
     for (int t = 0; t < num_tiles; ++t) {
       const Tile &tile = work.tiles[t];
-      Packed gradient[3]{};
+      double gradient[3][kLanes] = {};
       gradient_of_tile(tile, &work.values[t * values_of_tile()], work, gradient);
-      for (int e = 0; e < tile.used; ++e) {
+      for (int e = 0; e < kLanes && e < tile.used; ++e) {
         const double *d = graph.vectors + 3 * tile.edge[e];
-        const double g[3] = {gradient[0].lane[e], gradient[1].lane[e], gradient[2].lane[e]};
+        const double g[3] = {gradient[0][e], gradient[1][e], gradient[2][e]};
         if (result.gradients)
           std::copy_n(g, 3, result.gradients + 3 * tile.edge[e]);
         virial[0] -= d[0] * g[0];
@@ -312,7 +312,7 @@ private:
   }
 
   void gradient_of_tile(const Tile &tile, const Packed *values, const Workspace &work,
-                        Packed (&gradient)[3]) const {
+                        double (&gradient)[3][kLanes]) const {
     const int first =
         static_cast<int>(graph.species[graph.senders[tile.edge[0]]]) * model.num_radial;
     const Packed *radial = values, *radial_slope = values + model.num_radial,
@@ -339,9 +339,11 @@ private:
                      powers.of[p][term.power[p]] * powers.of[q][term.power[q]];
       }
     }
-    for (int k = 0; k < 3; ++k)
-      gradient[k] =
-          along * tile.u[k].get() + tile.inverse.get() * (across[k] - turned * tile.u[k].get());
+    for (int k = 0; k < 3; ++k) {
+      const Lanes u = tile.u[k].get();
+      const Lanes found = along * u + tile.inverse.get() * (across[k] - turned * u);
+      std::memcpy(gradient[k], &found, sizeof(found));
+    }
   }
 
   const trajcast_energy_model &model;
