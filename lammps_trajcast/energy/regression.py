@@ -30,6 +30,8 @@ _GAIN = 0.05
 _FIRST_FRAMES = 32
 # Equations per coefficient below which no solution is tried.
 _LEAST_EQUATIONS = 1.5
+# Coefficients at most: the normal equations of so many take 200 MB and half a minute to solve.
+_MOST_FEATURES = 5200
 # Frames that decide between solutions, and that the final errors are of.
 _JUDGES, _EXAMINERS = 48, 400
 
@@ -51,16 +53,19 @@ class Fluctuations(NamedTuple):
 
 
 def choose_basis(num_species: int, cutoff: float) -> EnergyBasis:
-    """Return the functions that measurement recommends: about as many for any number of species."""
-    radial = min(10, max(3, 24 // num_species))
-    return EnergyBasis(
-        num_species=num_species,
-        cutoff=cutoff,
-        num_pair=20,
-        num_radial=radial,
-        max_order=3,
-        skew=3.0,
-    )
+    """Return the functions that measurement recommends, fewer of them for many species."""
+    for order, radial in [*((3, n) for n in range(10, 1, -1)), (2, 2), (2, 1), (1, 1), (0, 1)]:
+        basis = EnergyBasis(
+            num_species=num_species,
+            cutoff=cutoff,
+            num_pair=20,
+            num_radial=radial,
+            max_order=order,
+            skew=3.0,
+        )
+        if basis.num_features <= _MOST_FEATURES:
+            break
+    return basis
 
 
 def fit_energy(

@@ -22,7 +22,12 @@ from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.energy.add import with_energy
 from lammps_trajcast.energy.features import Features
 from lammps_trajcast.energy.model import EnergyBasis, EnergyModel
-from lammps_trajcast.energy.regression import arrays_of, evaluate, fluctuations
+from lammps_trajcast.energy.regression import (
+    arrays_of,
+    choose_basis,
+    evaluate,
+    fluctuations,
+)
 from lammps_trajcast.kernels.energy import EnergyKernel
 from lammps_trajcast.model.file import ENERGY_KEY, HEADER_KEY, ModelFile, ModelFileError
 from lammps_trajcast.recording.record import record
@@ -179,6 +184,13 @@ def test_regression_finds_the_energy_of_the_reference(argon: list[Path], tmp_pat
     said = energy.errors.energy * units.energy
     assert np.sqrt(np.mean(difference**2)) == pytest.approx(said, rel=0.3)
     assert energy.errors.temperatures[0] < 40.0 < energy.errors.temperatures[1]
+
+
+@pytest.mark.parametrize("species", [1, 2, 3, 4, 6, 10, 15])
+def test_many_species_take_no_more_memory(species: int) -> None:
+    basis = choose_basis(species, 5.0)
+    assert basis.num_features < 10_000
+    assert species > 2 or basis.num_radial == 10
 
 
 def test_data_that_cannot_serve(argon: list[Path], tmp_path: Path) -> None:
