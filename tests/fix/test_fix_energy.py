@@ -14,9 +14,6 @@ from reference import assert_close
 from reliability import workflow, wrong_input
 from runs import Run, lammps_environment, lammps_runner, read_dump
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("fix_energy")
-
 QUARTZ = ROOT / "examples" / "quartz"
 MODEL = LIGHT_QUARTZ
 CRYSTAL = f"""

@@ -13,9 +13,6 @@ from reliability import wrong_input
 from runs import lammps_binary, lammps_environment
 from systems import System, load_case
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("fix_errors")
-
 FIX = "python/trajcast"
 
 

@@ -11,9 +11,6 @@ from reliability import workflow
 from runs import Run, lammps_runner, read_dump
 from systems import TIMESTEP, System, load_case
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("fix_forces")
-
 FTM2V = 1.0 / 48.88821291**2  # kcal/mol/Angstrom per g/mol to Angstrom/fs^2
 VOLT_TO_FORCE = 23.060549  # e V/Angstrom to kcal/mol/Angstrom, LAMMPS's units real
 STEPS = 3

@@ -22,9 +22,6 @@ from systems import System
 
 from lammps_trajcast.model.file import ModelFile
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("guards")
-
 MODEL = LIGHT_QUARTZ
 
 POTENTIALS = next(ENVIRONMENT.glob("lib/python3*/site-packages/lammps/share/lammps/potentials"))

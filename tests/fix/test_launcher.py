@@ -57,6 +57,7 @@ def test_one_copy_is_told_and_a_single_process_is_not(
     assert run.returncode == 0
 
 
+@pytest.mark.long
 def test_two_writers_of_a_log_file_are_one_too_many(directory: Path) -> None:
     def variables(rank: int) -> dict[str, str]:
         return {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank)}

@@ -18,9 +18,6 @@ from lammps_trajcast.kernels.energy import EnergyKernel
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.units import ENERGY_IN_KCAL, PRESSURE_TIMES_VOLUME
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("model_energy")
-
 CUTOFF, STEPS = 3.7, 20
 ENERGY = random_energy(CUTOFF, scale=0.02)
 # Skewed, and shorter than twice the cutoff along two edges.

@@ -22,9 +22,6 @@ from systems import System, load_case
 
 from lammps_trajcast.model.file import HEADER_KEY, ModelFile
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("wrong_inputs")
-
 FIX = "python/trajcast"
 REMEDY = "fix ID group python/trajcast MODEL El1 El2"
 

@@ -25,9 +25,6 @@ from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
 
-# Its tests share fixtures, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("benchmarks")
-
 TINY = Sizes(
     threads=(1,),
     rounds=1,

@@ -16,9 +16,6 @@ from reference import assert_close
 from reliability import workflow
 from runs import lammps_environment
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("example_inputs")
-
 # With the model of quartz that they name; the others, whose claims hold for any, with a small one.
 SHIPPED = ("energy", "pressure", "water", "paracetamol", "silicon")
 # Input, and variables to shorten it.

@@ -678,6 +678,7 @@ def test_interrupted_after_each_stage(
     assert outcome_of(path.parent) == outcome_of(whole)
 
 
+@pytest.mark.long
 def test_killed_in_the_training(whole: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "killed")
     process = subprocess.Popen(

@@ -37,9 +37,6 @@ from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.training.train import train
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("record")
-
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:

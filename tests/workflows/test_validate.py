@@ -45,9 +45,6 @@ from lammps_trajcast.validation.system import Model, System
 from lammps_trajcast.validation.thermodynamics import energy, temperatures
 from lammps_trajcast.validation.validate import Validation
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("validate")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def short_pieces() -> Iterator[None]:

@@ -28,9 +28,6 @@ from systems import System
 
 from lammps_trajcast.model.file import ModelFile
 
-# Its tests share runs of LAMMPS, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("workflows")
-
 INPUTS = EXAMPLES / "lammps_inputs"
 POTENTIALS = Path(lammps.__file__).parent / "share" / "lammps" / "potentials"
 MODEL = "../quartz/quartz.safetensors Si O"

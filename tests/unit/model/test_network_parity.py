@@ -14,7 +14,7 @@ from lammps_trajcast.model.torchscript import compile_network
 from lammps_trajcast.runtime.graph import build_graph
 
 # Its tests share fixtures, which each worker would make for itself.
-pytestmark = [pytest.mark.usefixtures("unoptimized"), pytest.mark.xdist_group("network_parity")]
+pytestmark = pytest.mark.usefixtures("unoptimized")
 
 
 @pytest.fixture(scope="module", params=PARITY_CASES)

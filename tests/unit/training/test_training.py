@@ -51,9 +51,6 @@ from lammps_trajcast.training.saving import AtomicCSVWriter
 from lammps_trajcast.training.schedule import Schedule
 from lammps_trajcast.training.train import train
 
-# Its tests share fixtures, which each worker would make for itself.
-pytestmark = pytest.mark.xdist_group("training")
-
 
 def test_training_learns(tmp_path: Path, dataset: Path) -> None:
     """Ballistic motion is learned far below the error of the mean (relative error 1)."""
@@ -264,6 +261,7 @@ def test_batches_do_not_mix_frames(dataset: Path) -> None:
     assert bool((batch.receivers[1:] >= batch.receivers[:-1]).all())
 
 
+@pytest.mark.long
 def test_worker_processes_change_nothing(tmp_path: Path, trained: Path, dataset: Path) -> None:
     config = write_config(tmp_path, dataset)
     content = yaml.safe_load(config.read_text()) | {"workers": 2}
