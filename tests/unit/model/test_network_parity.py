@@ -13,7 +13,6 @@ from lammps_trajcast.model.shapes import weight_shapes
 from lammps_trajcast.model.torchscript import compile_network
 from lammps_trajcast.runtime.graph import build_graph
 
-# Its tests share fixtures, which each worker would make for itself.
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
 
