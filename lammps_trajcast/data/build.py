@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.data.frames import Frame, Frames, Species
@@ -19,6 +18,7 @@ from lammps_trajcast.data.labels import arrays_of
 from lammps_trajcast.data.layout import FORMAT, FORMAT_VERSION, SPLITS, UNITS, DatasetError, Split
 from lammps_trajcast.data.trajectory import checked, read_frames
 from lammps_trajcast.lock import InUseError, alone_with
+from lammps_trajcast.progress_bar import ProgressBar
 from lammps_trajcast.units import Units
 
 
@@ -119,7 +119,7 @@ def build_dataset(
             read_frames(path, species, options.units, options.timestep) for path in files
         ]
         total = sum(frames.size for frames in trajectories)
-        with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
+        with ProgressBar(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
             for frames in trajectories:
                 bar.set_postfix_str(frames.path.name, refresh=False)
                 done = bar.n

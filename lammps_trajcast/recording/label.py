@@ -10,7 +10,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.child_processes import interruptible
@@ -29,6 +28,7 @@ from lammps_trajcast.lammps_runs.program import lammps_command
 from lammps_trajcast.lammps_runs.session import LammpsSession
 from lammps_trajcast.lammps_runs.state import Fix, read_state
 from lammps_trajcast.lock import InUseError, alone_with
+from lammps_trajcast.progress_bar import ProgressBar
 from lammps_trajcast.recording.ensemble import (
     BATHS,
     FORCE_FIELD,
@@ -91,7 +91,7 @@ def label(
             PlainPaths() as paths,
             tempfile.TemporaryDirectory(prefix="lammps-trajcast-") as scratch,
             LammpsSession(command, dict(variables or {}), Path(scratch) / "log") as lammps,
-            tqdm(total=frames, unit="frame", disable=not progress, file=sys.stderr) as bar,
+            ProgressBar(total=frames, unit="frame", disable=not progress, file=sys.stderr) as bar,
             interruptible(),
         ):
             evaluator = _Evaluator(lammps, system, Path(scratch), paths)
@@ -107,7 +107,7 @@ def label(
     return wanted
 
 
-def _label_file(path: Path, evaluator: _Evaluator, bar: tqdm) -> None:
+def _label_file(path: Path, evaluator: _Evaluator, bar: ProgressBar) -> None:
     try:
         with alone_with(path, "wait for the other one"), replacing(path) as partial:
             shutil.copyfile(path, partial)

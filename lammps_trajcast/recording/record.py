@@ -10,8 +10,6 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.child_processes import interruptible
 from lammps_trajcast.data.build import (
@@ -32,6 +30,7 @@ from lammps_trajcast.lammps_runs.program import lammps_command
 from lammps_trajcast.lammps_runs.session import LammpsSession
 from lammps_trajcast.lammps_runs.state import State, read_state
 from lammps_trajcast.lock import InUseError, alone_in
+from lammps_trajcast.progress_bar import ProgressBar
 from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes
 from lammps_trajcast.recording.options import RecordOptions
 from lammps_trajcast.recording.thermodynamic_labels import (
@@ -136,7 +135,7 @@ def _finish(runs: list[_Recording], command: list[str], lock: int, progress: boo
         run.check_finished()
     total = sum(run.options.segments for run in runs)
     done = sum(run.finished_segments for run in runs)
-    with tqdm(total=total, initial=done, unit="segment", disable=not progress) as bar:
+    with ProgressBar(total=total, initial=done, unit="segment", disable=not progress) as bar:
         try:
             with interruptible():
                 for run in runs:
@@ -202,7 +201,7 @@ class _Recording:
                 f"from; delete the shards {self.output / self.name}.*.h5 to begin anew"
             )
 
-    def finish(self, command: list[str], lock: int, bar: tqdm) -> None:
+    def finish(self, command: list[str], lock: int, bar: ProgressBar) -> None:
         """Record the shards that are not there."""
         if self.finished == len(self.shards):
             return
@@ -271,7 +270,7 @@ class _Recording:
                 "where its thermostat has the temperature"
             )
 
-    def _record_shard(self, worker: _Worker, number: int, bar: tqdm) -> None:
+    def _record_shard(self, worker: _Worker, number: int, bar: ProgressBar) -> None:
         first = number * self.options.segments_per_shard
         end = min(first + self.options.segments_per_shard, self.options.segments)
         shard = self.shards[number]
