@@ -55,9 +55,9 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
 
   open_model();
   if (conserve_energy && references.empty() && !has_energy)
-    fail("'conserve yes' needs a potential energy that is kept, and the model file has none: add "
-         "one "
-         "with 'lammps-trajcast add-energy', or write 'energy PAIR conserve yes' with PAIR a "
+    fail("'conserve yes' needs a potential energy that is kept, and the model file has none: "
+         "add one with 'lammps-trajcast add-energy', or write 'energy PAIR conserve yes' with PAIR "
+         "a "
          "sub-style of pair_style hybrid/overlay");
   if (conserve_energy)
     constant_energy = std::make_unique<trajcast::ConstantEnergy>(
@@ -369,13 +369,14 @@ void FixPythonTrajcast::restart(char *written) {
 
 /* ---------------------------------------------------------------------- */
 
-// Edges in the last prediction, on all ranks.
+// The model's potential energy; without one, edges in the last prediction, on all ranks.
 double FixPythonTrajcast::compute_scalar() {
   if (has_energy)
     return own_energy();
-  double mine = static_cast<double>(num_edges);
-  sum_over_ranks(&mine, 1);
-  return mine;
+  const double mine = static_cast<double>(num_edges);
+  double all;
+  MPI_Allreduce(&mine, &all, 1, MPI_DOUBLE, MPI_SUM, world);
+  return all;
 }
 
 /* ---------------------------------------------------------------------- */

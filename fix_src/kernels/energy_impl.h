@@ -161,7 +161,7 @@ public:
   }
 
 private:
-  int64_t values_of_tile() const { return int64_t(2 * model.num_radial + num_terms) * kLanes; }
+  int64_t values_of_tile() const { return 2 * model.num_radial + num_terms; }
 
   // Edges of an atom that are within the cutoff, by the species of the sender.
   void sort_edges(int64_t i, Workspace &work) const {

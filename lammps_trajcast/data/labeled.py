@@ -47,6 +47,7 @@ class LabeledFrames:
     Attributes:
         elements: symbols.
         temperatures: mean kinetic temperature of each file, K.
+        num_segments: of the split, those without energies included.
     """
 
     def __init__(self, source: DatasetSource, split: Split) -> None:
@@ -65,7 +66,9 @@ class LabeledFrames:
         with open_dataset(source) as file, one_line_for_damage(source):
             self.elements = [str(element) for element in file.attrs["elements"]]
             masses = np.asarray(file.attrs["masses"], dtype=np.float64)
-            for name in segments_of(file, split):
+            names = segments_of(file, split)
+            self.num_segments = len(names)
+            for name in names:
                 segment = file[name]
                 if "energy" not in segment:
                     continue

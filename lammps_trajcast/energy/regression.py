@@ -95,6 +95,8 @@ def fit_energy(
     }
     train = splits["train"]
     names = ", ".join(map(str, [source] if isinstance(source, str) else source))  # type: ignore[arg-type]
+    if not train.num_segments:
+        raise DatasetError(f"{names}: has no segments for training: give all files of the data set")
     if not len(train) or train[0].forces is None:
         raise DatasetError(
             f"{names}: its frames have no energies and forces: add them with 'lammps-trajcast "
@@ -103,9 +105,15 @@ def fit_energy(
     missing = [element for element in elements if element not in train.elements]
     if missing:
         raise DatasetError(f"{names}: has no {missing[0]}, which the model knows")
+    units = fluctuations(train)
+    if not (units.energy > 0.0 and units.forces > 0.0):
+        raise DatasetError(
+            f"{names}: its frames do not differ, so nothing can be fitted: record moving atoms, "
+            "several frames in a file"
+        )
     basis = choose_basis(len(elements), cutoff)
     index = [elements.index(element) for element in train.elements]
-    task = _Task(basis, index, splits, fluctuations(train), seed)
+    task = _Task(basis, index, splits, units, seed)
     return task.solve(reporter, seconds)
 
 

@@ -41,11 +41,11 @@ def own_energy_part(
     for run in reference:
         total = sum(len(block) for block in run.frames)
         every = -(-total // MOST_FRAMES)
+        chosen = [(block, k) for block in run.frames for k in range(len(block))][::every]
         values = [
             energy_of_frame(kernel, energy.basis.cutoff, species, block, k) / ratio
-            for block in run.frames
-            for k in range(len(block))
-        ][::every]
+            for block, k in chosen
+        ]
         found.append(np.array(values))
         known.append(run.energy[:total:every])
     fluctuation = float(np.concatenate(known).std())

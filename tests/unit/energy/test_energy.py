@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,7 +148,10 @@ def argon(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     script = place / "argon.lmp"
     # Smooth where it ends, and with few neighbors.
     script.write_text(SCRIPT.replace("lj/cut 8.0", f"lj/smooth/linear {REACH}"))
-    return record(script, place / "data", replace(OPTIONS, segments=8))
+    # The script's own dump goes to the directory that LAMMPS is started in.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        return record(script, place / "data", replace(OPTIONS, segments=8))
 
 
 def argon_model() -> ModelFile:
@@ -217,18 +221,26 @@ def test_data_that_cannot_serve(argon: list[Path], tmp_path: Path) -> None:
     model = argon_model()
     other = tiny_model(architecture={"edge_cutoff": REACH}, metadata={"species": ("Ar", "O")})
     assert "has no O" in refuse(other, argon)
-    bare = tmp_path / "bare.h5"
-    bare.write_bytes(argon[0].read_bytes())
-    with h5py.File(bare, "r+") as file:
-        for segment in file["segments"].values():
-            del segment["energy"], segment["forces"]
-    assert "lammps-trajcast label" in refuse(model, [bare])
-    lonely = tmp_path / "lonely.h5"
-    lonely.write_bytes(argon[0].read_bytes())
-    with h5py.File(lonely, "r+") as file:
-        for segment in file["segments"].values():
-            segment.attrs["split"] = "train"
-    assert "validation and test" in refuse(model, [lonely])
+
+    def changed(change: Callable[[h5py.Group], None], split: str = "train") -> list[Path]:
+        path = tmp_path / "changed.h5"
+        path.write_bytes(argon[0].read_bytes())
+        with h5py.File(path, "r+") as file:
+            for segment in file["segments"].values():
+                segment.attrs["split"] = split
+                change(segment)
+        return [path]
+
+    def bare(segment: h5py.Group) -> None:
+        del segment["energy"], segment["forces"]
+
+    def frozen(segment: h5py.Group) -> None:
+        segment["energy"][:] = 1.0
+
+    assert "lammps-trajcast label" in refuse(model, changed(bare))
+    assert "do not differ" in refuse(model, changed(frozen))
+    assert "validation and test" in refuse(model, changed(lambda _: None))
+    assert "no segments for training" in refuse(model, changed(lambda _: None, "test"))
 
 
 def test_file_keeps_the_energy(tmp_path: Path) -> None:
