@@ -1,6 +1,7 @@
 """Fixtures of several topics; they and their helpers are in tests/helpers."""
 
 import os
+from pathlib import Path
 
 import pytest
 from reliability import pytest_addoption, pytest_configure  # noqa: F401
@@ -24,3 +25,13 @@ def unoptimized():
 
     with unoptimized():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_checkout(request: pytest.FixtureRequest):
+    """A test writes into directories of its own: what it leaves here could get into a commit."""
+    root = Path(request.config.rootpath)
+    before = {path.name for path in root.iterdir()}
+    yield
+    left = {path.name for path in root.iterdir() if path.name[0] != "."} - before
+    assert left <= {"build"}, f"tests have written {sorted(left)} into the checkout"
