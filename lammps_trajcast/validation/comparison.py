@@ -58,6 +58,7 @@ class Comparison:
         self.config = config
         self.tolerances = config.tolerances
         self.units = units
+        self.angular = angular
         self.plan = plan
         self.temperature = temperature
         self.reference = list(reference)

@@ -172,6 +172,7 @@ class Tolerances(_Section):
         fluctuation: standard deviation of the potential energy, relative.
         temperature: mean, relative; of the thermostat's.
         element_temperature: mean of each element, relative.
+        wave_temperature: mean of the longest waves of a periodic cell, relative.
         diffusion: relative.
         displacement: mean-square displacement, integrated difference, relative.
         faulty_frames: share of frames with changed bonds, beyond that of the reference.
@@ -192,6 +193,7 @@ class Tolerances(_Section):
     fluctuation: Positive | None = 0.20
     temperature: Positive | None = 0.01
     element_temperature: Positive | None = 0.03
+    wave_temperature: Positive | None = 0.05
     diffusion: Positive | None = 0.15
     displacement: Positive | None = 0.15
     faulty_frames: Annotated[float, Field(ge=0.0)] | None = 0.0

@@ -11,6 +11,8 @@ from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.analysis.thermal import (
     canonical_fluctuation,
     kinetic_temperatures,
+    long_waves,
+    wave_temperatures,
 )
 from lammps_trajcast.analysis.uncertainty import combined, deviation_error, mean_error
 from lammps_trajcast.units import BOLTZMANN
@@ -23,9 +25,12 @@ from lammps_trajcast.validation.compare import (
     ReportSection,
     own_halves,
 )
-from lammps_trajcast.validation.comparison import Comparison, Production
+from lammps_trajcast.validation.comparison import Comparison, Production, curve_data
 
 Floats = NDArray[np.float64]
+
+# Waves are long that are longer than so much of the longest.
+LONG_WAVES = 0.5
 
 
 def temperatures(both: Comparison) -> ReportSection:
@@ -85,6 +90,51 @@ def temperatures(both: Comparison) -> ReportSection:
         checks,
         [Plot("temperature", figure, "distribution of the kinetic temperature")],
         limits=both.independent([run.temperature for run in both.model]),
+    )
+
+
+def waves(both: Comparison) -> ReportSection:
+    """Temperature of the longest waves that the cell holds."""
+    first = both.first
+    multiples, lengths = long_waves(first.cell, LONG_WAVES)
+    # Waves of one length, within what the cell of a crystal deviates from its symmetry.
+    shells = np.flatnonzero(np.diff(lengths, prepend=np.inf) < -0.01 * lengths[0])
+
+    def of(run: Production) -> tuple[Floats, list[Floats]]:
+        """Temperature of all these waves in each frame, and of each shell in each block."""
+        frames, blocks = [], []
+        for block in run.frames:
+            kinetic, share = wave_temperatures(
+                block.positions, block.velocities, block.masses, block.cell, multiples
+            )
+            frames.append(kinetic.sum(axis=1) / share.sum(axis=1))
+            of_waves = [np.add.reduceat(each.sum(axis=0), shells) for each in (kinetic, share)]
+            blocks.append(of_waves[0] / of_waves[1])
+        return np.concatenate(frames), blocks
+
+    runs = [[of(run) for run in side] for side in (both.reference, both.model)]
+    sides = [[frames for frames, _ in side] for side in runs]
+    of_shells = [Blocks(np.array([block for _, run in side for block in run])) for side in runs]
+    check = _temperature_check(
+        f"temperature of waves longer than {LONG_WAVES * lengths[0]:.3g} Å",
+        sides,
+        both,
+        both.tolerances.wave_temperature,
+    )
+    name = "by wave vector"
+    x = 1.0 / lengths[shells]
+    figure = plots.curves(
+        {name: (x, of_shells[0], of_shells[1])}, "1 / wavelength / Å⁻¹", "temperature / K"
+    )
+    return ReportSection(
+        "Long waves",
+        f"Equipartition by wave vector: |Σ m v exp(ikr)|² of the {len(lengths)} wave vectors ±k "
+        f"whose waves are longer than half the longest, {lengths[0]:.3g} Å. Pairs of atoms within "
+        "the cutoff do not see them.",
+        [check],
+        [Plot("waves", figure, "temperature of waves of one length; gray band: spread of blocks")],
+        curve_data({name: x}, {name: of_shells[0]}, {name: of_shells[1]}),
+        limits=both.independent(sides[1]),
     )
 
 

@@ -28,6 +28,8 @@ from lammps_trajcast.analysis.thermal import (
     canonical_fluctuation,
     degrees_of_freedom,
     kinetic_temperatures,
+    long_waves,
+    wave_temperatures,
 )
 from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
@@ -189,6 +191,50 @@ def test_canonical_temperatures(angular: bool) -> None:
         if len(atoms) == 9:
             expected = canonical_fluctuation(temperature, shares)
             assert of_group.std() == pytest.approx(expected, rel=0.03)
+
+
+def test_long_waves_of_cells() -> None:
+    """Those of a cube are known; of a cell in other vectors of its lattice they are the same."""
+    cube = 12.0 * np.eye(3)
+    multiples, lengths = long_waves(cube, 0.49)
+    # |n|^2 = 1, 2, 3, 4: 6, 12, 8 and 6 wave vectors, of each pair one.
+    expected = 12.0 / np.sqrt(np.repeat([1.0, 2.0, 3.0, 4.0], [3, 6, 4, 3]))
+    np.testing.assert_allclose(lengths, expected)
+    assert len(np.unique([*multiples, *-multiples], axis=0)) == 32
+    for cell in (cube, TRICLINIC):
+        skewed = np.array([[1, 0, 0], [3, 1, 0], [-2, 4, 1]]) @ cell
+        found = [np.sort(long_waves(each, 0.4)[1]) for each in (cell, skewed)]
+        np.testing.assert_allclose(*found)
+
+
+def test_temperatures_of_waves() -> None:
+    """Momenta drawn canonically have equipartition in every wave; one alone has its energy."""
+    random = np.random.default_rng(5)
+    masses = np.array([1.0, 16.0, 28.0, 200.0, 40.0])
+    temperature, frames = 300.0, 20000
+    positions = random.uniform(size=(frames, 5, 3)) @ TRICLINIC
+    velocities = random.normal(size=(frames, 5, 3)) * np.sqrt(
+        BOLTZMANN_PER_MASS * temperature / masses[:, None]
+    )
+    velocities -= np.einsum("n,fnc->fc", masses, velocities)[:, None] / masses.sum()
+    multiples, _ = long_waves(TRICLINIC, 0.4)
+    energies, shares = wave_temperatures(positions, velocities, masses, TRICLINIC, multiples)
+    found = energies.sum(axis=0) / shares.sum(axis=0)
+    # 6 degrees of freedom, each energy with a relative variance of 2; four standard errors.
+    np.testing.assert_allclose(found, temperature, rtol=4.0 * np.sqrt(2.0 / (6.0 * frames)))
+
+    cell = 12.0 * np.eye(3)
+    grid = np.stack(np.meshgrid(*3 * [np.arange(0.0, 12.0, 3.0)]), axis=-1).reshape(1, -1, 3)
+    wave = np.zeros_like(grid)
+    wave[..., 1] = 1e-3 * np.cos(2.0 * np.pi * (grid[..., 0] + grid[..., 2]) / 12.0)
+    multiples, _ = long_waves(cell, 0.49)
+    energies, shares = wave_temperatures(grid, wave, np.full(64, 20.0), cell, multiples)
+    mine = np.all(np.abs(multiples) == [1, 0, 1], axis=1) & (multiples[:, 0] == multiples[:, 2])
+    # All of sum m v^2 is in k and -k, a half of it in each, over the mass.
+    kinetic = 20.0 * np.sum(wave**2) / BOLTZMANN_PER_MASS
+    np.testing.assert_allclose(energies[0, mine], kinetic / 2.0 * 20.0 * 64)
+    np.testing.assert_allclose(energies[0, ~mine], 0.0, atol=1e-9 * kinetic)
+    np.testing.assert_allclose(shares, 3.0 * 20.0 * 64)
 
 
 def test_a_linear_molecule_has_two_rotations() -> None:
