@@ -8,6 +8,7 @@
 # make wheel     a manylinux wheel in dist/, proved in one without a compiler; PYTHON says for which Python
 # make demo      install, run quartz and show the result
 # make bench-mpi several MPI ranks against one, and a cost model for many: docs/parallel.md
+# make bench-baths the shipped models under five thermostats, an hour: docs/gallery.md
 # make validate  the shipped model beside its reference, minutes; make validate-full, hours: docs/validation.md
 # make fit-suite `fit` on ten systems, hours; SYSTEMS="argon,salt" for some of them: docs/fit_suite.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
@@ -113,7 +114,7 @@ demo: install
 # ---- benchmarks ------------------------------------------------------------------------------------------
 ROWS ?= all
 
-.PHONY: bench bench-mpi
+.PHONY: bench bench-mpi bench-baths
 
 bench: install
 	$(BIN)/python -W ignore -m benchmarks run --rows "$(ROWS)"
@@ -122,6 +123,10 @@ bench: install
 bench-mpi: install
 	$(BIN)/python -W ignore -m benchmarks.mpi run
 	$(BIN)/python -m benchmarks.mpi report
+
+bench-baths: install
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.baths run
+	$(BIN)/python -m benchmarks.baths report
 
 # ---- fit on systems that nobody tuned --------------------------------------------------------------------
 SYSTEMS ?= all

@@ -125,14 +125,17 @@ def script(shipped: Shipped, bath: str, length: float) -> str:
     style, damping = BATHS[bath]
     zero = " zero yes" if style == "langevin" else ""
     # The noise of langevin turns a molecule, whose rotation the model takes to be frozen.
-    still = "fix still all momentum 1 linear 1 1 1 angular\n" if shipped.molecule else ""
+    still, counted = "", ""
+    if shipped.molecule:
+        still = "fix still all momentum 1 linear 1 1 1 angular\n"
+        counted = "" if style == "langevin" else "compute_modify bath_temp extra/dof 6\n"
     return f"""{head}
 fix bath all langevin {TEMPERATURE} {TEMPERATURE} {0.3 * picosecond} 4711 zero yes
 {still}thermo {settle}
 run {settle}
 unfix bath
 fix bath all {style} {TEMPERATURE} {TEMPERATURE} {damping * picosecond} 815{zero}
-dump frames all custom {every} frames.dump id type xu yu zu vx vy vz
+{counted}dump frames all custom {every} frames.dump id type xu yu zu vx vy vz
 dump_modify frames sort id format float %.9g
 run {steps}
 """

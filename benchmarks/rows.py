@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -181,6 +183,34 @@ def outside_network(session: Session) -> Outcome:
     )
 
 
+def shared_cores(session: Session) -> Outcome:
+    """Compare threads with one thread while another process takes as much of each core as it gets.
+
+    A step on several threads should wait for none that has not got a core.
+    """
+    sizes = session.sizes
+    few, many = min(sizes.threads), max(sizes.threads)
+    steps = max(5, sizes.atom_steps // _atoms(sizes.small) // 5)
+    burner = [sys.executable, "-c", "while True: pass"]
+    values, samples = {}, {}
+    for busy in range(1, many + 1):
+        seconds: dict[int, list[float]] = {few: [], many: []}
+        burners = [subprocess.Popen(burner) for _ in range(busy)]
+        try:
+            for _ in range(sizes.rounds):
+                for threads, found in seconds.items():
+                    script = network_input(_words(sizes.small), threads, steps, warm_up=10)
+                    found.append(last_loop(run_lammps(script, threads)).step_seconds)
+        finally:
+            for process in burners:
+                process.kill()
+                process.wait()
+        median = _medians(seconds)
+        values[f"{busy} of {many} cores busy"] = median[many] / median[few]
+        samples[busy] = seconds
+    return Outcome(values, {"seconds_per_step": samples})
+
+
 def cost_per_atom(session: Session) -> Outcome:
     """Time whole runs of growing crystals, small and large in turns."""
     sizes = session.sizes
@@ -323,6 +353,12 @@ ROWS: dict[str, Row] = {
     ),
     "threads": Row(
         "two threads over one, fused kernels; 576 atoms", Target(1.8, True), second_thread, 0.1
+    ),
+    "shared": Row(
+        "time of a step on two threads over one, beside other processes; 576 atoms",
+        Target(1.3, False),
+        shared_cores,
+        1.5,
     ),
     "peak": Row(
         "share of the measured float32 matrix-product peak, 64 channels",

@@ -107,6 +107,7 @@ private:
   bool neighbor_list_may_be_late() const;
   void warn_about_forces();
   void warn_about_frozen_atoms();
+  void warn_about_temperatures();
   bool shares_atoms(const Fix *) const;
   bool shares_atoms_anywhere(const Fix *) const;
 
@@ -189,6 +190,7 @@ private:
 
   // The potential energy of the model, see trajcast_potential.
   bool has_energy = false;
+  bool keeps_rotation = false; // the model conserves the angular momentum
   double energy_cutoff = 0.0;
   double energy_of_atoms = 0.0; // of all ranks
   bool energy_is_known = false; // for the positions as they are

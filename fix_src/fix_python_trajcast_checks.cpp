@@ -92,6 +92,7 @@ void FixPythonTrajcast::check_start() {
   check_order_of_integrators();
   warn_about_forces();
   warn_about_frozen_atoms();
+  warn_about_temperatures();
 }
 
 /* ----------------------------------------------------------------------
@@ -477,6 +478,28 @@ void FixPythonTrajcast::warn_about_frozen_atoms() {
                    "fix moves them: write 'group frozen subtract all {}' and 'velocity frozen set "
                    "0 0 0'",
                    id, count, group->names[igroup]);
+}
+
+/* ----------------------------------------------------------------------
+   temperatures that count the rotation of an isolated molecule, which the model never changes: a
+   thermostat would hold a small molecule too hot
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::warn_about_temperatures() {
+  if (!keeps_rotation)
+    return;
+  const auto counted = 3.0 * static_cast<double>(group->count(igroup)) - 3.0;
+  for (const auto &compute : modify->get_compute_list()) {
+    if (!compute->tempflag || std::strcmp(compute->style, "temp") != 0 || compute->igroup != igroup)
+      continue;
+    compute->setup(); // counts the degrees of freedom
+    if (compute->dof == counted && comm->me == 0)
+      error->warning(FLERR,
+                     "Fix {} python/trajcast keeps the rotation of the molecule as it is, but "
+                     "compute {} counts it as a motion with the temperature of the others: write "
+                     "'compute_modify {} extra/dof 6' (5 if it is linear)",
+                     id, compute->id, compute->id);
+  }
 }
 
 /* ----------------------------------------------------------------------

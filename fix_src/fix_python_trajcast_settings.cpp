@@ -161,6 +161,7 @@ void FixPythonTrajcast::open_model() {
   has_energy = info.has_energy != 0;
   energy_cutoff = info.energy_cutoff;
   fingerprint = info.fingerprint;
+  keeps_rotation = info.conserves_angular_momentum != 0;
   check_agreement(info);
   if (reversible && info.conserves_angular_momentum)
     fail("'reversible yes' does not keep the angular momentum, which this model of isolated "

@@ -5,8 +5,10 @@
 // each lane of a vector register.
 
 #include "energy_interface.h"
+#include "thread_pool.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -367,20 +369,19 @@ int energy(const trajcast_energy_model &model, const EnergyGraph &graph, const E
   } catch (const std::bad_alloc &) {
     return 1;
   }
-  bool failed = false;
-#pragma omp parallel num_threads(threads) reduction(|| : failed)
-  {
+  std::atomic<bool> failed{false};
+  share_loop(graph.num_atoms, 16, threads, [&](Chunks &chunks) {
     EnergyOfAtoms::Workspace work;
     try {
       energies->reserve(work, max_edges);
     } catch (const std::bad_alloc &) {
       failed = true;
+      return;
     }
-#pragma omp for schedule(dynamic, 16)
-    for (int64_t i = 0; i < graph.num_atoms; ++i)
-      if (!failed)
+    for (int64_t begin, end; chunks.next(begin, end);)
+      for (int64_t i = begin; i < end; ++i)
         energies->atom(i, work);
-  }
+  });
   return failed ? 1 : 0;
 }
 

@@ -4,8 +4,10 @@
 
 #include "layer.h"
 #include "network_interface.h"
+#include "thread_pool.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -17,6 +19,19 @@
 
 namespace trajcast {
 namespace TRAJCAST_INSTRUCTIONS {
+
+// Parts of a loop that are long enough to be worth a thread.
+constexpr int64_t kEdgesAtOnce = 2048, kAtomsAtOnce = 128;
+
+// Calls body(k) for k = 0 ... count - 1.
+template <typename Body>
+void for_each(int64_t count, int64_t chunk, int threads, const Body &body) {
+  share_loop(count, chunk, threads, [&body](Chunks &chunks) {
+    for (int64_t begin, end; chunks.next(begin, end);)
+      for (int64_t k = begin; k < end; ++k)
+        body(k);
+  });
+}
 
 // Scratch memory of one thread.
 template <typename T> struct Workspace {
@@ -68,14 +83,13 @@ public:
              int threads) const override {
     T *out = static_cast<T *>(edges_);
     const Table<T> &table = layers[0].message.table; // those of all layers have the same nodes
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t e = 0; e < num_edges; ++e) {
+    for_each(num_edges, kEdgesAtOnce, threads, [&](int64_t e) {
       double x = edge_vectors[3 * e], y = edge_vectors[3 * e + 1], z = edge_vectors[3 * e + 2];
       const Position at = table.find(normalize(x, y, z));
       harmonics<T>(lmax, T(x), T(y), T(z), out + e, stride);
       out[num_harmonics() * stride + e] = T(at.fraction);
       out[(num_harmonics() + 1) * stride + e] = T(at.node);
-    }
+    });
     // Whole tiles are read: what comes after the last edge must be there.
     for (int64_t row = 0; row < edge_rows(); ++row)
       std::fill(out + row * stride + num_edges, out + (row + 1) * stride, T(0));
@@ -86,8 +100,7 @@ public:
     const T *velocities = static_cast<const T *>(velocities_);
     T *features = static_cast<T *>(features_);
     const int64_t rows = layers[0].rows_in;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < num_nodes; ++i) {
+    for_each(num_nodes, kAtomsAtOnce, threads, [&](int64_t i) {
       double x = velocities[3 * i], y = velocities[3 * i + 1], z = velocities[3 * i + 2];
       const Position at = scalars.find(speed(x, y, z));
       T direction[(kMaxOrder + 1) * (kMaxOrder + 1)], basis[2 * kOrder<T>];
@@ -108,24 +121,22 @@ public:
             (direction[m] * weight).store(out + m * kLanes);
         }
       }
-    }
+    });
   }
 
   bool layer(int k, const trajcast_step &step, int threads) const override {
     const Layer<T> &layer = layers[k];
     const int64_t size = block_size(layer, step.num_receivers, threads);
     const int64_t num_blocks = (step.num_receivers + size - 1) / size;
-    bool failed = false;
-#pragma omp parallel num_threads(threads) reduction(|| : failed)
-    {
+    std::atomic<bool> failed{false};
+    share_loop(num_blocks, 1, threads, [&](Chunks &chunks) {
       Workspace<T> *work = workspace(layer, size);
-      failed = !work;
-#pragma omp for schedule(dynamic, 1)
-      for (int64_t b = 0; b < num_blocks; ++b)
-        if (work)
-          layer_of_block(layer, step, b * size, std::min(step.num_receivers, (b + 1) * size), size,
-                         *work);
-    }
+      if (!work)
+        failed = true;
+      for (int64_t b, end; work && chunks.next(b, end);)
+        layer_of_block(layer, step, b * size, std::min(step.num_receivers, (b + 1) * size), size,
+                       *work);
+    });
     return !failed;
   }
 
@@ -134,8 +145,7 @@ public:
     const T *features = static_cast<const T *>(features_);
     T *targets = static_cast<T *>(targets_);
     const int64_t rows = layers.back().rows_out;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t i = 0; i < num_atoms; ++i)
+    for_each(num_atoms, kAtomsAtOnce, threads, [&](int64_t i) {
       for (int k = 0; k < 2; ++k)
         for (int m = 0; m < 3; ++m) {
           T sum = T(0);
@@ -147,6 +157,7 @@ public:
           }
           targets[6 * i + 3 * k + m] = sum;
         }
+    });
   }
 
 private:

@@ -10,6 +10,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from lammps.formats import LogFile
+from launches import LMP
 from locations import EXAMPLES, POTENTIALS
 from models import LIGHT_QUARTZ
 from reference import assert_close
@@ -187,3 +188,20 @@ def test_molecules_keep_their_bonds(name: str, steps: int, bonds: dict[float, in
     mean = sum(length * count for length, count in bonds.items()) / sum(bonds.values())
     assert table["c_bond"][later].mean() == pytest.approx(mean, rel=0.03)
     assert 220.0 < table["Temp"][later].mean() < 380.0
+
+
+def test_thermostats_of_a_molecule_are_told_of_its_rotation(tmp_path: Path, logs) -> None:
+    """A temperature that counts the rotation, which the model keeps at zero, is too low by 3/57."""
+    assert "counts it as a motion" not in (logs / "paracetamol.log").read_text()
+    lines = (EXAMPLES / "lammps_inputs" / "in.paracetamol").read_text().splitlines()
+    lines = [line for line in lines if "extra/dof" not in line]
+    text = "\n".join(lines).replace("../paracetamol", str(EXAMPLES / "paracetamol"))
+    (tmp_path / "in.lmp").write_text(text)
+    found = subprocess.run(
+        [LMP, "-in", "in.lmp", "-log", "none", "-var", "steps", "0"],
+        **{"cwd": tmp_path, "env": lammps_environment(), "text": True, "capture_output": True},
+        check=True,
+    ).stdout
+    for compute in ("thermo_temp", "2_temp"):
+        assert f"compute {compute} counts it as a motion with the temperature" in found
+        assert f"write 'compute_modify {compute} extra/dof 6'" in found
