@@ -2,6 +2,8 @@
 
 #include "fallback.h"
 
+#include "older_lammps.h"
+
 #include "atom.h"
 #include "comm.h"
 #include "domain.h"
@@ -39,7 +41,7 @@ std::string Fallback::find(double cutoff) {
   const std::string problem = potential.find(cutoff);
   if (!problem.empty())
     return problem;
-  if (potential.pair()->suffix_flag & ACCELERATED)
+  if (trajcast::PairAccess::flags(potential.pair()) & ACCELERATED)
     return fmt::format(
         "'guard fallback' cannot use an accelerated variant of {}: write 'suffix off' "
         "before 'pair_style'",

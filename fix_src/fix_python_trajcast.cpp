@@ -3,13 +3,13 @@
 #include "fix_python_trajcast.h"
 
 #include "launcher.h"
+#include "older_lammps.h"
 
 #include "atom.h"
 #include "comm.h"
 #include "domain.h"
 #include "error.h"
 #include "force.h"
-#include "input.h"
 #include "modify.h"
 #include "neighbor.h"
 #include "pair.h"
@@ -97,7 +97,7 @@ void FixPythonTrajcast::init() {
   list_is_current = false;
   forces_are_due = false;
   // Other commands initialize LAMMPS too, in states that only a run has to forbid.
-  const bool is_rerun = std::strcmp(input->command, "rerun") == 0;
+  const bool is_rerun = std::strcmp(trajcast::InputAccess::command_of(input), "rerun") == 0;
   moves_atoms = update->whichflag == 1 && !is_rerun;
   energy_is_known = false;
   check_energy();

@@ -6,8 +6,10 @@
 // second library, loaded when an input script first asks for one.
 
 #include <dlfcn.h>
+#include <mpi.h> // its macros: nothing of MPI is called by name
 
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -72,6 +74,45 @@ int built_for_version() {
   return version;
 }
 
+// The library was compiled with the mpi.h of one MPI; handles of another mean something else, and
+// are of another size. "trajcast built with MPI:" and one letter of those of family(); volatile as
+// above.
+#if defined(OPEN_MPI)
+const volatile char built_with[] = "trajcast built with MPI:O";
+#elif defined(MPI_STUBS)
+const volatile char built_with[] = "trajcast built with MPI:S";
+#else
+const volatile char built_with[] = "trajcast built with MPI:M";
+#endif
+
+char built_with_family() { return built_with[sizeof(built_with) - 2]; }
+
+const char *name_of_family(char family) {
+  return family == 'O'   ? "Open MPI"
+         : family == 'S' ? "no MPI (LAMMPS's STUBS)"
+                         : "MPICH, or an MPI that is compatible with it";
+}
+
+// What the MPI library of this process calls itself; empty if it does not say.
+std::string running_mpi() {
+  auto *get = lookup<int(char *, int *)>(RTLD_DEFAULT, "MPI_Get_library_version");
+  if (!get)
+    return "";
+  std::vector<char> text(1 << 14); // more than any of them asks for
+  int length = 0;
+  get(text.data(), &length);
+  const std::string all = text.data();
+  return all.substr(0, all.find_first_of("\n,"));
+}
+
+// 'O' for Open MPI, 'S' for LAMMPS's stubs, 'M' for all that have the binary interface of MPICH.
+char family(const std::string &library) {
+  const auto has = [&library](const char *words) {
+    return library.find(words) != std::string::npos;
+  };
+  return has("Open MPI") || has("Spectrum") ? 'O' : has("STUBS") ? 'S' : 'M';
+}
+
 // A function of the library with the styles; nullptr after an error.
 // who: for messages, "Fix python/trajcast" or the like.
 template <typename Factory>
@@ -84,6 +125,17 @@ Factory *find_factory(void *lammps, const std::string &who, const char *function
                      ": " TRAJCAST_LAMMPS_REMEDY
                      ", or build lammps-trajcast again for this one with pip install . "
                      "-C cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree>");
+    return nullptr;
+  }
+
+  const std::string library_of_mpi = running_mpi();
+  if (!library_of_mpi.empty() && family(library_of_mpi) != built_with_family()) {
+    const char found = family(library_of_mpi);
+    stop(lammps, who + " was built with " + name_of_family(built_with_family()) +
+                     " but this LAMMPS uses " + name_of_family(found) + " (" + library_of_mpi +
+                     "): build lammps-trajcast again with pip install . -C "
+                     "cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree> -C cmake.define." +
+                     (found == 'S' ? "BUILD_MPI=off" : "MPI_CXX_COMPILER=<mpicxx of that MPI>"));
     return nullptr;
   }
 

@@ -284,6 +284,29 @@ def test_plugin_for_another_lammps(
     assert unaffected.returncode == 0, unaffected.output
 
 
+@pytest.mark.parametrize(
+    ("letter", "name", "remedy"),
+    [
+        (b"O", "Open MPI", "MPI_CXX_COMPILER=<mpicxx of that MPI>"),
+        (b"S", "no MPI (LAMMPS's STUBS)", "MPI_CXX_COMPILER=<mpicxx of that MPI>"),
+    ],
+)
+def test_plugin_for_another_mpi(
+    bare_lmp, plugin_copy, quartz, quartz_model, record_property, letter, name, remedy
+) -> None:
+    """Before anything that knows handles of MPI is loaded."""
+    library = plugin_copy / "trajcastplugin.so"
+    content = library.read_bytes()
+    assert content.count(b"trajcast built with MPI:M\0") == 1
+    library.write_bytes(content.replace(b"built with MPI:M\0", b"built with MPI:%b\0" % letter))
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
+    assert run.returncode != 0
+    assert f"was built with {name} but this LAMMPS uses MPICH" in run.error()
+    assert remedy in run.error()
+    if letter == b"O":
+        wrong_input(record_property, "plugin built with another MPI", f"was built with {name}")
+
+
 def test_plugin_without_its_fix(
     bare_lmp, plugin_copy, quartz, quartz_model, record_property
 ) -> None:
