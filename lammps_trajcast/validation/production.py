@@ -277,10 +277,13 @@ def until_decided(runs: EquilibriumRuns, began: float) -> tuple[list[ReportSecti
                 compared,
                 f"All checks that longer runs can decide are decided after {runs.length:.4g} ps.",
             )
+        failed = [check.name for check in checks if check.passed is False]
         number = len(undecided)
         words = f"{number} check{'s' * (number > 1)} undecided after {runs.length:.4g} ps"
         if checks[0].passed is False:
             return compared, f"{words}; a run of the model ended early, none is continued."
+        if lengths.until_failed and failed:
+            return compared, f"{words}; none is continued, as a check fails: {', '.join(failed)}."
         now = round(runs.length / runs.part_length)
         # Whole parts up to the bound; runs that are there already are read, and cost no time.
         following = int(min(2 * now, lengths.most / runs.part_length * (1.0 + 1e-9)))

@@ -48,6 +48,12 @@ def test_systems_keep_their_energy(name: str, lmp, tmp_path: Path) -> None:
     assert np.abs(rows[:, 3] - rows[0, 3]).max() < 2e-3 * kinetic
 
 
+def test_every_element_is_a_word_of_the_command(tmp_path: Path) -> None:
+    words = fit_suite.fit_command(fit_suite.systems()["salt"], tmp_path / "salt", "1h")
+    first = words.index("--elements") + 1
+    assert words[first : first + 3] == ["Na", "Cl", "--temperature"]
+
+
 def test_only_decided_checks_count() -> None:
     assert fit_suite.share_passed(ROW) == pytest.approx(11 / 12)
     assert fit_suite.share_passed({"verdict": "error"}) is None

@@ -32,8 +32,11 @@ class Runs:
     name = "equilibrium"
     part_length = 2.0
 
-    def __init__(self, lengths: Lengths, scatter: float = 0.4, error: str = "") -> None:
+    def __init__(
+        self, lengths: Lengths, scatter: float = 0.4, error: str = "", fails_after: int = 99
+    ) -> None:
         self.said: list[str] = []
+        self.fails_after = fails_after
         self.parts, self.scatter, self.error = 1, scatter, error
         self.validation = SimpleNamespace(
             config=SimpleNamespace(lengths={"short": lengths}),
@@ -54,7 +57,8 @@ class Runs:
     def compared(self) -> list[ReportSection]:
         check = Check("x", 0.8, limit=1.0, error=self.scatter / np.sqrt(self.parts))
         failures = Check("failures", float(bool(self.error)), limit=0.0)
-        return [ReportSection("", "", [failures]), ReportSection("", "", [check])]
+        slow = Check("slow", 2.0 if self.parts >= self.fails_after else 0.5, limit=1.0)
+        return [ReportSection("", "", [failures]), ReportSection("", "", [check, slow])]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,14 @@ def test_parts_that_took_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs.parts == 16 and "are decided after 32 ps." in note
 
 
+@pytest.mark.parametrize(("until_failed", "parts"), [(True, 4), (False, 16)])
+def test_what_fails_is_not_continued(until_failed: bool, parts: int) -> None:
+    runs = Runs(Lengths(**LENGTHS, until_failed=until_failed), fails_after=3)
+    _, note = production.until_decided(runs, 0.0)  # type: ignore[arg-type]
+    assert runs.parts == parts
+    assert ("none is continued, as a check fails: slow." in note) == until_failed
+
+
 def test_a_model_that_fails_to_run_is_not_continued() -> None:
     runs = Runs(Lengths(**LENGTHS), error="Lost atoms")
     _, note = production.until_decided(runs, 0.0)  # type: ignore[arg-type]
@@ -107,6 +119,7 @@ def test_a_model_that_fails_to_run_is_not_continued() -> None:
     [
         ({"longest": 1.5}, r"longest \(1.5 ps\) is less than production \(2 ps\)"),
         ({"until_decided": False, "max_hours": 1}, "bound until_decided: true; write that, too"),
+        ({"until_decided": False, "until_failed": True}, "continues; write that, too"),
     ],
 )
 def test_bounds_that_do_not_fit(change: dict[str, Any], message: str) -> None:

@@ -191,7 +191,7 @@ def test_what_chance_leaves_open_is_run_on_and_then_said(pretend: Any) -> None:
     assert "larger --budget" in verdict.lines[2]
     at_first, then = (config.lengths["full"] for _, config in made.judged)
     assert not at_first.until_decided
-    assert then.until_decided
+    assert then.until_decided and then.until_failed
     assert then.production == at_first.production < then.longest
     assert then.max_hours is not None and then.max_hours < 2.0
 
