@@ -1,6 +1,7 @@
 # make install   a virtual environment with everything in it
 # make test      install, lint and test
 # make test-long the tests that take longer, on up to 8 MPI ranks
+# make test-slurm the job scripts of examples/hpc, through a Slurm of its own; as root, on Debian or Ubuntu
 # make sanitize  the kernels under AddressSanitizer, the fix under UBSan too
 # make reliability  run the tests and write docs/reliability.md
 # make docs      links and quotations of the pages
@@ -44,6 +45,12 @@ test: install lint
 
 test-long: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long
+
+.PHONY: test-slurm
+
+test-slurm: install
+	command -v slurmctld > /dev/null || apt-get install -y -q slurm-wlm munge
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/slurm
 
 # ---- memory safety ---------------------------------------------------------------------------------------
 # A build of its own; Python itself is not instrumented, so the sanitizer's library is loaded first.

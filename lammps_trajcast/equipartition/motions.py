@@ -14,7 +14,7 @@ from lammps_trajcast.units import BOLTZMANN_PER_MASS
 # Distances fall into so many bins from 0 to the cutoff.
 BINS = 12
 # Waves longer than the cutoff fall into so many bins of 1 / wavelength from 0 to 1 / cutoff.
-WAVE_BINS = 4
+WAVE_BINS = 12
 
 
 class MotionEnergies(NamedTuple):

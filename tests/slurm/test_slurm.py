@@ -176,7 +176,7 @@ def test_one_node(cluster: dict[str, str], directory: Path) -> None:
     options = ("--ntasks=2", "--cpus-per-task=1")
     submit(cluster, directory, *options, "one_node.slurm", *SMALL, *words)
     output = only_output(directory)
-    assert "1 thread on each of 2 MPI ranks" in output and "WARNING" not in output
+    assert "1 thread on each of 2 MPI ranks" in output and "WARNING: Fix" not in output
     assert table(output) == table(alone(directory, cluster, *words))
 
 
@@ -218,14 +218,14 @@ def test_no_gpu_is_an_error_of_the_job(cluster: dict[str, str], directory: Path)
 def test_a_job_that_requeues_itself(cluster: dict[str, str], directory: Path) -> None:
     """Stopped by Slurm's signal, it ends at the same state as one that was never interrupted."""
     text = (directory / "in.requeue").read_text()
-    text = text.replace("replicate 4 4 4", "replicate 2 2 2").replace("custom 1000", "custom 500")
+    text = text.replace("replicate 4 4 4", "replicate 2 2 2").replace("custom 1000", "custom 300")
     (directory / "in.requeue").write_text(text)
     whole = directory / "whole"
     whole.mkdir()
     shutil.copy(directory / "in.requeue", whole)
-    words = [*SMALL, "-var", "total", "3000", "-var", "precision", "double"]
+    words = [*SMALL, "-var", "total", "1500", "-var", "precision", "double"]
     subprocess.run(
-        ["lmp", "-in", "in.requeue", "-log", "none", *words],
+        ["mpirun", "-np", "2", "lmp", "-in", "in.requeue", "-log", "none", *words],
         **{"cwd": whole, "env": {**cluster, "OMP_NUM_THREADS": "1"}, "capture_output": True},
         check=True,
     )
@@ -239,15 +239,14 @@ def test_a_job_that_requeues_itself(cluster: dict[str, str], directory: Path) ->
         list(dict.fromkeys((place / "quartz.dump").read_text().split("ITEM: TIMESTEP\n")))
         for place in (directory, whole)
     ]
-    assert [frame.splitlines()[:1] for frame in frames[0]] == [
-        frame.splitlines()[:1] for frame in frames[1]
-    ]
-    last = [read_atoms(frame[-1]) for frame in frames]
-    assert max(abs(a - b) for a, b in zip(*last, strict=True)) < 1e-4
+    # A restart puts atoms in another order, and sums round otherwise: chaos makes more of it later.
+    assert len(frames[0]) == len(frames[1]) == 7
+    for interrupted, uninterrupted in zip(*frames, strict=True):
+        assert read_atoms(interrupted) == pytest.approx(read_atoms(uninterrupted), abs=1e-6)
 
 
 def read_atoms(frame: str) -> list[float]:
-    rows = frame.split("ITEM: ATOMS")[1].splitlines()[1:]
+    rows = frame.partition("ITEM: ATOMS")[2].splitlines()[1:]
     return [float(word) for row in rows for word in row.split()]
 
 
@@ -290,7 +289,7 @@ def test_an_array_of_commands(cluster: dict[str, str], directory: Path) -> None:
         "units real\natom_style atomic\nlattice fcc 5.5\nregion box block 0 3 0 3 0 3\n"
         "create_box 1 box\ncreate_atoms 1 box\nmass 1 39.948\n"
         "pair_style lj/cut 8.0\npair_coeff 1 1 0.238 3.405\ntimestep 5\n"
-        "velocity all create 40 4711\nfix 1 all nve\nfix 2 all langevin 40 40 100 5 zero yes\n"
+        "velocity all create $T 4711\nfix 1 all nve\nfix 2 all langevin $T $T 100 5 zero yes\n"
     )
     options = "--elements Ar --horizon 20 --temperatures 40 --decorrelate 0.5 --segment-length 0.4"
     (directory / "commands.txt").write_text(
