@@ -78,9 +78,6 @@ class Shipped(NamedTuple):
 
 MODELS = {
     "quartz": Shipped("alpha-quartz, 30 fs", "quartz/quartz", "in.quartz"),
-    "quartz_conserve": Shipped(
-        "the same, `conserve yes`", "quartz/quartz", "in.quartz", options="conserve yes"
-    ),
     "water": Shipped("water, 5 fs", "water/water", "in.water"),
     "water_10fs": Shipped(
         "water, 10 fs",
@@ -94,12 +91,6 @@ MODELS = {
         "silicon_chgnet/silicon_chgnet",
         "in.silicon",
         options="reversible yes",
-    ),
-    "silicon_conserve": Shipped(
-        "the same, `conserve yes`",
-        "silicon_chgnet/silicon_chgnet",
-        "in.silicon",
-        options="conserve yes",
     ),
     "paracetamol": Shipped(
         "paracetamol, 7 fs", "paracetamol/paracetamol", "in.paracetamol", molecule=True

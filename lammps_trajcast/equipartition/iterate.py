@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lammps_trajcast.data.dataset import Pair
 from lammps_trajcast.equipartition.correction import LastLayerCorrection
-from lammps_trajcast.equipartition.motions import WAVE_BINS, MotionEnergies, gradients, motions
+from lammps_trajcast.equipartition.motions import MotionEnergies, gradients, motions
 from lammps_trajcast.lammps_runs.runner import FinishedRun
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
 from lammps_trajcast.lock import InUseError, alone_in
@@ -40,12 +40,9 @@ LEAST_ENERGY = 1e-3
 LARGEST_DEVIATION = 1.5
 # Kinds of motion with fewer pairs in a frame are left out.
 FEWEST_PAIRS = 0.5
-# Long waves keep most of what they are given over a round: so much of a deviation is taken away in
-# the next one, and so much of what has come since the last.
-WAVE_RATE, WAVE_DAMPING = 0.3, 0.7
 
 
-def gains(energy: Tensor, last: Tensor, rate: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+def gains(energy: Tensor, last: Tensor, rate: float, damping: float) -> tuple[Tensor, Tensor]:
     """Return what kinds of motion shall gain in a step more than before, and their deviations.
 
     An integral controller (damping: and a proportional one) of the logarithms of energies, since a
@@ -54,8 +51,8 @@ def gains(energy: Tensor, last: Tensor, rate: Tensor, damping: Tensor) -> tuple[
     Args:
         energy: (K,) over that of equilibrium.
         last: deviations (K,) that it returned the round before; at the first zero.
-        rate: (K,) integral gain, see :class:`EquipartitionCorrector`.
-        damping: (K,) proportional gain, see there.
+        rate: integral gain, see :class:`EquipartitionCorrector`.
+        damping: proportional gain, see there.
     """
     deviation = energy.log().clamp(-LARGEST_DEVIATION, LARGEST_DEVIATION)
     return -rate * deviation - damping * (deviation - last), deviation
@@ -130,8 +127,7 @@ class EquipartitionCorrector(LastLayerCorrection):
         duration: of a run, ps.
         rate: change of a kind's energy in one step over its deviation, both relative.
         damping: the same for what a deviation has grown since the round before. Without it the
-            energies of motions that hardly exchange any swing from round to round: for waves,
-            which are such motions, both follow from the length of a round.
+            energies of motions that hardly exchange any swing from round to round.
         temperatures: of the runs, K; by default that of the system alone.
         command: starts LAMMPS.
 
@@ -217,25 +213,14 @@ class EquipartitionCorrector(LastLayerCorrection):
         )
         tell(number + 1, seen)
         energy = (1.0 + deviation).clamp_min(LEAST_ENERGY)
-        rate, damping = self._control(len(energy))
-        gain, course.last = gains(energy, course.last, rate, damping)
+        gain, course.last = gains(energy, course.last, self.rate, self.damping)
         wanted = gain - HEAT_SHARE * seen.heat
         energy = energy[used]
         return RequestedChange(
             effect[used] / energy[:, None],
             wanted[used],
-            ((rate + damping) * uncertainty)[used] / energy,
+            (self.rate + self.damping) * uncertainty[used] / energy,
         )
-
-    def _control(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return integral and proportional gains of so many kinds; the last ones are waves."""
-        rate, damping = (
-            torch.full((number,), given, dtype=torch.float64) for given in (self.rate, self.damping)
-        )
-        waves = slice(-2 * WAVE_BINS, None)
-        rate[waves].clamp_(max=WAVE_RATE / self.horizons)
-        damping[waves].clamp_(min=WAVE_DAMPING / self.horizons)
-        return rate, damping
 
     def _sample(self, number: int, course: RunSeries) -> tuple[FinishedRun, Trajectory]:
         """Run the model with its present weights from the end of the run before."""

@@ -7,14 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lammps_trajcast.analysis.thermal import wave_vectors
 from lammps_trajcast.training.batches import Batch
 from lammps_trajcast.units import BOLTZMANN_PER_MASS
 
 # Distances fall into so many bins from 0 to the cutoff.
 BINS = 12
-# Waves longer than the cutoff fall into so many bins of 1 / wavelength from 0 to 1 / cutoff.
-WAVE_BINS = 12
 
 
 class MotionEnergies(NamedTuple):
@@ -22,14 +19,12 @@ class MotionEnergies(NamedTuple):
 
     First the sums of |v_i|^2 over the atoms of each element. Then, for pairs of elements at
     distances in a bin, sums of the squares of v_j - v_i along the line between the two atoms; then
-    the same across it. Last, for waves with wavelengths in a bin, in a periodic cell, sums of
-    |sum_i m_i v_i exp(i k x_i)|^2 / M, of the velocities along the wave vector, then across it:
-    pairs within the cutoff do not see them.
+    the same across it.
     """
 
-    energy: Tensor  # (K,) Angstrom^2/fs^2; of waves times g/mol
+    energy: Tensor  # (K,) Angstrom^2/fs^2
     expected: Tensor  # (K,) of the same in equilibrium
-    number: Tensor  # (K,) of atoms, pairs (each counted from both ends) or waves
+    number: Tensor  # (K,) of atoms or pairs (each counted from both ends)
 
 
 def motions(
@@ -66,13 +61,6 @@ def motions(
         energies.append(kinds.sums(part.square().sum(1)))
         expected.append(kinds.sums(share))
         numbers.append(kinds.sums(torch.ones_like(share)))
-    waves = Waves.of(batch, cutoff)
-    momenta = waves.momenta(batch, velocities)
-    along = 1.0 - waves.phases.mul(mass).sum(1).abs().square() / mass.sum() ** 2
-    for part, share in zip(momenta, (along, 2.0 * along), strict=True):
-        energies.append(waves.sums(part.abs().square().sum(1) / mass.sum()))
-        expected.append(waves.sums(share))
-        numbers.append(waves.sums(torch.ones_like(share)))
     return MotionEnergies(
         torch.cat(energies),
         BOLTZMANN_PER_MASS * temperature * torch.cat(expected),
@@ -85,8 +73,6 @@ def gradients(batch: Batch, velocities: Tensor, cutoff: float) -> Tensor:
     kinds = MotionClasses.of(batch, cutoff)
     found = [2.0 * kinds.elements.T[:, :, None] * velocities]
     found += [kinds.spread(batch, 2.0 * part) for part in kinds.parts(batch, velocities)]
-    waves = Waves.of(batch, cutoff)
-    found += [waves.spread(batch, part) for part in waves.momenta(batch, velocities)]
     return torch.cat(found)
 
 
@@ -140,52 +126,6 @@ class MotionClasses(NamedTuple):
         relative = velocities[batch.senders] - velocities[batch.receivers]
         along = (relative * line).sum(1, keepdim=True) * line
         return along, relative - along
-
-
-class Waves(NamedTuple):
-    """The waves of a periodic cell that are longer than the cutoff; of other systems, none."""
-
-    phases: Tensor  # (W, N) exp(i k x), of one of each pair k and -k
-    direction: Tensor  # (W, 3) of k
-    kind: Tensor  # (W,) bin
-
-    @classmethod
-    def of(cls, batch: Batch, cutoff: float) -> Waves:
-        """Find the waves of one frame; cutoff: Angstrom."""
-        cell = batch.cells[0].double()
-        if not bool(batch.pbc.all()):
-            nothing = torch.zeros(0, 3, dtype=torch.float64)
-            empty = torch.zeros(0, len(batch.species), dtype=torch.complex128)
-            return cls(empty, nothing, torch.zeros(0, dtype=torch.int64))
-        multiples, lengths = wave_vectors(cell.numpy(), cutoff)
-        inverse = torch.linalg.inv(cell)
-        vectors = torch.from_numpy(multiples).double() @ inverse.T
-        angles = 2.0 * torch.pi * vectors @ batch.positions.double().T
-        return cls(
-            torch.polar(torch.ones_like(angles), angles),
-            vectors / vectors.norm(dim=1, keepdim=True),
-            torch.from_numpy(cutoff / lengths * WAVE_BINS).long().clamp_max(WAVE_BINS - 1),
-        )
-
-    def sums(self, values: Tensor) -> Tensor:
-        """Return the sums (WAVE_BINS,) of values (W,) of the waves."""
-        return values.new_zeros(WAVE_BINS).index_add(0, self.kind, values)
-
-    def momenta(self, batch: Batch, velocities: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sum_i m_i v_i exp(i k x_i), (W, 3), its parts along and across the waves."""
-        momentum = batch.masses.double()[:, None] * velocities.double()
-        whole = self.phases @ momentum.to(self.phases.dtype)
-        along = (whole * self.direction).sum(1, keepdim=True) * self.direction
-        return along, whole - along
-
-    def spread(self, batch: Batch, momenta: Tensor) -> Tensor:
-        """Return the derivatives (WAVE_BINS, N, 3) of sums of |momenta|^2 / M by velocities."""
-        mass = batch.masses.double()
-        found = momenta.real.new_zeros(WAVE_BINS, len(mass), 3)
-        for kind in self.kind.unique().tolist():
-            of_kind = self.kind == kind
-            found[kind] = (self.phases[of_kind].conj().T @ momenta[of_kind]).real
-        return found * (2.0 * mass / mass.sum())[:, None]
 
 
 def _rigid(arms: Tensor, centered: Tensor, mass: Tensor) -> Tensor:

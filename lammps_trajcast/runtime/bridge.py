@@ -8,9 +8,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+from lammps_trajcast.runtime.imports import few_look_ups
 from lammps_trajcast.warning_filters import not_fatal
 
-with not_fatal():
+with not_fatal(), few_look_ups():
     import numpy as np
     from numpy.typing import NDArray
 

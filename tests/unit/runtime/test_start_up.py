@@ -188,3 +188,23 @@ fix             1 all python/trajcast {path} Si O guard off
     )
     assert done.returncode == 0, done.output
     assert "Warning" not in done.output
+
+
+def test_few_files_are_looked_up() -> None:
+    """Each module's own, not the real paths of all of them again for some functions of torch."""
+    code = """
+import inspect, os
+found, before = [], inspect.getmodule
+real = os.path.realpath
+def counted(path, **options):
+    found.append(path)
+    return real(path, **options)
+os.path.realpath = counted
+import lammps_trajcast.runtime.bridge
+import torch.nn.functional
+assert inspect.getmodule is before
+assert inspect.getmodule(torch.nn.functional.relu) is torch.nn.functional
+print(len(found))
+"""
+    run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
+    assert int(run.stdout) < 200
