@@ -6,9 +6,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
 from locations import ENVIRONMENT, EXAMPLES
 from models import LIGHT_QUARTZ
 from runs import lammps_environment
+
+HPC = EXAMPLES / "hpc"
 
 
 def run(directory: Path) -> None:
@@ -55,6 +58,29 @@ def test_an_interrupted_run_continues_to_the_same_trajectory(tmp_path: Path) -> 
     assert frames(parts / "quartz.dump") == frames(whole / "quartz.dump")
 
 
-def test_the_job_script_is_a_shell_script() -> None:
-    script = EXAMPLES / "hpc" / "requeue.slurm"
+@pytest.mark.parametrize("script", [*HPC.glob("*.slurm"), *HPC.glob("*.pbs")], ids=lambda p: p.name)
+def test_job_scripts_are_shell_scripts(script: Path) -> None:
     subprocess.run([shutil.which("bash") or "bash", "-n", str(script)], check=True)
+
+
+def test_every_file_is_in_the_table() -> None:
+    text = (HPC / "README.md").read_text()
+    assert [path.name for path in HPC.iterdir() if f"`{path.name}`" not in text] == ["README.md"]
+
+
+def test_replicas_differ_and_are_numbered(tmp_path: Path) -> None:
+    """Two partitions of the second job of an array: replicas 2 and 3."""
+    words = ["-var", "model", str(LIGHT_QUARTZ), "-var", "steps", "5", "-var", "replicas", "2"]
+    words += ["-var", "data", str(EXAMPLES / "quartz" / "quartz.data"), "-var", "first", "2"]
+    subprocess.run(
+        [
+            *(str(ENVIRONMENT / "bin" / "mpirun"), "-np", "2", str(ENVIRONMENT / "bin" / "lmp")),
+            *("-partition", "2x1", "-in", str(HPC / "in.replicas"), "-plog", "none", *words),
+        ],
+        cwd=tmp_path,
+        env=lammps_environment(),
+        check=True,
+        capture_output=True,
+    )
+    states = [(tmp_path / f"replica.{number}.dump").read_text() for number in (2, 3)]
+    assert states[0] != states[1]
