@@ -74,6 +74,15 @@ int built_for_version() {
   return version;
 }
 
+// Whether atom IDs of the LAMMPS that it was built for have 64 bits; "L" or "S" as above.
+#if defined(LAMMPS_BIGBIG)
+const volatile char built_sizes[] = "trajcast built with IDs:L";
+#else
+const volatile char built_sizes[] = "trajcast built with IDs:S";
+#endif
+
+const char *name_of_sizes(bool large) { return large ? "bigbig" : "smallbig"; }
+
 // The library was compiled with the mpi.h of one MPI; handles of another mean something else, and
 // are of another size. "trajcast built with MPI:" and one letter of those of family(); volatile as
 // above.
@@ -125,6 +134,19 @@ Factory *find_factory(void *lammps, const std::string &who, const char *function
                      ": " TRAJCAST_LAMMPS_REMEDY
                      ", or build lammps-trajcast again for this one with pip install . "
                      "-C cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree>");
+    return nullptr;
+  }
+
+  auto *setting = lookup<int(void *, const char *)>(RTLD_DEFAULT, "lammps_extract_setting");
+  const bool large = built_sizes[sizeof(built_sizes) - 2] == 'L';
+  const int bytes = setting ? setting(lammps, "tagint") : 0;
+  if (bytes && (bytes == 8) != large) {
+    stop(lammps, who + " was built for integers of the size " + name_of_sizes(large) +
+                     " but this LAMMPS has " + name_of_sizes(!large) +
+                     ": build lammps-trajcast again with pip install . -C "
+                     "cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree> -C "
+                     "cmake.define.LAMMPS_SIZES=" +
+                     name_of_sizes(!large));
     return nullptr;
   }
 

@@ -96,6 +96,21 @@ std::string base_of_environment(const std::string &executable) {
   return "";
 }
 
+// "3.12" for an interpreter that is called so, or that its environment says it is; else empty.
+std::string version_of(const std::string &executable) {
+  const std::string real = resolved(executable), name = real.substr(real.rfind('/') + 1);
+  if (name.compare(0, 7, "python3") == 0 && name.size() > 8 && name[7] == '.')
+    return name.substr(6, name.find_first_not_of("0123456789", 8) - 6);
+  std::ifstream settings(parent(executable, 2) + "/pyvenv.cfg");
+  std::string key, equals, value;
+  while (settings >> key >> equals && std::getline(settings >> std::ws, value))
+    if (key == "version" || key == "version_info") {
+      const auto second = value.find('.', value.find('.') + 1);
+      return value.substr(0, second);
+    }
+  return "";
+}
+
 // Load libpython with its symbols visible: torch's extension modules look them up.
 bool load_libpython(const std::string &executable) {
   std::vector<std::string> prefixes;
@@ -129,6 +144,14 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
                                     : "Python interpreter at " + executable;
       message = who + " finds no " + where + ": set the environment variable " + PYTHON_VARIABLE +
                 " to the python3 of the environment that has lammps-trajcast";
+      return false;
+    }
+    const std::string version = version_of(executable);
+    if (!version.empty() && version != TRAJCAST_PYTHON_VERSION) {
+      message = who + " was built for Python " TRAJCAST_PYTHON_VERSION ", but " + executable +
+                " is Python " + version + ": set " + PYTHON_VARIABLE +
+                " to a python" TRAJCAST_PYTHON_VERSION
+                " with lammps-trajcast, or install lammps-trajcast with the other one";
       return false;
     }
     if (!load_libpython(executable)) {

@@ -286,10 +286,16 @@ def adopt_communicator(handle: int, mpi_function: int, library: str) -> MPI.Comm
         mpi4py.rc.finalize = False
         mpi4py.rc.errors = "default"
         from mpi4py import MPI
+    except ModuleNotFoundError as error:
+        raise HaloError(
+            f"several MPI ranks need mpi4py, which is not there ({error}): write pip install mpi4py"
+        ) from None
     except (ImportError, RuntimeError) as error:
         raise HaloError(
-            f"several MPI ranks need mpi4py, which cannot be loaded ({error}): write pip install "
-            "mpi4py"
+            f"several MPI ranks need mpi4py, which is installed but cannot be loaded ({error}): "
+            "set the environment variable MPI4PY_LIBMPI to the libmpi.so of LAMMPS's MPI "
+            f"('{_first_line(library)}'), or build mpi4py with its mpicc in PATH: pip install "
+            "--force-reinstall --no-binary mpi4py mpi4py"
         ) from None
     own = ctypes.CDLL(MPI.__file__).PMPI_Comm_rank
     if ctypes.cast(own, ctypes.c_void_p).value != mpi_function:

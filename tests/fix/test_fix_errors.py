@@ -284,6 +284,20 @@ def test_plugin_for_another_lammps(
     assert unaffected.returncode == 0, unaffected.output
 
 
+def test_plugin_for_other_integers(
+    bare_lmp, plugin_copy, quartz, quartz_model, record_property
+) -> None:
+    library = plugin_copy / "trajcastplugin.so"
+    content = library.read_bytes()
+    assert content.count(b"trajcast built with IDs:S\0") == 1
+    library.write_bytes(content.replace(b"built with IDs:S\0", b"built with IDs:L\0"))
+    run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
+    assert run.returncode != 0
+    assert "built for integers of the size bigbig but this LAMMPS has smallbig" in run.error()
+    assert "LAMMPS_SIZES=smallbig" in run.error()
+    wrong_input(record_property, "plugin built with other integers", "has smallbig")
+
+
 @pytest.mark.parametrize(
     ("letter", "name", "remedy"),
     [
@@ -348,6 +362,28 @@ def test_no_interpreter(lmp, quartz, quartz_model, record_property) -> None:
     assert "/nowhere/bin/python3" in run.error() and "LAMMPS_TRAJCAST_PYTHON" in run.error()
     assert run.returncode != 0
     wrong_input(record_property, "no Python interpreter", "LAMMPS_TRAJCAST_PYTHON")
+
+
+@pytest.mark.parametrize("told_by", ["name", "environment"])
+def test_interpreter_of_another_version(
+    lmp, quartz, quartz_model, tmp_path, record_property, told_by
+) -> None:
+    """It is looked at, not started: a file in its place will do."""
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    if told_by == "name":
+        (tmp_path / "python3.9").touch(0o755)
+        python.symlink_to("../python3.9")
+    else:
+        python.touch(0o755)
+        (tmp_path / "pyvenv.cfg").write_text(
+            "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.9.2\n"
+        )
+    environment = {"LAMMPS_TRAJCAST_PYTHON": str(python)}
+    run = lmp(quartz.script(quartz_model), quartz, environment=environment)
+    assert f"but {python} is Python 3.9: set LAMMPS_TRAJCAST_PYTHON" in run.error()
+    assert run.returncode != 0
+    wrong_input(record_property, "a Python of another version", "is Python 3.9")
 
 
 def test_no_libpython(bare_lmp, plugin_copy, quartz, quartz_model, record_property) -> None:

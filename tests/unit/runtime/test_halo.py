@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from locations import ENVIRONMENT
@@ -71,3 +72,33 @@ def test_rows_arrive(way, tmp_path) -> None:
     )
     assert finished.returncode == 0, finished.stdout
     assert finished.stdout.count("done") == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "): write pip install mpi4py"),
+        (
+            "raise RuntimeError('cannot load MPI library')",
+            "(cannot load MPI library): set the environment variable MPI4PY_LIBMPI",
+        ),
+    ],
+)
+def test_mpi4py_that_is_missing_and_one_that_finds_no_library(
+    content: str | None, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "mpi4py"]:
+        monkeypatch.delitem(sys.modules, name)
+    if content is None:
+        monkeypatch.setitem(sys.modules, "mpi4py", None)
+    else:
+        (tmp_path / "mpi4py").mkdir()
+        (tmp_path / "mpi4py/__init__.py").write_text("class rc: pass\n")
+        (tmp_path / "mpi4py/MPI.py").write_text(content)
+        monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(HaloError) as error:
+        adopt_communicator(0, 0, "MPICH Version: 4.3")
+    assert words in str(error.value)
+    assert ("MPICH Version: 4.3" in str(error.value)) == (content is not None)
