@@ -62,19 +62,23 @@ class Proving:
         plan = self.stages.config.chosen.rounds[number - 1]
         order = self._variants(number, horizon, model, plan)
         best: Candidate | None = None
+        tried = 0
         for reversible in order:
             if best is not None and self.stages.left < ENOUGH * self.stages.config.seconds:
                 break
             found = self._validate(number, horizon, model, reversible, converged, training)
+            tried += 1
             if best is None or found.outcome.rank < best.outcome.rank:
                 best = found
             if best.outcome.verdict != "fails":
                 break
         assert best is not None
         rounds = list(self.stages.config.chosen.rounds)
+        # With more time the other kind, which there was no time for, still has its turn.
+        settled = tried == len(order) or best.outcome.verdict != "fails"
         rounds[number - 1] = plan.model_copy(
             update={
-                "reversible": best.reversible,
+                "reversible": best.reversible if settled else None,
                 "production": best.plan.production,
                 "longest": best.plan.longest,
             }

@@ -150,6 +150,20 @@ def test_plain_steps_that_fail_at_length_are_followed_by_reversible_ones(pretend
     assert made.kinds == ["short plain", "full plain", "full reversible"]
 
 
+def test_reversible_steps_have_their_turn_when_there_is_more_time(
+    pretend: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain steps failed and the budget was spent: the same command goes on with the others."""
+    made = pretend(outcomes={"short plain": [GOOD], "full plain": [BAD], "full reversible": [GOOD]})
+    monkeypatch.setattr(proving, "ENOUGH", 2.0)
+    assert made.fit(rounds=1).status == 2
+    assert made.kinds == ["short plain", "full plain"]
+    assert "reversible" not in rounds_of(made.directory)[0]
+    monkeypatch.setattr(proving, "ENOUGH", 0.1)
+    assert made.fit(rounds=1).status == 0
+    assert made.kinds == ["short plain", "full plain", "full reversible"]
+
+
 def test_no_reversible_steps_beyond_half_a_period(pretend: Any) -> None:
     made = pretend(outcomes={"full plain": [GOOD]})
     assert made.fit(horizon=30.0).status == 0
