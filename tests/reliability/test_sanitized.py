@@ -86,7 +86,8 @@ load_library().trajcast_network_edges(
 
 
 def test_kernels(environment, record_property) -> None:
-    names = ["kernels/test_kernels", "kernels/test_network_kernels", "runtime/test_backend"]
+    names = ["kernels/test_kernels", "kernels/test_network_kernels", "kernels/test_thread_pool"]
+    names += ["runtime/test_backend", "energy/test_energy"]
     output = run(
         [sys.executable, "-m", "pytest", "-q", "-n", "0", *(f"unit/{name}.py" for name in names)],
         TESTS,
