@@ -114,18 +114,19 @@ def script(shipped: Shipped, bath: str, length: float) -> str:
     steps, settle = (round(1e3 * time / timestep) for time in (length, SETTLE))
     every = max(steps // FRAMES, 1)
     style, damping = BATHS[bath]
-    zero = " zero yes" if style == "langevin" else ""
-    # The noise of langevin turns a molecule, whose rotation the model takes to be frozen.
-    still, counted = "", ""
-    if shipped.molecule:
-        still = "fix still all momentum 1 linear 1 1 1 angular\n"
-        counted = "" if style == "langevin" else "compute_modify bath_temp extra/dof 6\n"
+    # What takes momenta away in each step leaves the rest canonical; `zero yes` does so only for
+    # atoms of one mass. Noise also turns a molecule, whose rotation the model takes to be frozen.
+    angular = " angular" if shipped.molecule else ""
+    counted = ""
+    if shipped.molecule and style != "langevin":
+        counted = "compute_modify bath_temp extra/dof 6\n"
     return f"""{head}
-fix bath all langevin {TEMPERATURE} {TEMPERATURE} {0.3 * picosecond} 4711 zero yes
-{still}thermo {settle}
+fix bath all langevin {TEMPERATURE} {TEMPERATURE} {0.3 * picosecond} 4711
+fix still all momentum 1 linear 1 1 1{angular}
+thermo {settle}
 run {settle}
 unfix bath
-fix bath all {style} {TEMPERATURE} {TEMPERATURE} {damping * picosecond} 815{zero}
+fix bath all {style} {TEMPERATURE} {TEMPERATURE} {damping * picosecond} 815
 {counted}dump frames all custom {every} frames.dump id type xu yu zu vx vy vz
 dump_modify frames sort id format float %.9g
 run {steps}
