@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,32 @@ def test_replicas_differ_and_are_numbered(tmp_path: Path) -> None:
     )
     states = [(tmp_path / f"replica.{number}.dump").read_text() for number in (2, 3)]
     assert states[0] != states[1]
+
+
+def test_a_command_of_an_array_is_told_to_stop_before_it_is_queued_again(tmp_path: Path) -> None:
+    """Slurm's signal reaches the shell: the program has to end, and then the task requeues."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "lammps-trajcast").write_text(
+        "#!/bin/bash\ntrap 'echo stopped >> said; exit 143' TERM\n"
+        'printf "%s|" "$@" > words\nwhile true; do sleep 0.05; done\n'
+    )
+    (programs / "scontrol").write_text('#!/bin/bash\necho "$@" >> said\n')
+    for path in programs.iterdir():
+        path.chmod(0o755)
+    (tmp_path / "commands.txt").write_text("train other.yaml\nfit 'a b.lmp' --elements Si O\n")
+    job = subprocess.Popen(
+        ["bash", str(HPC / "array.slurm"), "commands.txt"],
+        cwd=tmp_path,
+        env={
+            **lammps_environment(SLURM_ARRAY_TASK_ID="1", SLURM_ARRAY_JOB_ID="7"),
+            "PATH": f"{programs}:/usr/bin:/bin",
+        },
+    )
+    while not (tmp_path / "words").exists() or not (tmp_path / "words").read_text():
+        assert job.poll() is None
+        time.sleep(0.02)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(timeout=600) == 0
+    assert (tmp_path / "words").read_text() == "fit|a b.lmp|--elements|Si|O|"
+    assert (tmp_path / "said").read_text().splitlines() == ["stopped", "requeue 7_1"]
