@@ -73,7 +73,7 @@ def operations_table(results: dict[str, Any]) -> str:
     row = results["rows"].get("peak")
     if not row or not row["values"]:
         return "Not measured."
-    count = row["samples"]["operations_per_atom"]
+    count, neighbors = row["samples"]["operations_per_atom"], row["samples"].get("neighbors")
     lines = [
         [
             label,
@@ -94,7 +94,8 @@ def operations_table(results: dict[str, Any]) -> str:
         for threads in row["samples"]["peak"]
     ]
     parts = [
-        f"64 channels, {row['samples']['neighbors']:.1f} neighbors:",
+        # Rows that were not measured again may be older than this number.
+        "64 channels" + (f", {neighbors:.1f} neighbors:" if neighbors else ":"),
         markdown(["part", "operations for an atom and step", "share"], lines),
         markdown(["", "GFLOP/s of a step", "GFLOP/s of the matrix product"], rates),
     ]
