@@ -104,7 +104,7 @@ class Round(_Section):
         steps: of the optimizer, at most.
         start_from: number of the round whose model it began with, from 1.
         reversible: whether the fix takes reversible steps, by the probe.
-        production, longest: ps of the validation, at first and at most.
+        production: ps of the validation, at first.
     """
 
     horizon: Positive
@@ -115,7 +115,6 @@ class Round(_Section):
     start_from: int | None = None
     reversible: bool | None = None
     production: Positive | None = None
-    longest: Positive | None = None
 
 
 class Chosen(_Section):

@@ -33,6 +33,7 @@ class Outcome:
         noisy: names of those whose noise is the reason.
         score: sum of excesses over tolerances, 0 for a model that passes all.
         unstable: whether a run ended early, so that other checks are absent.
+        leaning: number of undecided checks that would fail if longer runs gave the same value.
     """
 
     passed: int
@@ -41,6 +42,7 @@ class Outcome:
     noisy: list[str]
     score: float
     unstable: bool = False
+    leaning: int = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -50,9 +52,9 @@ class Outcome:
         return "undecided" if self.undecided or not self.passed else "proven"
 
     @property
-    def rank(self) -> tuple[bool, float, int]:
+    def rank(self) -> tuple[bool, float, int, int]:
         """Smaller is better."""
-        return self.unstable, self.score, -self.passed
+        return self.unstable, self.score, self.leaning, -self.passed
 
     @classmethod
     def of(cls, report: Report) -> Outcome:
@@ -62,7 +64,7 @@ class Outcome:
     @classmethod
     def of_checks(cls, checks: Sequence[Check]) -> Outcome:
         """Judge: within the tolerance, beyond it, or too noisy to tell."""
-        passed, score, unstable = 0, 0.0, False
+        passed, score, unstable, leaning = 0, 0.0, False, 0
         fails: list[str] = []
         undecided: list[str] = []
         noisy: list[str] = []
@@ -73,6 +75,7 @@ class Outcome:
             elif check.verdict == UNDECIDED:
                 undecided.append(words)
                 noisy.append(check.name)
+                leaning += _leans(check)
             elif check.verdict == REFERENCE_FAILS and check.of_reference is None:
                 undecided.append(f"{check.name} (the reference itself fails)")
             elif check.verdict == FAILED and check.limit is not None:
@@ -82,7 +85,7 @@ class Outcome:
                 scale = 1.0 - check.limit if check.at_least else check.limit
                 excess = beyond / scale if scale > 0.0 and math.isfinite(beyond) else WORST
                 score += min(excess, WORST)
-        return cls(passed, fails, undecided, noisy, score, unstable)
+        return cls(passed, fails, undecided, noisy, score, unstable, leaning)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads, as JSON can hold it."""
@@ -93,6 +96,7 @@ class Outcome:
             "noisy": self.noisy,
             "score": round(self.score, 4),
             "unstable": self.unstable,
+            "leaning": self.leaning,
         }
 
     @classmethod
@@ -103,3 +107,12 @@ class Outcome:
     def __str__(self) -> str:
         words = f"{self.passed} checks pass, {len(self.fails)} fail"
         return words + (f", {len(self.undecided)} undecided" if self.undecided else "")
+
+
+def _leans(check: Check) -> bool:
+    """Whether the value itself, but for what chance alone adds to it, is beyond the limit."""
+    if check.limit is None:
+        return False
+    if check.at_least:
+        return check.value + check.floor < check.limit
+    return check.value - check.floor > check.limit

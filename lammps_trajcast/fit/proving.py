@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from lammps_trajcast.validation.config import ValidationConfig
 
 # The share of the budget that the validation of the second kind of steps needs.
 ENOUGH = 0.1
+# The share of the time left that a validation may take, and where the other kind comes after it.
+SHARE, HALF = 0.7, 0.35
 
 
 @dataclass(frozen=True)
@@ -62,25 +65,28 @@ class Proving:
         plan = self.stages.config.chosen.rounds[number - 1]
         order = self._variants(number, horizon, model, plan)
         best: Candidate | None = None
-        tried = 0
+        settled = False
         for reversible in order:
+            last = reversible == order[-1]
             if best is not None and self.stages.left < ENOUGH * self.stages.config.seconds:
                 break
-            found = self._validate(number, horizon, model, reversible, converged, training)
-            tried += 1
+            subject = (number, horizon, model, reversible, converged, training)
+            found = self._validate(*subject, share=SHARE if last else HALF)
+            outcome = found.outcome
+            if outcome.verdict == "undecided" and not outcome.leaning and not last:
+                found = self._validate(*subject, share=SHARE, again=True)
             if best is None or found.outcome.rank < best.outcome.rank:
                 best = found
-            if best.outcome.verdict != "fails":
+            settled = last or not _suspect(best.outcome)
+            if settled:
                 break
         assert best is not None
         rounds = list(self.stages.config.chosen.rounds)
         # With more time the other kind, which there was no time for, still has its turn.
-        settled = tried == len(order) or best.outcome.verdict != "fails"
         rounds[number - 1] = plan.model_copy(
             update={
                 "reversible": best.reversible if settled else None,
                 "production": best.plan.production,
-                "longest": best.plan.longest,
             }
         )
         self.stages.choose(rounds=tuple(rounds))
@@ -185,13 +191,19 @@ class Proving:
         reversible: bool,
         converged: bool,
         training: str,
+        share: float,
+        again: bool = False,
     ) -> Candidate:
-        """Validate until no check is undecided by chance, as long as the budget allows.
+        """Validate until no check is undecided by chance, for a share of the time left.
 
-        What fails after the first length is not run on: the time is for a better model.
+        What fails after the first length is not run on: the time is for a better model. What was
+        undecided goes on where it ended ``again``, and where the budget has grown.
         """
         plan = self._with_lengths(number, horizon)
-        assert plan.production is not None and plan.longest is not None
+        assert plan.production is not None
+        given = self.stages.config.validation
+        longest = given.longest or given.production or math.inf
+        budget = self.stages.config.seconds
         kind = "reversible" if reversible else "plain"
         name = f"validation {number}, {kind} steps"
         place = self.stages.output / "reports" / f"{number}_{kind}"
@@ -199,7 +211,7 @@ class Proving:
             *(horizon, model, reversible),
             probe=plan.production,
             full=plan.production,
-            longest=plan.longest,
+            longest=longest,
         )
         depends = [
             *self.stages.base,
@@ -213,27 +225,35 @@ class Proving:
             longest=0.0,
         )
         bounded = self._validation(
-            *(horizon, model, reversible, max(0.7 * self.stages.left, 60.0) / 3600.0),
+            *(horizon, model, reversible, max(share * self.stages.left, 60.0) / 3600.0),
             probe=plan.production,
             full=plan.production,
-            longest=plan.longest,
+            longest=longest,
         )
 
         def work() -> dict[str, Any]:
-            assert plan.production is not None and plan.longest is not None
+            assert plan.production is not None
             done = judge(at_first, "full", self.stages.validation_runs, self.stages.command)
-            if done.outcome.noisy and not done.outcome.fails and plan.longest > plan.production:
+            if done.outcome.noisy and not done.outcome.fails and longest > plan.production:
                 done = judge(bounded, "full", self.stages.validation_runs, self.stages.command)
             page = done.report.write(place).name if done.report is not None else None
             found = {"speed": done.speed, "length": done.length, "report": page}
-            return {**done.outcome.as_dict(), **found}
+            return {**done.outcome.as_dict(), **found, "budget": budget}
+
+        def finished(found: dict[str, Any]) -> bool:
+            if found["fails"] or not found["noisy"] or longest <= (plan.production or 0.0):
+                return True
+            return budget <= found["budget"] and not again
 
         found = dict(
             self.stages.run(
-                name, depends, work, 0.5 * self.stages.left, watch_runs(self.stages.validation_runs)
+                *(name, depends, work, 0.5 * self.stages.left),
+                watch_runs(self.stages.validation_runs),
+                finished,
             )
         )
         speed, length, page = (found.pop(key) for key in ("speed", "length", "report"))
+        del found["budget"]
         outcome = Outcome.from_dict(found)
         self.stages.tell(f"{name}: {outcome}")
         return Candidate(
@@ -271,8 +291,9 @@ class Proving:
         if probe <= fits and begin <= 2.0 * probe:
             begin = probe
         production = given.production or plan.production or float(f"{begin:.3g}")
-        # The time is what ends a validation, by the speed that is measured then.
-        longest = given.longest or plan.longest or given.production
-        if longest is None:
-            longest = max(8.0 * fits, production)
-        return plan.model_copy(update={"production": production, "longest": longest})
+        return plan.model_copy(update={"production": production})
+
+
+def _suspect(outcome: Outcome) -> bool:
+    """Whether the other kind of steps might be better."""
+    return outcome.verdict == "fails" or outcome.leaning > 0

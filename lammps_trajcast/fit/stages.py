@@ -53,11 +53,15 @@ class Stages:
         work: Callable[[], dict[str, Any]],
         expected: float | None = None,
         fraction: Callable[[], tuple[float, str]] | None = None,
+        finished: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> dict[str, Any]:
-        """Do a stage unless it is finished; returns what it found."""
+        """Do a stage unless it is finished; returns what it found.
+
+        finished: whether what it found is enough; if not, it is done again, and goes on.
+        """
         self.name = name
         known = self.state.result(name, depends)
-        if known is not None:
+        if known is not None and finished(known):
             self.progress.skip(name)
             return known
         with (

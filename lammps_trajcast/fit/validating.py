@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ def validation_config(
     """What `validate` compares.
 
     time_unit, timestep, horizon: fs. lengths: production of "probe" and "full", ps,
-    and the "longest" to which the latter is continued until no check is undecided, within so many
-    hours.
+    and the "longest" to which the latter is continued until no check is undecided (infinity: only
+    the time bounds it), within so many hours.
     equilibration: ps, of the first of so many rounds; start: directory of one that is finished.
     """
     periodic = all(inspected.periodic)
@@ -93,7 +94,7 @@ def validation_config(
                 "until_decided": longest > whole,
                 # The time is for the other kind of steps, or for a better model.
                 "until_failed": longest > whole,
-                "longest": longest if longest > whole else None,
+                "longest": longest if whole < longest < math.inf else None,
                 "max_hours": max_hours if longest > whole else None,
             }
         )

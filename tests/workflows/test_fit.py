@@ -248,7 +248,10 @@ def test_outcomes_of_checks() -> None:
     assert Outcome.of_checks(checks()).verdict == "proven"
     assert Outcome.of_checks(checks(temperature=0.2)).verdict == "fails"
     close = Outcome.of_checks(checks(temperature=0.013))
-    assert (close.verdict, close.noisy) == ("undecided", ["temperature"])
+    assert (close.verdict, close.noisy, close.leaning) == ("undecided", ["temperature"], 1)
+    within = Outcome.of_checks(checks(temperature=0.009))
+    assert (within.verdict, within.leaning) == ("undecided", 0)
+    assert within.rank < close.rank
     low = Outcome.of_checks(checks(spectrum=0.9))
     assert low.fails == ["spectrum 0.9 (≥ 0.97)"]
     itself = Check("energy", 0.5, "kT", 0.1, own=ReferenceSelfCheck(0.4, "half"))
@@ -498,7 +501,6 @@ def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
             "epoch_steps": 4,
             "reversible": False,
             "production": 2.4,
-            "longest": 2.4,
         }
     ]
     assert chosen["timestep"] == 5.0

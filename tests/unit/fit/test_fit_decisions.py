@@ -32,6 +32,7 @@ GOOD = Outcome(20, [], [], [], 0.0)
 BAD = Outcome(15, ["spectrum 0.9"], [], [], 2.0)
 WORSE = Outcome(10, ["spectrum 0.5", "energy 2 kT"], [], [], 20.0)
 CHANCE = Outcome(19, [], ["temperature"], ["temperature"], 0.0)
+LEANS = replace(CHANCE, leaning=1)
 SYSTEM = "units metal\nboundary p p p\npair_style sw\n"
 SURVEY = survey.Survey(
     Inspected(216, [28.0855], None, [True] * 3, [16.3] * 3, True, 1e-3, 2.35),
@@ -164,6 +165,48 @@ def test_reversible_steps_have_their_turn_when_there_is_more_time(
     assert made.kinds == ["short plain", "full plain", "full reversible"]
 
 
+def test_plain_steps_that_would_fail_if_they_ran_longer_are_followed_by_reversible_ones(
+    pretend: Any,
+) -> None:
+    made = pretend(
+        outcomes={
+            "short plain": [GOOD],
+            "full plain": [LEANS, LEANS],
+            "full reversible": [GOOD],
+        }
+    )
+    assert made.fit().status == 0
+    assert made.kinds == ["short plain", "full plain", "full plain", "full reversible"]
+    plain, reversible = (made.judged[k][1].lengths["full"].max_hours for k in (2, 3))
+    assert plain is not None and plain < 0.5 * 2.0
+    assert reversible is None
+
+
+def test_plain_steps_that_chance_alone_leaves_open_take_the_time_of_both(pretend: Any) -> None:
+    made = pretend(outcomes={"short plain": [GOOD], "full plain": [CHANCE] * 4})
+    assert made.fit().status == 3
+    assert made.kinds == ["short plain", *["full plain"] * 4]
+    half, whole = (made.judged[k][1].lengths["full"].max_hours for k in (2, 4))
+    assert whole == pytest.approx(2.0 * half, rel=0.01)
+    assert made.fit().status == 3  # nothing is left to do
+    assert len(made.kinds) == 5
+
+
+def test_a_larger_budget_goes_on_with_an_undecided_validation(pretend: Any) -> None:
+    """As its verdict promises."""
+    made = pretend(outcomes={"full reversible": [CHANCE, CHANCE, CHANCE, GOOD]})
+    verdict = made.fit(reversible=True, budget="1h")
+    assert verdict.status == 3 and "larger --budget" in verdict.lines[2]
+    path = made.directory / "fit.yaml"
+    path.write_text(path.read_text().replace("budget: 1h", "budget: 3h"))
+    assert made.fit().status == 0
+    assert made.kinds == ["full reversible"] * 4
+    first, second = made.judged[1][1], made.judged[3][1]
+    hours = [config.lengths["full"].max_hours for config in (first, second)]
+    assert hours[1] == pytest.approx(3.0 * hours[0], rel=0.01)
+    assert len(made.trained) == 1
+
+
 def test_no_reversible_steps_beyond_half_a_period(pretend: Any) -> None:
     made = pretend(outcomes={"full plain": [GOOD]})
     assert made.fit(horizon=30.0).status == 0
@@ -206,7 +249,7 @@ def test_what_chance_leaves_open_is_run_on_and_then_said(pretend: Any) -> None:
     at_first, then = (config.lengths["full"] for _, config in made.judged)
     assert not at_first.until_decided
     assert then.until_decided and then.until_failed
-    assert then.production == at_first.production < then.longest
+    assert then.production == at_first.production and then.longest is None
     assert then.max_hours is not None and then.max_hours < 2.0
 
 
