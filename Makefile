@@ -107,7 +107,7 @@ sdist: $(release)/installed
 # torch brings libgomp, and has loaded it when the kernels are: a copy in the wheel would be a second one.
 wheel: $(release)/installed
 	rm -rf $(release)/built $(release)/wheel
-	$(build) --wheel --outdir $(release)/built
+	$(build) --wheel --outdir $(release)/built $(if $(filter x86_64,$(shell uname -m)),-C cmake.define.OLDEST_SYMBOLS=ON)
 	PATH="$(abspath $(tools)):$$PATH" $(tools)/auditwheel repair --exclude libgomp.so.1 \
 	  --wheel-dir $(release)/wheel $(release)/built/*.whl
 	$(tools)/python release/check.py $(release)/wheel/*.whl

@@ -5,7 +5,6 @@
 #include "bridge/python_start.h"
 
 #include <dlfcn.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <climits>
@@ -25,10 +24,7 @@ template <typename Function> Function *lookup(void *library, const char *name) {
   return reinterpret_cast<Function *>(dlsym(library, name));
 }
 
-bool exists(const std::string &path) {
-  struct stat status;
-  return stat(path.c_str(), &status) == 0;
-}
+bool exists(const std::string &path) { return access(path.c_str(), F_OK) == 0; }
 
 // The directory `levels` above a path.
 std::string parent(std::string path, int levels = 1) {

@@ -95,7 +95,10 @@ def check_wheel(wheel: Path) -> None:
     """Raise PackageError if the files of a wheel are not those that it should have."""
     name = wheel.name
     require(f"-{version()}-" in name, f"{name} is not of version {version()}")
-    require("-manylinux_" in name, f"{name} is no manylinux wheel")
+    require("manylinux_" in name, f"{name} is no manylinux wheel")
+    # Built with OLDEST_SYMBOLS: what RHEL 8 and the wheels of torch have.
+    needed = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_x86_64", name)]
+    require(not needed or min(needed) <= 28, f"{name} needs a glibc newer than 2.28")
     own = tuple({ROOT, Path(sys.prefix), Path(sys.base_prefix), Path.home()} - {Path("/usr")})
     libraries = 0
     with zipfile.ZipFile(wheel) as archive:
