@@ -74,14 +74,27 @@ int built_for_version() {
   return version;
 }
 
-// Whether atom IDs of the LAMMPS that it was built for have 64 bits; "L" or "S" as above.
+// The integers of the LAMMPS that it was built for: one of the letters of name_of_sizes(), as
+// above.
 #if defined(LAMMPS_BIGBIG)
 const volatile char built_sizes[] = "trajcast built with IDs:L";
+#elif defined(LAMMPS_SMALLSMALL)
+const volatile char built_sizes[] = "trajcast built with IDs:T";
 #else
 const volatile char built_sizes[] = "trajcast built with IDs:S";
 #endif
 
-const char *name_of_sizes(bool large) { return large ? "bigbig" : "smallbig"; }
+const char *name_of_sizes(char letter) {
+  return letter == 'L' ? "bigbig" : letter == 'T' ? "smallsmall" : "smallbig";
+}
+
+// Those of this LAMMPS; 0 if it does not say.
+char running_sizes(void *lammps) {
+  auto *setting = lookup<int(void *, const char *)>(RTLD_DEFAULT, "lammps_extract_setting");
+  const int tag = setting ? setting(lammps, "tagint") : 0;
+  const int big = setting ? setting(lammps, "bigint") : 0;
+  return tag == 8 ? 'L' : tag == 4 && big == 4 ? 'T' : tag == 4 ? 'S' : 0;
+}
 
 // The library was compiled with the mpi.h of one MPI; handles of another mean something else, and
 // are of another size. "trajcast built with MPI:" and one letter of those of family(); volatile as
@@ -137,16 +150,14 @@ Factory *find_factory(void *lammps, const std::string &who, const char *function
     return nullptr;
   }
 
-  auto *setting = lookup<int(void *, const char *)>(RTLD_DEFAULT, "lammps_extract_setting");
-  const bool large = built_sizes[sizeof(built_sizes) - 2] == 'L';
-  const int bytes = setting ? setting(lammps, "tagint") : 0;
-  if (bytes && (bytes == 8) != large) {
-    stop(lammps, who + " was built for integers of the size " + name_of_sizes(large) +
-                     " but this LAMMPS has " + name_of_sizes(!large) +
+  const char expected = built_sizes[sizeof(built_sizes) - 2], sizes = running_sizes(lammps);
+  if (sizes && sizes != expected) {
+    stop(lammps, who + " was built for integers of the size " + name_of_sizes(expected) +
+                     " but this LAMMPS has " + name_of_sizes(sizes) +
                      ": build lammps-trajcast again with pip install . -C "
                      "cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree> -C "
                      "cmake.define.LAMMPS_SIZES=" +
-                     name_of_sizes(!large));
+                     name_of_sizes(sizes));
     return nullptr;
   }
 

@@ -284,16 +284,17 @@ def test_plugin_for_another_lammps(
     assert unaffected.returncode == 0, unaffected.output
 
 
+@pytest.mark.parametrize(("letter", "name"), [(b"L", "bigbig"), (b"T", "smallsmall")])
 def test_plugin_for_other_integers(
-    bare_lmp, plugin_copy, quartz, quartz_model, record_property
+    bare_lmp, plugin_copy, quartz, quartz_model, record_property, letter, name
 ) -> None:
     library = plugin_copy / "trajcastplugin.so"
     content = library.read_bytes()
     assert content.count(b"trajcast built with IDs:S\0") == 1
-    library.write_bytes(content.replace(b"built with IDs:S\0", b"built with IDs:L\0"))
+    library.write_bytes(content.replace(b"built with IDs:S\0", b"built with IDs:%b\0" % letter))
     run = bare_lmp(quartz.script(quartz_model), quartz, plugin_copy)
     assert run.returncode != 0
-    assert "built for integers of the size bigbig but this LAMMPS has smallbig" in run.error()
+    assert f"built for integers of the size {name} but this LAMMPS has smallbig" in run.error()
     assert "LAMMPS_SIZES=smallbig" in run.error()
     wrong_input(record_property, "plugin built with other integers", "has smallbig")
 
