@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
@@ -24,8 +24,36 @@ app = typer.Typer(
 )
 
 
+def _tell_versions(asked: bool) -> None:
+    if not asked:
+        return
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from lammps_trajcast import __version__
+
+    typer.echo(f"lammps-trajcast {__version__}, Python {platform.python_version()}")
+    for package in ("lammps", "torch", "numpy", "mpi4py"):
+        try:
+            typer.echo(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            typer.echo(f"{package} is not installed")
+    raise typer.Exit
+
+
 @app.callback()
-def _every_command(context: typer.Context) -> None:
+def _every_command(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_tell_versions,
+            is_eager=True,
+            help="Tell the versions, for a report of a fault, and exit.",
+        ),
+    ] = False,
+) -> None:
     from lammps_trajcast.warning_filters import not_fatal_in_children
 
     context.with_resource(not_fatal_in_children())

