@@ -202,32 +202,38 @@ void FixPythonTrajcast::predict(bool judge) {
 
   rows.resize(TRAJCAST_ROW * (frame.num_atoms + (frame.remote_rows ? frame.num_remote : 0)));
   last.rows = rows.data();
+  const auto room = TRAJCAST_MAX_SUMS * static_cast<std::size_t>(num_systems);
+  momenta.resize(room);
+  last.sums = momenta.data();
   message.text[0] = '\0';
   const int status = bridge->predict(model, &frame, &last, &message);
   if (status == TRAJCAST_ABORT)
     abort_all(message.text);
   const bool failed = status != TRAJCAST_OK;
 
-  // What conserve() needs, what the guard needs, and four counts.
-  enum { FAILED = TRAJCAST_MAX_SUMS + trajcast::GuardSums::SIZE, UNFIT, UNMOVED, BROKEN, SIZE };
-  double sums[SIZE] = {};
-  double *guard_part = sums + TRAJCAST_MAX_SUMS;
+  // What the guard needs, five counts, and what conserve() needs.
+  enum { FAILED = trajcast::GuardSums::SIZE, UNFIT, UNMOVED, BROKEN, MEETINGS, SIZE };
+  all_sums.assign(SIZE + room, 0.0);
+  double *sums = all_sums.data();
   sums[FAILED] = failed;
   if (!failed) {
-    std::copy_n(last.sums, last.num_sums, sums);
+    std::copy_n(last.sums, last.num_sums, sums + SIZE);
     outcome.broken_atom = first_broken_atom();
     if (judge && outcome.broken_atom < 0)
-      guard->check(frame, moved, rows.data(), guard_part);
+      guard->check(frame, moved, rows.data(), sums);
     sums[UNFIT] = has_unfit_atoms();
     sums[UNMOVED] = std::count(moved.begin(), moved.begin() + atom->nlocal, 0);
     sums[BROKEN] = outcome.broken_atom >= 0;
+    sums[MEETINGS] = !meeting.empty();
   }
-  sum_over_ranks(sums, SIZE);
+  sum_over_ranks(sums, static_cast<int>(all_sums.size()));
   if (sums[FAILED] > 0.0)
     fail_if_any(failed, message.text);
 
-  std::copy_n(sums, last.num_sums, last.sums);
-  guard_sums = trajcast::GuardSums(guard_part);
+  if (sums[MEETINGS] > 0.0)
+    fail_if_any(!meeting.empty(), meeting);
+  std::copy_n(sums + SIZE, last.num_sums, last.sums);
+  guard_sums = trajcast::GuardSums(sums);
   outcome.unfit = sums[UNFIT] > 0.0;
   outcome.moves_all = sums[UNMOVED] == 0.0;
   outcome.broken = sums[BROKEN] > 0.0;

@@ -88,6 +88,7 @@ private:
   void check_timestep();
   bool has_wrong_mass(int atom) const;
   void check_masses();
+  void count_molecules();
   void find_references();
   void check_neighbor_cutoff();
   void check_exclusions();
@@ -112,12 +113,13 @@ private:
   bool shares_atoms_anywhere(const Fix *) const;
 
   // fix_python_trajcast_graph.cpp: atoms and neighbors, those of other ranks included
-  static constexpr int OWNER = 2; // width of what ghost atoms get: rank and index of their owner
+  static constexpr int OWNER = 3; // width of what ghost atoms get: owner's rank, index, molecule
   static constexpr int STATE = 6; // position and velocity
   void find_owners();
   void list_remote_atoms();
   bool may_become_edge(int i, int j) const;
   void gather_frame(double within);
+  void find_systems();
   trajcast_frame frame_of_model() const;
   void share_states();
   void forward(int width);
@@ -190,6 +192,13 @@ private:
 
   // The potential energy of the model, see trajcast_potential.
   bool has_energy = false;
+  // Of which each keeps its momenta; molecules of a model of isolated ones, by their IDs, some of
+  // which may have no atom.
+  int64_t num_systems = 1;
+  bigint num_molecules = 1;
+  std::vector<int64_t> systems; // see trajcast_frame
+  std::string meeting; // two that are within the cutoff of each other, as an error; or empty
+  bool stops_rotation = false; // the model leaves no angular momentum
   bool keeps_rotation = false; // the model conserves the angular momentum
   double energy_cutoff = 0.0;
   double energy_of_atoms = 0.0; // of all ranks
@@ -225,6 +234,7 @@ private:
 
   // Of ghost atoms, since the last neighbor list: owner, and lattice shift from there.
   std::vector<int> owner_rank, owner_index;
+  std::vector<tagint> owner_molecule;
   std::vector<std::array<int, 3>> ghost_shift;
   std::vector<int> ghost_candidate; // place in the arrays below; -1: an own atom, or not seen
 
@@ -237,7 +247,8 @@ private:
   std::vector<int32_t> types;
   std::vector<double> node_positions; // (own atoms and candidates, 3) wrapped
   std::vector<double> unwrapped, velocities, masses;
-  std::vector<double> rows; // see trajcast_prediction
+  std::vector<double> rows, momenta; // see trajcast_prediction
+  std::vector<double> all_sums;      // of a step, which the ranks add up
 
   // Of the last step, on this rank: see compute_vector().
   int64_t num_edges = 0, num_remote = 0;

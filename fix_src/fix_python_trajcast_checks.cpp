@@ -65,6 +65,7 @@ void FixPythonTrajcast::prepare_run() {
                      update->integrate_style));
   check_timestep();
   check_masses();
+  count_molecules();
   find_references();
   find_fallback();
   check_neighbor_cutoff();
@@ -128,6 +129,37 @@ void FixPythonTrajcast::check_timestep() {
   if (std::fabs(update->dt - step_in_units) > TIMESTEP_TOLERANCE * step_in_units)
     fail(fmt::format("the time step is {} but the model advances by {} fs: write 'timestep {}'",
                      update->dt, model_timestep, step_in_units));
+}
+
+/* ----------------------------------------------------------------------
+   a model of isolated molecules keeps the momenta of each molecule, as the molecule IDs say
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::count_molecules() {
+  num_systems = num_molecules = 1;
+  if (!keeps_rotation || !atom->molecule_flag || atom->natoms == 0)
+    return;
+  // Largest ID, and minus the smallest.
+  bigint mine[2] = {-MAXBIGINT, -MAXBIGINT}, ids[2];
+  for (int i = 0; i < atom->nlocal; i++) {
+    mine[0] = std::max(mine[0], static_cast<bigint>(atom->molecule[i]));
+    mine[1] = std::max(mine[1], -static_cast<bigint>(atom->molecule[i]));
+  }
+  MPI_Allreduce(mine, ids, 2, MPI_LMP_BIGINT, MPI_MAX, world);
+  const bigint last_id = ids[0], first_id = -ids[1];
+  if (first_id == last_id)
+    return;
+  if (first_id < 1 || last_id > atom->natoms)
+    fail(fmt::format("the model is of isolated molecules and keeps the momenta of each, but the "
+                     "molecule IDs are {} to {} with {} atoms: number the molecules from 1 with "
+                     "'reset_atoms mol all', or write 'set group all mol 1' for a single molecule",
+                     first_id, last_id, atom->natoms));
+  num_systems = last_id;
+  std::vector<int> here(last_id, 0), anywhere(last_id, 0);
+  for (int i = 0; i < atom->nlocal; i++)
+    here[atom->molecule[i] - 1] = 1;
+  MPI_Allreduce(here.data(), anywhere.data(), static_cast<int>(last_id), MPI_INT, MPI_MAX, world);
+  num_molecules = std::count(anywhere.begin(), anywhere.end(), 1);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -481,13 +513,26 @@ void FixPythonTrajcast::warn_about_frozen_atoms() {
 }
 
 /* ----------------------------------------------------------------------
-   temperatures that count the rotation of an isolated molecule, which the model never changes: a
-   thermostat would hold a small molecule too hot
+   temperatures that count motions of isolated molecules which the model never changes: a thermostat
+   would hold small molecules too hot. What acts on each atom makes them turn, unless the model
+   stops that; they never move on.
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::warn_about_temperatures() {
   if (!keeps_rotation)
     return;
+  bool heats_rotation = false;
+  for (const auto &other : modify->get_fix_list())
+    heats_rotation |= !stops_rotation && utils::strmatch(other->style, "^(langevin|gle|ttm)") &&
+                      shares_atoms_anywhere(other);
+  const bigint fixed = (heats_rotation ? 3 : 6) * num_molecules;
+  if (fixed == 3) // which LAMMPS takes away by itself
+    return;
+  const std::string whose = num_molecules > 1 ? "each molecule" : "the molecule";
+  const std::string where = (heats_rotation ? "place of " : "place and rotation of ") + whose;
+  const std::string linear = heats_rotation      ? ""
+                             : num_molecules > 1 ? " (5 for each that is linear)"
+                                                 : " (5 if it is linear)";
   const auto counted = 3.0 * static_cast<double>(group->count(igroup)) - 3.0;
   for (const auto &compute : modify->get_compute_list()) {
     if (!compute->tempflag || std::strcmp(compute->style, "temp") != 0 || compute->igroup != igroup)
@@ -495,10 +540,10 @@ void FixPythonTrajcast::warn_about_temperatures() {
     compute->setup(); // counts the degrees of freedom
     if (compute->dof == counted && comm->me == 0)
       error->warning(FLERR,
-                     "Fix {} python/trajcast keeps the rotation of the molecule as it is, but "
-                     "compute {} counts it as a motion with the temperature of the others: write "
-                     "'compute_modify {} extra/dof 6' (5 if it is linear)",
-                     id, compute->id, compute->id);
+                     "Fix {} python/trajcast keeps the {} as it is, but compute {} counts it as a "
+                     "motion with the temperature of the others: write 'compute_modify {} "
+                     "extra/dof {}'{}",
+                     id, where, compute->id, compute->id, fixed, linear);
   }
 }
 

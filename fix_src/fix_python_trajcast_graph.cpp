@@ -63,7 +63,40 @@ void FixPythonTrajcast::gather_frame(double within) {
     moved[n] = is_moved(j);
     std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
   }
+  if (num_systems > 1)
+    find_systems();
   graph_seconds += MPI_Wtime() - start;
+}
+
+/* ----------------------------------------------------------------------
+   molecules of which each keeps its momentum must not act on each other
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_systems() {
+  const int nlocal = atom->nlocal;
+  const tagint *molecule = atom->molecule;
+  systems.resize(nlocal);
+  meeting.clear();
+  for (int i = 0; i < nlocal; i++) {
+    systems[i] = static_cast<int64_t>(molecule[i]) - 1;
+    if (systems[i] < 0 || systems[i] >= num_systems) {
+      meeting = fmt::format("atom {} got the molecule ID {} during the run, which began with {} "
+                            "molecules: begin another run after that",
+                            atom->tag[i], molecule[i], num_systems);
+      systems[i] = 0;
+    }
+    for (int64_t k = edges.first_edge[i]; k < edges.first_edge[i + 1]; k++) {
+      const int64_t sender = edges.senders[k];
+      const tagint other = sender < nlocal
+                               ? molecule[sender]
+                               : owner_molecule[candidate_ghost[edges.remote[sender - nlocal]]];
+      if (other != molecule[i] && meeting.empty())
+        meeting = fmt::format("the model is of isolated molecules, and molecules {} and {} are "
+                              "closer than its cutoff, {} Angstrom: keep them apart, or write 'set "
+                              "group all mol 1' if they are one molecule",
+                              std::min(molecule[i], other), std::max(molecule[i], other), cutoff);
+    }
+  }
 }
 
 /* ---------------------------------------------------------------------- */
@@ -85,6 +118,8 @@ trajcast_frame FixPythonTrajcast::frame_of_model() const {
   frame.interior = edges.interior.data();
   frame.num_boundary = static_cast<int64_t>(edges.boundary.size());
   frame.boundary = edges.boundary.data();
+  frame.num_systems = num_systems;
+  frame.systems = num_systems > 1 ? systems.data() : nullptr;
   return frame;
 }
 
@@ -169,13 +204,16 @@ void FixPythonTrajcast::find_owners() {
   for (int i = 0; i < nlocal; i++) {
     forwarded[OWNER * i] = comm->me;
     forwarded[OWNER * i + 1] = i;
+    forwarded[OWNER * i + 2] = num_systems > 1 ? static_cast<double>(atom->molecule[i]) : 0.0;
   }
   forward(OWNER);
   owner_rank.resize(nghost);
   owner_index.resize(nghost);
+  owner_molecule.resize(nghost);
   for (int g = 0; g < nghost; g++) {
     owner_rank[g] = static_cast<int>(forwarded[OWNER * (nlocal + g)]);
     owner_index[g] = static_cast<int>(forwarded[OWNER * (nlocal + g) + 1]);
+    owner_molecule[g] = static_cast<tagint>(forwarded[OWNER * (nlocal + g) + 2]);
   }
 
   share_states();

@@ -162,6 +162,7 @@ void FixPythonTrajcast::open_model() {
   energy_cutoff = info.energy_cutoff;
   fingerprint = info.fingerprint;
   keeps_rotation = info.conserves_angular_momentum != 0;
+  stops_rotation = info.takes_angular_momentum != 0;
   check_agreement(info);
   if (reversible && info.conserves_angular_momentum)
     fail("'reversible yes' does not keep the angular momentum, which this model of isolated "

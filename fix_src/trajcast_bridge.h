@@ -58,6 +58,7 @@ typedef struct {
   int32_t has_energy;   /* 1 if energies() is possible, else 0 */
   double energy_cutoff; /* that of energies(), Angstrom, shorter or longer than the one above; 0 */
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
+  int32_t takes_angular_momentum;     /* 1 if it is zero after each step, whatever it was, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
   char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */
   int32_t has_limits; /* 1 if the file says how far the training data went, else 0: then the arrays
@@ -107,6 +108,10 @@ typedef struct {
   int64_t num_boundary;
   const int64_t *boundary; /* (num_boundary,) own atoms with one */
 
+  int64_t num_systems; /* of which each keeps its momentum; 1: all atoms are one */
+  const int64_t
+      *systems; /* (num_atoms,) system of each own atom, from 0; NULL if num_systems is 1 */
+
   int32_t remote_rows; /* 1: the prediction is wanted for remote nodes, too, from the ranks that own
                           them; all ranks have to agree */
 } trajcast_frame;
@@ -118,8 +123,8 @@ typedef struct {
   double *rows; /* (num_atoms, 6), or (num_nodes, 6) if remote_rows is 1; the caller allocates it:
                    x(t + timestep) - x(t), Angstrom, and v(t + timestep), in the units of the run */
 
-  /* What conserve() needs to know of all ranks: this rank's part of it. */
-  double sums[TRAJCAST_MAX_SUMS];
+  /* What conserve() needs to know of all ranks: this rank's part of it, num_sums values. */
+  double *sums; /* (num_systems, TRAJCAST_MAX_SUMS); the caller allocates it */
   int64_t num_sums;
 
   double network_seconds;  /* wall time of the network */

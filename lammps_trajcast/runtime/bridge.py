@@ -57,6 +57,7 @@ class Bridge(FfiBridge):
             info.has_energy = predictor.energy_cutoff is not None
             info.energy_cutoff = predictor.energy_cutoff or 0.0
             info.conserves_angular_momentum = predictor.conserves_angular_momentum
+            info.takes_angular_momentum = predictor.takes_angular_momentum
             info.shares_device = predictor.shares_device
             info.fingerprint = predictor.fingerprint.encode()
             types = config.num_types
@@ -140,6 +141,8 @@ class Bridge(FfiBridge):
             remote=self._view(frame.remote, (r,), np.int64),
             interior=self._indices(frame.interior, frame.num_interior) if r else None,
             boundary=self._indices(frame.boundary, frame.num_boundary) if r else None,
+            num_systems=frame.num_systems,
+            systems=self._indices(frame.systems, n) if frame.num_systems > 1 else None,
         )
 
     def _fill_sums(self, prediction: Any, sums: NDArray[np.float64]) -> None:

@@ -60,6 +60,8 @@ class Frame(NamedTuple):
     remote: NDArray[np.int64] = np.empty(0, np.int64)  # (R,) places in the halo's plan, ascending
     interior: NDArray[np.int64] | None = None  # own atoms without remote senders; None if R = 0
     boundary: NDArray[np.int64] | None = None  # the other own atoms; None if R = 0
+    num_systems: int = 1  # of which each keeps its momentum
+    systems: NDArray[np.int64] | None = None  # (N,) from 0; None: all atoms are one
 
 
 class RunLimits(NamedTuple):
@@ -101,7 +103,8 @@ class _ConservationState(NamedTuple):
     positions: Tensor  # (N, 3) Angstrom
     velocities: Tensor  # (N, 3) at the start, in the model's unit
     masses: Tensor  # (N,) g/mol
-    system: Tensor  # (N,) zeros: all atoms are one system
+    system: Tensor  # (N,) of each atom
+    num_systems: int
     round: int = 0
     centers: Tensor | None = None  # sums of round 1, over all ranks
 
@@ -136,6 +139,7 @@ class Predictor:
         cutoff: neighbors closer than this make edges, Angstrom.
         masses: (number of types,) g/mol, those that the model was trained with.
         conserves_angular_momentum: whether it does, for isolated molecules.
+        takes_angular_momentum: whether it is zero after each step.
         limits: of the training data; None if the file does not say.
         device: where the network runs.
         shares_device: whether other ranks run on the same GPU.
@@ -213,7 +217,9 @@ class Predictor:
         self.timestep = data.timestep
         self.cutoff = data.architecture.edge_cutoff
         self.masses = np.array([data.masses[i] for i in index])
-        self.conserves_angular_momentum = data.architecture.conserve_ang_mom
+        arch = data.architecture
+        self.conserves_angular_momentum = arch.conserve_ang_mom
+        self.takes_angular_momentum = arch.conserve_ang_mom and arch.net_ang_mom == (0.0,) * 3
         self.device = find_device(device, place.node_rank if place else 0)
         on_triton = kernels == "fused" and self.device.type == "cuda"
         if on_triton and importlib.util.find_spec("triton") is None:
@@ -325,17 +331,17 @@ class Predictor:
             layer, state = self._conservation, self._in_progress
             assert state is not None, "nothing has been predicted"
             # A copy: the caller may use the memory for the sums of the next round.
-            total = torch.from_numpy(sums.copy()).unsqueeze(0)
-            _, positions, velocities, masses, system, *_ = state
+            _, positions, velocities, masses, system, number, *_ = state
+            total = torch.from_numpy(sums.copy()).view(number, -1)
             more: Tensor | None = None
             if state.round == 0:
                 after = layer.apply_linear(state.prediction, total, system)
                 if self.conserves_angular_momentum:
-                    more = layer.center_sums(after, positions, masses, system, 1)
+                    more = layer.center_sums(after, positions, masses, system, number)
                 state = state._replace(prediction=after, round=1)
             elif state.round == 1:
                 more = layer.angular_sums(
-                    state.prediction, positions, velocities, masses, total, system, 1
+                    state.prediction, positions, velocities, masses, total, system, number
                 )
                 state = state._replace(centers=total, round=2)
             else:
@@ -346,7 +352,7 @@ class Predictor:
                 state = state._replace(prediction=after)
             self._in_progress = state if more is not None else None
             if more is not None:
-                return more[0].numpy()
+                return more.flatten().numpy()
             rows[:, :3] = state.prediction.displacement.numpy()
             rows[:, 3:] = (state.prediction.velocity * self._time_ratio).numpy()
             return np.empty(0)
@@ -452,10 +458,15 @@ class Predictor:
         velocities = torch.from_numpy(frame.velocities[:own]) / self._time_ratio
         masses = torch.from_numpy(frame.masses)
         system = torch.zeros(own, dtype=torch.int64)
-        sums = self._conservation.linear_sums(prediction, velocities, masses, system, 1)
+        if frame.systems is not None:
+            system = torch.from_numpy(frame.systems)
+        number = frame.num_systems
+        sums = self._conservation.linear_sums(prediction, velocities, masses, system, number)
         positions = torch.from_numpy(frame.positions)
-        self._in_progress = _ConservationState(prediction, positions, velocities, masses, system)
-        return (targets * self._scales).numpy(), sums[0].numpy()
+        self._in_progress = _ConservationState(
+            prediction, positions, velocities, masses, system, number
+        )
+        return (targets * self._scales).numpy(), sums.flatten().numpy()
 
 
 def _reason(error: Exception | None, frame: Frame) -> str:

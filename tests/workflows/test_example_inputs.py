@@ -18,7 +18,7 @@ from reliability import workflow
 from runs import lammps_environment
 
 # With the model of quartz that they name; the others, whose claims hold for any, with a small one.
-SHIPPED = ("energy", "pressure", "water", "paracetamol", "silicon")
+SHIPPED = ("energy", "pressure", "water", "paracetamol", "molecules", "silicon")
 # Input, and variables to shorten it.
 RUNS = {
     "energy": ("in.energy", {"steps": "100"}),
@@ -31,6 +31,7 @@ RUNS = {
     "umbrella": ("in.umbrella", {"steps": "50"}),
     "water": ("in.water", {"steps": "60"}),
     "paracetamol": ("in.paracetamol", {"steps": "200"}),
+    "molecules": ("in.molecules", {"steps": "120", "n": "2"}),
     "silicon": ("in.silicon", {"steps": "400"}),
     "ase": ("in.ase", {"steps": "20"}),
 }
@@ -188,6 +189,15 @@ def test_molecules_keep_their_bonds(name: str, steps: int, bonds: dict[float, in
     mean = sum(length * count for length, count in bonds.items()) / sum(bonds.values())
     assert table["c_bond"][later].mean() == pytest.approx(mean, rel=0.03)
     assert 220.0 < table["Temp"][later].mean() < 380.0
+
+
+def test_many_molecules(logs) -> None:
+    """They stay where they are, and turn: no temperature is warned of."""
+    assert "counts it as a motion" not in (logs / "molecules.log").read_text()
+    (table,) = tables(logs, "molecules")
+    assert table["Step"][-1] == 120
+    assert 220.0 < table["Temp"][-1] < 420.0
+    assert table["c_bond"][-1] == pytest.approx(1.243, rel=0.01)
 
 
 def test_thermostats_of_a_molecule_are_told_of_its_rotation(tmp_path: Path, logs) -> None:

@@ -98,7 +98,12 @@ def test_mpi4py_that_is_missing_and_one_that_finds_no_library(
         (tmp_path / "mpi4py/__init__.py").write_text("class rc: pass\n")
         (tmp_path / "mpi4py/MPI.py").write_text(content)
         monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(HaloError) as error:
-        adopt_communicator(0, 0, "MPICH Version: 4.3")
+    try:
+        with pytest.raises(HaloError) as error:
+            adopt_communicator(0, 0, "MPICH Version: 4.3")
+    finally:
+        # The other tests of this process import the real one.
+        for name in [name for name in sys.modules if name.split(".")[0] == "mpi4py"]:
+            del sys.modules[name]
     assert words in str(error.value)
     assert ("MPICH Version: 4.3" in str(error.value)) == (content is not None)

@@ -233,10 +233,13 @@ def test_bridge_opens_steps_and_closes(model_file) -> None:
             ("edge_vectors", "double[]"),
         )
     }
-    counts = {"num_atoms": len(frame.types), "num_edges": len(frame.senders)}
+    counts = {"num_atoms": len(frame.types), "num_edges": len(frame.senders), "num_systems": 1}
     c_frame = ffi.new("trajcast_frame *", {**fields, **counts})
     rows = np.zeros((len(frame.types), 6))
-    prediction = ffi.new("trajcast_prediction *", {"rows": call.pointer("double[]", rows)})
+    arrays = {"rows": rows, "sums": np.zeros(16)}
+    prediction = ffi.new(
+        "trajcast_prediction *", {k: call.pointer("double[]", a) for k, a in arrays.items()}
+    )
     assert call.bridge.predict(handle[0], c_frame, prediction, message) == OK
     reference = Reference(model_file("quartz_l2"))
     for conserve in (False, True):
