@@ -243,7 +243,7 @@ class Proving:
         def finished(found: dict[str, Any]) -> bool:
             if found["fails"] or not found["noisy"] or longest <= (plan.production or 0.0):
                 return True
-            return budget <= found["budget"] and not again
+            return budget <= found.get("budget", budget) and not again
 
         found = dict(
             self.stages.run(
@@ -253,7 +253,7 @@ class Proving:
             )
         )
         speed, length, page = (found.pop(key) for key in ("speed", "length", "report"))
-        del found["budget"]
+        found.pop("budget", None)
         outcome = Outcome.from_dict(found)
         self.stages.tell(f"{name}: {outcome}")
         return Candidate(
