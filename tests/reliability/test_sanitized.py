@@ -8,8 +8,10 @@ import ctypes.util
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from locations import ENVIRONMENT, TESTS
 from runs import lammps_binary, lammps_environment
@@ -111,6 +113,20 @@ def test_fix(ranks, build, environment, model_file, tmp_path, record_property) -
     quartz.write_data(tmp_path / "system.data")
     model = model_file("quartz_l2")
     runs = [quartz.script(model, 5, extra=extra) for extra in SCRIPTS.values()]
+    benzene = load_case("benzene_angular")
+    pair = replace(
+        benzene,
+        positions=np.concatenate([benzene.positions, benzene.positions + [0.0, 0.0, 30.0]]),
+        velocities=np.concatenate([benzene.velocities] * 2),
+        types=np.concatenate([benzene.types] * 2),
+        cell=60.0 * np.eye(3),
+    )
+    pair.write_data(tmp_path / "molecules.data")
+    ids = "fix ids all property/atom mol\nset group all mol 1\nset atom 13*24 mol 2\n"
+    fix = (
+        f"{ids}fix 1 all python/trajcast {model_file('benzene_angular')} {' '.join(pair.elements)}"
+    )
+    runs.append(pair.script(model, 5, fix=fix).replace("system.data", "molecules.data"))
     (tmp_path / "in.test").write_text("\nclear\n".join(runs))
     launcher = [str(ENVIRONMENT / "bin/mpirun"), "-np", str(ranks)] if ranks else []
     output = run(
@@ -122,7 +138,7 @@ def test_fix(ranks, build, environment, model_file, tmp_path, record_property) -
             "LD_LIBRARY_PATH": str(ENVIRONMENT / "lib"),
         },
     )
-    assert output.count("Loop time") == len(SCRIPTS)
+    assert output.count("Loop time") == len(runs)
     name = f"fix on {ranks or 1} rank(s) under AddressSanitizer and UBSan"
-    result = f"{len(SCRIPTS)} runs; no error"
+    result = f"{len(runs)} runs; no error"
     record_property("reliability", {"table": "endurance", "name": name, "result": result})
