@@ -238,7 +238,9 @@ class _Crystal:
         first = file[names[0]]
         self.species: NDArray[np.int64] = first["species"][:]
         self.masses: NDArray[np.float64] = np.asarray(file.attrs["masses"])[self.species]
-        if not first["pbc"][:].all():
+        # All of it is read now: of many files the first is closed again while others are read.
+        cell, pbc = first["cell"][:], first["pbc"][:]
+        if not pbc.all():
             raise NoCrystalError("the linear map is for crystals, but this system is not periodic")
         self.components = 3 * len(self.species)
         self.features = 2 * self.components + 1  # and a constant, as x0 is known from few frames
@@ -267,11 +269,8 @@ class _Crystal:
         if len(self.species) == 1 or not (self.scale_x > 1e-9 and self.scale_v > 0.0):
             raise DatasetError("its atoms do not move about their center of mass: nothing to fit")
         # Coordination shells of a perfect crystal: the nearest is all that is needed.
-        cell = first["cell"][:]
         neighbors = vesin.NeighborList(cutoff=4.0, full_list=False)
-        (distances,) = neighbors.compute(
-            self.lattice @ cell, cell, periodic=first["pbc"][:], quantities="d"
-        )
+        (distances,) = neighbors.compute(self.lattice @ cell, cell, periodic=pbc, quantities="d")
         nearest = float(distances.min()) if len(distances) else 4.0
         if np.sqrt(3.0) * self.scale_x > LINDEMANN * nearest:
             raise NoCrystalError(

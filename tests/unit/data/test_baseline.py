@@ -76,6 +76,23 @@ def test_harmonic_crystal_is_exact(tmp_path: Path) -> None:
     assert f"velocity {found['velocity']:.4f}" in result.stdout
 
 
+def test_many_files_of_which_few_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set of more files than may be open at once ended with an error of HDF5."""
+    whole = tmp_path / "whole.h5"
+    harmonic_crystal(whole, noise=0.01)
+    shards = []
+    with h5py.File(whole) as file:
+        for name in file["segments"]:
+            shards.append(tmp_path / f"{name}.h5")
+            with h5py.File(shards[-1], "w") as shard:
+                shard.attrs.update(file.attrs)
+                file.copy(f"segments/{name}", shard, f"segments/{name}")
+    expected = linear_baseline(whole)
+    monkeypatch.setattr("lammps_trajcast.data.layout.MAX_OPEN_FILES", 1)
+    assert linear_baseline(shards) == expected
+    assert cheap_comparison(shards, ATOMS, 120) == cheap_comparison(whole, ATOMS, 120)
+
+
 def test_errors_are_in_units_of_the_rms(tmp_path: Path) -> None:
     """Going straight on, worked out from the file; the map cannot be better than the noise."""
     path = tmp_path / "modes.h5"
