@@ -65,6 +65,11 @@ def seconds_of(text: str) -> float:
     return total
 
 
+def plain(path: Path) -> Path:
+    """The absolute path without . and ..: one file has one name, on which stages depend."""
+    return Path(os.path.abspath(path))
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -266,9 +271,9 @@ class FitConfig(_Section):
         """The same with absolute paths, relative ones counted from a directory."""
         return self.model_copy(
             update={
-                "system": here / self.system,
-                "trajectories": tuple(here / path for path in self.trajectories),
-                "start_from": self.start_from and here / self.start_from,
+                "system": plain(here / self.system),
+                "trajectories": tuple(plain(here / path) for path in self.trajectories),
+                "start_from": self.start_from and plain(here / self.start_from),
             }
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lammps_trajcast.fit.config import FitConfig, FitError
+from lammps_trajcast.fit.config import FitConfig, FitError, plain
 from lammps_trajcast.model.file import explain
 
 YAML = (".yaml", ".yml")
@@ -28,6 +28,10 @@ def make_request(
         FitError: something is missing, wrong, or other than in an earlier call.
     """
     options = {key: value for key, value in given.items() if value is not None}
+    if "trajectories" in options:
+        options["trajectories"] = tuple(plain(path) for path in options["trajectories"])
+    if "start_from" in options:
+        options["start_from"] = plain(options["start_from"])
     if source.suffix in YAML:
         config = FitConfig.load(source)
         budget = options.pop("budget", config.budget)
@@ -43,7 +47,7 @@ def make_request(
     for key in ("elements", "temperature"):
         if key not in options:
             raise FitError(f"--{key}: is missing; write it as in --elements Si O --temperature 300")
-    content = {"name": output.resolve().name, "system": source.absolute(), **options}
+    content = {"name": output.resolve().name, "system": plain(source), **options}
     before = output / "fit.yaml"
     if not before.is_file():
         return _make(content), output

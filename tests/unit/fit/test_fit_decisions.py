@@ -20,6 +20,7 @@ from lammps_trajcast.fit.motion import Motion
 from lammps_trajcast.fit.progress import Progress
 from lammps_trajcast.fit.proof import Outcome
 from lammps_trajcast.fit.reference import Inspected
+from lammps_trajcast.fit.request import make_request
 from lammps_trajcast.fit.validating import Judged
 from lammps_trajcast.fit.verdict import Verdict
 from lammps_trajcast.training.config import TrainingConfig
@@ -318,3 +319,28 @@ def test_data_of_another_start_are_recorded_anew(pretend: Any) -> None:
     made.fit()
     assert len(made.segments) == 2
     assert all(path.is_file() for path in made.trained[-1].dataset)
+
+
+@pytest.mark.parametrize("way", ["in", "in/../in", "./in"])
+def test_the_same_words_ask_for_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """All stages depend on it: another name of a file would do them again."""
+    (tmp_path / "in").mkdir()
+    for name in ("si.lmp", "old.dump", "old.safetensors"):
+        (tmp_path / "in" / name).write_text(SYSTEM)
+    given = {
+        **{"elements": ["Si"], "temperature": 300.0, "interval": 1.0},
+        "trajectories": [Path(way) / "old.dump"],
+        "start_from": Path(way) / "old.safetensors",
+    }
+    monkeypatch.chdir(tmp_path)
+    output = Path("fits/si")
+    asked = []
+    for _ in range(3):
+        config, directory = make_request(Path(way) / "si.lmp", output, given)
+        directory.mkdir(parents=True, exist_ok=True)
+        config.save(directory / "fit.yaml")
+        asked.append(config.asked)
+    asked.append(make_request(output / "fit.yaml", None, {})[0].asked)
+    assert asked == [asked[0]] * 4
