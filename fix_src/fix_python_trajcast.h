@@ -196,6 +196,7 @@ private:
   // which may have no atom.
   int64_t num_systems = 1;
   bigint num_molecules = 1;
+  tagint only_molecule = -1;    // the ID of all atoms; -1: there are others, or none
   std::vector<int64_t> systems; // see trajcast_frame
   std::string meeting; // two that are within the cutoff of each other, as an error; or empty
   bool stops_rotation = false; // the model leaves no angular momentum

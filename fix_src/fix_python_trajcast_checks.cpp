@@ -137,6 +137,8 @@ void FixPythonTrajcast::check_timestep() {
 
 void FixPythonTrajcast::count_molecules() {
   num_systems = num_molecules = 1;
+  only_molecule = -1;
+  meeting.clear(); // of a run that it ended, in a program that went on
   if (!keeps_rotation || !atom->molecule_flag || atom->natoms == 0)
     return;
   // Largest ID, and minus the smallest.
@@ -147,8 +149,10 @@ void FixPythonTrajcast::count_molecules() {
   }
   MPI_Allreduce(mine, ids, 2, MPI_LMP_BIGINT, MPI_MAX, world);
   const bigint last_id = ids[0], first_id = -ids[1];
-  if (first_id == last_id)
+  if (first_id == last_id) {
+    only_molecule = static_cast<tagint>(first_id);
     return;
+  }
   if (first_id < 1 || last_id > atom->natoms)
     fail(fmt::format("the model is of isolated molecules and keeps the momenta of each, but the "
                      "molecule IDs are {} to {} with {} atoms: number the molecules from 1 with "

