@@ -6,6 +6,8 @@ Nothing heavy is imported before a command needs it: `--help` answers at once.
 from __future__ import annotations
 
 import functools
+import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -108,3 +110,18 @@ def _deprecated(old: str, function: Callable[..., None]) -> Callable[..., None]:
 
 for _old, _function in _OLD_NAMES.items():
     app.command(name=_old, hidden=True)(_deprecated(_old, _function))
+
+
+def main() -> None:
+    """The program: an error that nobody foresaw ends with a line that says what to do about it."""
+    try:
+        app()
+    except Exception as error:
+        traceback.print_exc()
+        said = f"{type(error).__name__}: {error}".partition("\n")[0]
+        typer.echo(
+            f"ERROR: {said}: this is a fault of lammps-trajcast; please report it with the lines "
+            "above and what 'lammps-trajcast --version' says",
+            err=True,
+        )
+        sys.exit(1)

@@ -35,7 +35,7 @@ def fit(
     ] = None,
     temperatures: Annotated[
         list[float] | None,
-        typer.Option(help="K, of the data; default: 25 % less, the same, 25 % more."),
+        typer.Option(help="K, of the data; default: 25 % less, the same, 25 and 60 % more."),
     ] = None,
     trajectories: Annotated[
         list[Path] | None,

@@ -109,6 +109,7 @@ class Round(_Section):
         hours: of the training, at most; it ends when the error has stopped falling.
         epoch_steps: between its validations.
         steps: of the optimizer, at most.
+        budget: of the whole fit, when the length of the training was chosen.
         start_from: number of the round whose model it began with, from 1.
         reversible: whether the fix takes reversible steps, by the probe.
         production: ps of the validation, at first.
@@ -119,6 +120,7 @@ class Round(_Section):
     epoch_steps: int = Field(ge=1)
     hours: Positive | None = None
     steps: int | None = Field(None, ge=1)
+    budget: str | None = None
     start_from: int | None = None
     reversible: bool | None = None
     production: Positive | None = None
@@ -154,7 +156,7 @@ class FitConfig(_Section):
         system: LAMMPS input that defines units, atoms and the reference potential, and no more.
         elements: of LAMMPS type 1, 2, …
         temperature: K, at which the model is validated.
-        temperatures: K, at which the data are recorded; None: 25 % less, the same, 25 % more.
+        temperatures: K, at which the data are recorded; None: RECORDED.
         budget: wall time of everything together, as "2h".
         thermostat: as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps, for an
             isolated molecule langevin with 0.5 ps.

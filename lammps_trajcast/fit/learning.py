@@ -8,7 +8,7 @@ from typing import Any
 
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.fit import choose
-from lammps_trajcast.fit.config import Round
+from lammps_trajcast.fit.config import Round, seconds_of
 from lammps_trajcast.fit.dataset import (
     SEGMENTS_OF_A_SHARD,
     from_trajectories,
@@ -175,6 +175,7 @@ class Learning:
                 epoch_steps=every,
                 hours=hours,
                 steps=steps,
+                budget=config.budget if hours else None,
                 start_from=start_number,
             )
             self.stages.choose(rounds=(*config.chosen.rounds, now), batch_size=size)
@@ -182,9 +183,15 @@ class Learning:
             every, steps, hours = plan.epoch_steps, plan.steps, plan.hours
         begins = [start.name, ModelFile.load(start).fingerprint()] if start else None
         files = [path.name for path in dataset]
-        length = [every, steps, hours]
-        depends = [*self.stages.base, horizon, segments, network, length, size, begins, files]
-        watch = Watch()
+
+        def depends_on(hours: float | None) -> list[Any]:
+            length = [every, steps, hours]
+            return [*self.stages.base, horizon, segments, network, length, size, begins, files]
+
+        name, watch = f"training {number}", Watch()
+        if plan is not None and not self.stages.is_finished(name, depends_on(hours)):
+            hours = self._lengthened(number, plan)
+        depends = depends_on(hours)
 
         def work() -> dict[str, Any]:
             trained = settings(every, steps, hours)
@@ -193,9 +200,8 @@ class Learning:
             converged, taken, words = end_of(directory)
             return {**errors, "converged": converged, "steps": taken, "end": words}
 
-        found = self.stages.run(
-            f"training {number}", depends, work, 3600.0 * hours if hours else None, watch.look
-        )
+        expected = 3600.0 * hours if hours else None
+        found = self.stages.run(name, depends, work, expected, watch.look)
         self.stages.tell(
             f"trained {found['steps']} steps: errors {found['displacement']:.4f} of displacements, "
             f"{found['velocity']:.4f} of velocities; {found['end'].partition(',')[0]}"
@@ -216,6 +222,18 @@ class Learning:
         self.stages.need(f"training {number} is worth it", LEAST * timed[0])
         every = int(given.get("epoch_steps", epoch_steps(seconds, timed[0])))
         return every, None, round(seconds / 3600.0, 4)
+
+    def _lengthened(self, number: int, plan: Round) -> float | None:
+        """Hours at most of a training that was interrupted, in a budget that may be larger now."""
+        config = self.stages.config
+        if plan.hours is None or plan.budget is None or seconds_of(plan.budget) >= config.seconds:
+            return plan.hours
+        # What it has used already is not in what is left: too short rather than too long.
+        hours = max(plan.hours, round(choose.TRAIN_SHARE * self.stages.left / 3600.0, 4))
+        now = plan.model_copy(update={"hours": hours, "budget": config.budget})
+        rounds = config.chosen.rounds
+        self.stages.choose(rounds=(*rounds[: number - 1], now, *rounds[number:]))
+        return hours
 
     def energies(self, number: int, model: Path, dataset: list[Path]) -> Path:
         """Give a model a potential energy; returns the file that has it, or the model if none can.

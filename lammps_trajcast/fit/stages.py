@@ -72,6 +72,10 @@ class Stages:
         self.state.finish(name, depends, result)
         return result
 
+    def is_finished(self, name: str, depends: Any) -> bool:
+        """Whether a stage is finished and depended on the same."""
+        return self.state.result(name, depends) is not None
+
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """What the stages print goes to a file: there is one display."""

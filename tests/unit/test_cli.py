@@ -15,7 +15,7 @@ import yaml
 from locations import PARITY
 from typer.testing import CliRunner
 
-from lammps_trajcast.cli import app
+from lammps_trajcast.cli import app, main
 from lammps_trajcast.commands.common import spread_lists
 from lammps_trajcast.data.dataset import TrajectoryPairs
 from lammps_trajcast.data.layout import open_dataset
@@ -274,3 +274,18 @@ def test_versions() -> None:
     assert out.startswith(f"lammps-trajcast {metadata.version('lammps-trajcast')}, Python 3.")
     for package in ("lammps", "torch", "numpy", "mpi4py"):
         assert f"\n{package} {metadata.version(package)}\n" in out
+
+
+def test_an_error_that_nobody_foresaw_ends_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise KeyError("group")
+
+    monkeypatch.setattr("lammps_trajcast.cli.app", fails)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback")
+    assert lines[-1].startswith("ERROR: KeyError: 'group': this is a fault of lammps-trajcast")

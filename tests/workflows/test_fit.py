@@ -40,6 +40,7 @@ from lammps_trajcast.fit.verdict import Facts, make_verdict
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.plugin import plugin_directory
+from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.validation.compare import Check, ReferenceSelfCheck
 
 ARGON = """\
@@ -678,6 +679,29 @@ def test_interrupted_after_each_stage(
     run(path)
     assert len(interrupted) == len(STAGES)
     assert outcome_of(path.parent) == outcome_of(whole)
+
+
+def test_an_interrupted_training_has_its_share_of_a_larger_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its length was kept however large the budget had become."""
+    path = write(tmp_path, optimization={"epoch_steps": 4, "read_out_pairs": 10})
+    hours: list[float] = []
+
+    def interrupted(config: TrainingConfig, **_: Any) -> None:
+        assert config.optimization.max_hours is not None
+        hours.append(config.optimization.max_hours)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lammps_trajcast.training.train.train", interrupted)
+    for budget in ("1h", "1h", "3h", "3h"):
+        config = FitConfig.load(path).model_copy(update={"budget": budget})
+        with pytest.raises(FitError, match="stage training 1: interrupted"):
+            fit(config, tmp_path, quiet())
+    assert 0.5 < hours[0] < 0.58
+    assert hours[1] == hours[0]
+    assert 1.6 < hours[2] < 3 * 0.58
+    assert hours[3] == hours[2]
 
 
 @pytest.mark.long
