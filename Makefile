@@ -4,7 +4,7 @@
 # make test-slurm the job scripts of examples/hpc, through a Slurm of its own; as root, on Debian or Ubuntu
 # make sanitize  the kernels under AddressSanitizer, the fix under UBSan too
 # make reliability  run the tests and write docs/reliability.md
-# make docs      links and quotations of the pages
+# make docs      the site, build/site/index.html, offline; a broken link or an undocumented option is an error
 # make sdist     a source archive in dist/, proved in an empty virtual environment
 # make wheel     a manylinux wheel in dist/, proved in one without a compiler; PYTHON says for which Python
 # make demo      install, run quartz and show the result
@@ -78,7 +78,11 @@ reliability: install
 .PHONY: docs
 
 docs: install
+	$(BIN)/python docs/tools/reference.py
+	rm -rf build/site
+	$(BIN)/python docs/tools/site.py build/site
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/workflows/test_readme.py tests/workflows/test_docs.py
+	@echo build/site/index.html
 
 clean:
 	rm -rf build $(VENV)/installed

@@ -6,6 +6,7 @@ Nothing heavy is imported before a command needs it: `--help` answers at once.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -58,6 +59,9 @@ def _every_command(
 ) -> None:
     from lammps_trajcast.warning_filters import not_fatal_in_children
 
+    # Plots are files here. A notebook hands its own way of drawing on to the programs it starts,
+    # and Matplotlib cannot be imported where that is not installed.
+    os.environ["MPLBACKEND"] = "agg"
     context.with_resource(not_fatal_in_children())
 
 

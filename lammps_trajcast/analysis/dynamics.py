@@ -53,7 +53,7 @@ def cosine_similarity(first: Floats, second: Floats) -> float:
 
 
 def mean_square_displacement(positions: Floats) -> Floats:
-    """Mean over atoms and time origins of |x(t + lag) - x(t)|^2, Angstrom^2.
+    """Mean over atoms and time origins of the square of x(t + lag) - x(t), Angstrom^2.
 
     Args:
         positions: (F, N, 3) Angstrom, continuous in time.

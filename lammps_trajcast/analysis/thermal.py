@@ -100,8 +100,8 @@ def wave_temperatures(
     """Kinetic energy of waves, and what equipartition makes of it.
 
     In the canonical distribution of momenta with zero total momentum the momenta p of the atoms
-    are independent of their positions r, so that P(k) = sum p exp(i k r) has
-    <|P|^2> = 3 kT (M - |sum m exp(i k r)|^2 / M) for every k, in a system of mass M.
+    are independent of their positions r, so that P(k) = sum p exp(i k r) has for every k, in a
+    system of mass M, ``<|P|^2> = 3 kT (M - |sum m exp(i k r)|^2 / M)``.
 
     Args:
         positions: (F, N, 3) Angstrom.
@@ -111,8 +111,8 @@ def wave_temperatures(
         multiples: (K, 3) from :func:`long_waves`.
 
     Returns:
-        (F, K) |P|^2 over the Boltzmann constant, K g/mol, and (F, K) its part in 3 M, g/mol: the
-        ratio of their sums over waves and frames is the temperature of these waves in K.
+        (F, K) the square of P over the Boltzmann constant, K g/mol, and (F, K) its part in 3 M,
+        g/mol: the ratio of their sums over waves and frames is the temperature of these waves in K.
     """
     total = masses.sum()
     inverse = np.linalg.inv(cell)

@@ -75,7 +75,14 @@ class _Section(BaseModel):
 
 
 class Recording(_Section):
-    """Of the data set: NVE segments for each temperature; times in ps. None: chosen."""
+    """Of the data set: NVE segments for each temperature; times in ps. What is absent is chosen.
+
+    Attributes:
+        segments: for each temperature.
+        segment_length: of each of them.
+        decorrelate: with the thermostat between two of them.
+        equilibration: before the first.
+    """
 
     segments: int | None = Field(None, ge=10)
     segment_length: Positive | None = None
@@ -84,10 +91,19 @@ class Recording(_Section):
 
 
 class Runs(_Section):
-    """Of the validation: times in ps, as in the YAML file of `validate`. None: chosen.
+    """Of the validation: times in ps, as in the YAML file of `validate`. What is absent is chosen.
 
-    A production is continued to its longest as long as a check is undecided by chance. probe: of
-    the short run that chooses between plain and reversible steps.
+    A production is continued to its longest as long as a check is undecided by chance.
+
+    Attributes:
+        equilibration: of the reference.
+        production: of each run, at first.
+        blocks: parts of equal length that a production is divided into.
+        nve: without a thermostat.
+        longest: that a production becomes.
+        runs: independent runs of the model.
+        speed: pairs of pieces in which the speed of both is measured; 0: not measured.
+        probe: of the short run that chooses between plain and reversible steps.
     """
 
     equilibration: Positive | None = None
@@ -131,8 +147,12 @@ class Chosen(_Section):
 
     Attributes:
         timestep: of the reference, fs.
+        initial_temperature: K, of the velocities that the reference begins with.
+        network: keys of `network` of a training.
+        batch_size: frames in a mini-batch.
         equilibration: ps.
         recording: of the data set, ps.
+        rounds: trainings with what followed.
     """
 
     timestep: Positive | None = None
@@ -156,18 +176,28 @@ class FitConfig(_Section):
         system: LAMMPS input that defines units, atoms and the reference potential, and no more.
         elements: of LAMMPS type 1, 2, …
         temperature: K, at which the model is validated.
-        temperatures: K, at which the data are recorded; None: RECORDED.
+        temperatures: K, at which the data are recorded; absent: 25 % less, the same, 25 and 60 %
+            more.
         budget: wall time of everything together, as "2h".
-        thermostat: as in the YAML file of `validate`; None: temp/csvr with a time of 0.1 ps, for an
-            isolated molecule langevin with 0.5 ps.
-        timestep: fs, of the reference; None: that of the system, or by the shortest period.
-        horizon: fs, time step of the model; None: the longest that comes out proven.
-        reversible: whether the fix takes reversible steps; None: measured.
+        seed: of everything random.
+        thermostat: as in the YAML file of `validate`; absent: temp/csvr with a time of 0.1 ps, for
+            an isolated molecule langevin with 0.5 ps.
+        timestep: fs, of the reference; absent: that of the system, or by the shortest period.
+        masses: g/mol of each LAMMPS type, where those of the system are not near standard weights.
+        horizon: fs, time step of the model; absent: the longest that comes out proven.
+        reversible: whether the fix takes reversible steps; absent: measured.
         trajectories: data sets (.h5), dumps or .traj files to begin with instead of a recording.
         interval: fs between frames of the trajectories, where they do not say.
         start_from: model file whose weights the training begins with.
+        fix_options: keywords for fix python/trajcast, as "device cuda".
         rounds: of training and validation, at most.
-        network, optimization: keys of the YAML file of `train` that replace the defaults.
+        lmp: command that starts LAMMPS, as "mpirun -np 4 lmp".
+        network: keys of that section in the YAML file of `train`, in place of the defaults.
+        optimization: the same.
+        recording: of the data set, below.
+        validation: of the runs that judge, below.
+        tolerances: those of `validate`.
+        chosen: what the program has chosen, below the line that says so.
     """
 
     name: str

@@ -64,6 +64,29 @@ class NetworkConfig(_Section):
     Angstrom. ``speed_limit_rms`` is the architecture's speed_limit in units of the rms speed of the
     data set. The defaults are what was best where it was measured; with the ``preset``
     ``published`` they are those of the published network, and keys that are written come first.
+    With ``start_from`` keys that are absent are as in that model.
+
+    Attributes:
+        preset: "published" for the published network.
+        edge_cutoff: Angstrom.
+        max_rotation_order: highest order l of the features.
+        num_hidden_channels: channels of each irrep; at least 8, or 4 with read_out_pairs 0.
+        num_mp_layers: interaction layers.
+        num_edge_rbf: radial functions of the distance.
+        num_edge_poly_cutoff: exponent of the cutoff function.
+        num_vel_rbf: radial functions of the speed.
+        edge_mlp_kwargs: `n_neurons`, hidden layers of the radial networks of distances.
+        vel_mlp_kwargs: `n_neurons`, hidden layers of the radial networks of speeds.
+        nl_gate_kwargs: activations of the gates.
+        conserve_ang_mom: keep the angular momentum; for isolated molecules.
+        net_lin_mom: total momentum that a step sets, that of the data set; null keeps that of the
+            input.
+        net_ang_mom: angular momentum that a step sets; null keeps that of the input.
+        velocity_harmonics: of the direction alone ("unit"), or polynomials of the velocity.
+        message_features: made of the sender's features, or of those of both atoms.
+        feature_parity: all parities, or the natural one of each order.
+        speed_limit_rms: speed, in rms speeds of the data, above which an atom is seen as one of
+            that speed; null for none.
     """
 
     preset: Literal["best", "published"] = "best"
@@ -142,6 +165,34 @@ class OptimizationConfig(_Section):
 
     ``optimizer`` is Adam or :class:`lammps_trajcast.training.muon.Muon`, which needs several times
     fewer steps.
+
+    Attributes:
+        optimizer: "muon" needs several times fewer steps.
+        schedule: "plateau" trains until the error has stopped falling, "cosine" for `steps`.
+        steps: optimizer steps in all; with a plateau at most so many.
+        max_hours: wall time, all starts of the training together; with a plateau only.
+        patience: validations over which the error has to have stopped falling.
+        min_fall: relative fall over these below which it has.
+        decay_share: steps in which the learning rate goes down, as a share of those before.
+        epoch_steps: steps between validations and checkpoints.
+        batch_size: frames in a mini-batch; they may differ in size.
+        learning_rate: the highest.
+        final_learning_rate: that of the last step.
+        warmup_steps: linear rise to the highest.
+        gradient_clip: largest norm of the gradient.
+        ema_decay: of the exponential average of the weights.
+        validation_pairs: pairs of the validation split that are used.
+        pushforward_steps: a mini-batch begins up to so many steps into the network's own
+            trajectory.
+        reversibility_weight: weight of the way back from a prediction in the loss.
+        velocity_weight: weight of the velocity's square error beside the displacement's.
+        normalization: errors count in units of the rms of the atom's element, or of all atoms.
+        early_stopping: end after so many validations in a row without a better one; with a cosine
+            only; null for never.
+        time_reversal: run every second pair, at random, backwards.
+        training_pairs: train on so many pairs, drawn with the seed; null for all.
+        read_out_pairs: pairs on which the read-out is solved for at the end; 0 leaves it as
+            trained.
     """
 
     moved: ClassVar[dict[str, str]] = {
@@ -197,6 +248,9 @@ class ExperimentalConfig(_Section):
     ``input_noise`` is the standard deviation of Gaussian noise on the input, in units of the rms
     displacement for positions and of the rms velocity for velocities; the target stays the true
     later state.
+
+    Attributes:
+        input_noise: standard deviation of noise on the input, over the rms.
     """
 
     input_noise: float = Field(0.0, ge=0.0, lt=1.0)
@@ -217,6 +271,23 @@ class TrainingConfig(_Section):
     ``devices`` processes, each with a device of the kind ``accelerator``, share every mini-batch.
     For each of them ``workers`` processes read frames and build graphs ahead of it; with 0 it does
     so itself. The result is the same.
+
+    Attributes:
+        dataset: a file, a directory, a pattern, or a list of these.
+        output: model file to write.
+        directory: where checkpoints and logs go.
+        seed: of initial weights and of the order of the data.
+        start_from: model file whose weights training begins with; may be for another horizon.
+        precision: of the network.
+        kernels: "fused" (compiled CPU kernels, Triton on GPUs) or "plain" (e3nn).
+        accelerator: "auto" takes a GPU if there is one.
+        devices: how many of them share each mini-batch.
+        workers: processes that read frames ahead of the training; for a GPU as many as there are
+            cores. Each keeps a data set of up to 512 MB in memory.
+        tensorboard: also log for TensorBoard.
+        network: the network, below.
+        optimization: how long and how fast, below.
+        experimental: what has shown no use yet, below.
     """
 
     dataset: Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]

@@ -72,7 +72,8 @@ class Lengths(_Section):
     Attributes:
         equilibration: of the reference, before anything is measured: half of it as `reference`
             says, half with the thermostat, in which it is tested for equilibrium.
-        production: with the thermostat; divided into `blocks` of equal length.
+        production: with the thermostat.
+        blocks: parts of equal length that a production is divided into.
         frames_every: horizons between the frames for structure, displacement and energy.
         spectrum: the part of each block in which every horizon is kept, for the spectrum.
         nve: without a thermostat, for the drift of the total energy; the reference's also gives
@@ -131,7 +132,12 @@ class Lengths(_Section):
 
 
 class RadialSettings(_Section):
-    """Of g(r), Angstrom."""
+    """Of g(r).
+
+    Attributes:
+        r_max: Angstrom, up to which it is compared.
+        bin_width: Angstrom.
+    """
 
     r_max: Positive = 6.0
     bin_width: Positive = 0.02
@@ -182,10 +188,11 @@ class Tolerances(_Section):
         diffusion: relative.
         displacement: mean-square displacement, integrated difference, relative.
         faulty_frames: share of frames with changed bonds, beyond that of the reference.
-        one_step_displacement, one_step_velocity: RMSE over rms.
+        one_step_displacement: of a single step, RMSE over rms.
+        one_step_velocity: the same.
         nve_drift: meV per atom and ps, of the total energy.
-        own_energy, own_pressure: of a potential energy in the model file: error over thermal
-            fluctuation.
+        own_energy: of a potential energy in the model file: error over thermal fluctuation.
+        own_pressure: the same of the pressure.
         series: of a protocol without equilibrium: mean deviation of a series over time from the
             reference, over the range that the reference goes through.
     """
@@ -258,6 +265,7 @@ class ValidationConfig(_Section):
     """A system and what to compare on it. Paths are relative to the YAML file.
 
     Attributes:
+        name: a title.
         model: model file.
         system: LAMMPS input that defines units, atoms and the reference potential, and no more.
             LAMMPS runs in its directory.
@@ -267,11 +275,16 @@ class ValidationConfig(_Section):
             seed.
         fix_options: keywords for fix python/trajcast, as "device cuda".
         seed: of velocities and thermostats.
-        rdf: null: no g(r). Systems that are not periodic have none.
+        reference: how the reference is integrated, below.
+        lengths: `short` and `full`, below.
+        rdf: of g(r), below; null: no g(r). Systems that are not periodic have none.
+        spectrum: of the vibrational spectrum, below.
         bonds: Angstrom, largest length of a bond between two elements, as "Si-O": 2.2.
         permanent_bonds: whether every atom has to keep its number of bonds.
         dihedrals: the IDs of four atoms, by a name of your own.
-        diffusion: for liquids.
+        diffusion: for liquids, below.
+        protocols: what else to do to the system, by a name of your own, below.
+        tolerances: what still passes, below.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -289,3 +290,15 @@ def test_an_error_that_nobody_foresaw_ends_with_what_to_do(
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("Traceback")
     assert lines[-1].startswith("ERROR: KeyError: 'group': this is a fault of lammps-trajcast")
+
+
+def test_started_from_a_notebook_of_another_environment(tmp_path: Path) -> None:
+    """Its kernel sets MPLBACKEND to a module that is not there, which Matplotlib refuses."""
+    done = subprocess.run(
+        [Path(sys.executable).parent / "lammps-trajcast", "train", tmp_path / "none.yaml"],
+        env={**os.environ, "MPLBACKEND": "module://not_there.backend_inline"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("ERROR: ") and "none.yaml" in done.stderr

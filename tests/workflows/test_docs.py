@@ -1,16 +1,20 @@
-"""Links of all pages lead to files, and to headings in them."""
+"""Links of all pages lead to files and headings; the site is whole; the reference is current."""
 
 from __future__ import annotations
 
+import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from locations import ROOT
+from pydantic import BaseModel
 
 PAGES = sorted(
     page.relative_to(ROOT).as_posix()
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/*.md")]
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*/*.md")]
 )
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -38,3 +42,57 @@ def test_links_lead_somewhere(name: str) -> None:
 def test_anchors_are_those_of_forges() -> None:
     found = anchors(ROOT / "docs" / "fix_python_trajcast.md")
     assert {"restart-fix_modify-output-run-startstop-minimize-info", "references"} <= found
+
+
+# ---- the site and the reference ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["commands.md", "yaml_keys.md"])
+def test_the_reference_is_what_the_code_says(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make docs` writes these pages; an option or a key without a description is an error."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "tools")
+    reference = importlib.import_module("reference")
+    assert (ROOT / "docs" / "reference" / name).read_text() == reference.PAGES[name]()
+
+
+def test_an_undocumented_option_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs" / "tools")
+    reference = importlib.import_module("reference")
+
+    class Keys(BaseModel):
+        """Some.
+
+        Attributes:
+            first: documented.
+        """
+
+        first: int
+        second: int
+
+    with pytest.raises(reference.UndocumentedError, match="Keys.second"):
+        reference._section(Keys)
+
+
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Broken links, missing pages and pages that no navigation leads to are errors."""
+    tool = ROOT / "docs" / "tools" / "site.py"
+    done = subprocess.run(
+        [sys.executable, tool, tmp_path / "site"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.glob("site/**/*.html"):
+        text = page.read_text()
+        assert not re.search(r"(src|href)=\"https?://[^\"]*\.(js|css|woff2?)\"", text), page
+    method = (tmp_path / "site" / "method.html").read_text()
+    assert "<math" in method and "\\frac" not in re.sub(r"aria-label=\"[^\"]*\"", "", method)
+    assert (tmp_path / "site/repository/examples/lammps_inputs/in.quartz.html").is_file()
+
+
+def test_every_keyword_of_the_fix_is_on_its_page() -> None:
+    source = (ROOT / "fix_src" / "fix_python_trajcast_settings.cpp").read_text()
+    keywords = set(re.findall(r"keyword == \"(\w+)\"", source))
+    assert {"guard", "energy", "reversible"} <= keywords
+    page = (ROOT / "docs" / "fix_python_trajcast.md").read_text()
+    syntax = page.partition("## Examples")[0]
+    for keyword in keywords:
+        assert re.search(rf"^ {{6}}{keyword} values? = ", syntax, re.MULTILINE), keyword
