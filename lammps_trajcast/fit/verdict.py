@@ -153,10 +153,10 @@ def _some(names: Sequence[str]) -> str:
 
 def put_on_top(report: Path, verdict: Verdict) -> None:
     """Write the verdict above everything else in a report; raises OSError."""
-    color = {"proven": "#17702f", "fails": "#b3261e", "undecided": "#9a5b00"}[verdict.word]
-    lines = "<br>\n".join(html.escape(line) for line in verdict.lines)
+    kind = {"proven": "passed", "fails": "failed", "undecided": "undecided"}[verdict.word]
+    lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in verdict.lines)
     box = (
-        f'<body>\n<p style="border-left: 6px solid {color}; padding: 0.4em 1em">'
-        f"<strong>{verdict.word}</strong><br>\n{lines}</p>"
+        f'<main>\n<div class="verdict {kind}"><p><strong>{verdict.word.capitalize()}</strong></p>\n'
+        f"{lines}</div>"
     )
-    report.write_text(report.read_text().replace("<body>", box, 1))
+    report.write_text(report.read_text().replace("<main>", box, 1))

@@ -25,8 +25,18 @@ HALF = "a half beside the whole"
 CHANCE = 2.0
 # So many times the distance that chance makes, halves of a curve of the reference may differ by.
 CHANCE_DISTANCES = 2.0
+# Below this a number is nothing but rounding.
+ROUNDING = 1e-12
 PASSED, FAILED, UNDECIDED, NOT_JUDGED = "passed", "failed", "undecided", "not judged"
 REFERENCE_PASSES, REFERENCE_FAILS = "reference passes", "reference fails"
+
+
+def in_digits(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits; 1600 is not 1.6e+03, and rounding errors are 0."""
+    if not math.isfinite(value):
+        return str(value)
+    rounded = float(f"{value:.{digits}g}")
+    return f"{0.0 if abs(rounded) < ROUNDING else rounded:.12g}"
 
 
 @dataclass(frozen=True)
@@ -190,8 +200,8 @@ class Check:
         if value is None:
             return "–"
         if self.unit == "%":
-            return f"{100.0 * value:.3g} %"
-        return f"{value:.3g} {self.unit}".strip()
+            return f"{in_digits(100.0 * value)} %"
+        return f"{in_digits(value)} {self.unit}".strip()
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, which knows no infinities."""

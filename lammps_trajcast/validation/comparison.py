@@ -13,7 +13,7 @@ from lammps_trajcast.analysis.structure import Histogram
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.lammps_runs.runner import Loop
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
-from lammps_trajcast.validation.compare import Split
+from lammps_trajcast.validation.compare import Split, in_digits
 from lammps_trajcast.validation.config import ValidationConfig
 from lammps_trajcast.validation.plan import RunSchedule
 
@@ -101,9 +101,9 @@ class Comparison:
         samples = sum(len(run) for run in series)
         apart = samples / number * self.plan.every * self.plan.horizon * 1e-3
         return (
-            f"{samples} frames of the model count as {number:.3g} independent ones, {apart:.2g} ps "
-            f"apart; what changes over more than {self.lasted:.3g} ps, the length of a run, is not "
-            "seen."
+            f"{samples} frames of the model count as {in_digits(number)} independent ones, "
+            f"{in_digits(apart, 2)} ps apart; what changes over more than "
+            f"{in_digits(self.lasted)} ps, the length of a run, is not seen."
         )
 
     def groups(self, frames: Trajectory) -> dict[str, NDArray[np.int64]]:

@@ -17,6 +17,7 @@ from lammps_trajcast.validation.compare import (
     Plot,
     ReferenceSelfCheck,
     ReportSection,
+    in_digits,
 )
 
 Floats = NDArray[np.float64]
@@ -122,6 +123,6 @@ def nve_part(
         "Without a thermostat; the potential energy is that of the reference for both. Last, the "
         "reference's integrator with a time step with which it is as fast as the model.",
         checks,
-        [Plot("nve", figure, "total energy and temperature without a thermostat")],
-        limits=f"A drift that begins later than {reference.times[-1]:.3g} ps is not seen.",
+        [Plot("nve", figure, "Total energy and temperature without a thermostat")],
+        limits=f"A drift that begins later than {in_digits(reference.times[-1])} ps is not seen.",
     )

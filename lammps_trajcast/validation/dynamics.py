@@ -27,6 +27,7 @@ from lammps_trajcast.validation.compare import (
     ReferenceSelfCheck,
     ReportSection,
     compare_curves,
+    in_digits,
     relative,
 )
 from lammps_trajcast.validation.comparison import Comparison, curve_blocks, curve_data
@@ -88,11 +89,11 @@ def spectrum(both: Comparison) -> ReportSection:
         f"model: what vibrates faster than {nyquist:.1f} THz appears folded back below it, in "
         f"both alike. Points are {resolution:.2g} THz apart.",
         checks,
-        [Plot("spectrum", figure, "vibrational density of states")],
+        [Plot("spectrum", figure, "Vibrational density of states; gray band: spread of blocks")],
         curve_data(x, reference, model),
         limits=f"Lines closer than {resolution:.2g} THz are one; energy that goes from one "
-        f"vibration to another over more than {both.lasted:.3g} ps, the length of a run, is not "
-        "seen.",
+        f"vibration to another over more than {in_digits(both.lasted)} ps, the length of a run, "
+        "is not seen.",
     )
 
 
@@ -244,8 +245,8 @@ def displacement(both: Comparison) -> ReportSection:
         "Mean-square displacement",
         "Integrated difference over the integral of the reference's, up to half a block.",
         checks,
-        [Plot("msd", figure, "mean-square displacement")],
+        [Plot("msd", figure, "Mean-square displacement; gray band: spread of blocks")],
         curve_data(x, reference, model),
-        limits=f"Displacements over more than {x['all'][-1] * 1e-3:.3g} ps, half a block, are not "
-        "seen.",
+        limits=f"Displacements over more than {in_digits(x['all'][-1] * 1e-3)} ps, half a block, "
+        "are not seen.",
     )

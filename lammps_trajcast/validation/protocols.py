@@ -121,7 +121,13 @@ def _over_time(
         f"Means of {runs} over {PARTS} parts of the protocol: mean |difference| over the range "
         "that the reference goes through.",
         checks,
-        [Plot("series", plots.series(lines, "time / ps", ""), f"{runs}, both from the same start")],
+        [
+            Plot(
+                "series",
+                plots.series(lines, "time / ps", ""),
+                f"{runs[0].upper()}{runs[1:]}, both from the same start",
+            )
+        ],
     )
 
 

@@ -29,6 +29,22 @@ from lammps_trajcast.validation.speed import Speeds
 from lammps_trajcast.validation.system import Model
 
 DPI = 110
+# What a report rests on, each with a word that has to be in its thermostat; empty: always.
+REFERENCES = (
+    ("", "Network: F. L. Thiemann et al., Nature Machine Intelligence 8, 764 (2026)."),
+    ("", "LAMMPS: A. P. Thompson et al., Comput. Phys. Commun. 271, 108171 (2022)."),
+    (
+        "csvr",
+        "Thermostat: G. Bussi, D. Donadio and M. Parrinello, J. Chem. Phys. 126, 014101 (2007).",
+    ),
+    ("langevin", "Thermostat: T. Schneider and E. Stoll, Phys. Rev. B 17, 1302 (1978)."),
+    ("", "Spectra: P. D. Welch, IEEE Trans. Audio Electroacoust. 15, 70 (1967)."),
+    (
+        "",
+        "Standard errors, by the jackknife: B. Efron, The Jackknife, the Bootstrap and Other "
+        "Resampling Plans, SIAM (1982).",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +177,8 @@ class Report:
             trim_blocks=True,
             lstrip_blocks=True,
         ).get_template("report.html.j2")
-        html.write_text(template.render(report=self, data=data, picture=_inline))
+        used = [words for word, words in REFERENCES if word in self.config.thermostat]
+        html.write_text(template.render(report=self, data=data, picture=_inline, references=used))
         if images is not None:
             self._write_images(images)
         return html

@@ -98,5 +98,5 @@ def single_steps_part(
         f"From {len(steps.displacement)} states of the reference without thermostat, one step of "
         f"{steps.horizon:g} fs in LAMMPS: RMSE over rms of all components.",
         checks,
-        [Plot("one_step", figure, "components, predicted against reference")],
+        [Plot("one_step", figure, "Single steps, each component: predicted against reference")],
     )

@@ -70,7 +70,7 @@ def radial(both: Comparison) -> ReportSection:
         "Radial distribution functions",
         f"Integrated |g − g_ref| over the integral of |g_ref − 1|, up to {settings.r_max:g} Å.",
         checks,
-        [Plot("rdf", figure, "g(r); gray band: spread from block to block")],
+        [Plot("rdf", figure, "Radial distribution functions; gray band: spread of blocks")],
         curve_data(x, reference, model),
         limits=both.independent([run.energy for run in both.model]),
     )

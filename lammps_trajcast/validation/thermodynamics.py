@@ -88,7 +88,7 @@ def temperatures(both: Comparison) -> ReportSection:
         f"Thermostat at {target:g} K. Equipartition: each element with its share in "
         "the degrees of freedom that the fixed momentum leaves.",
         checks,
-        [Plot("temperature", figure, "distribution of the kinetic temperature")],
+        [Plot("temperature", figure, "Distribution of the kinetic temperature")],
         limits=both.independent([run.temperature for run in both.model]),
     )
 
@@ -132,7 +132,7 @@ def waves(both: Comparison) -> ReportSection:
         f"whose waves are longer than half the longest, {lengths[0]:.3g} Å. Pairs of atoms within "
         "the cutoff do not see them.",
         [check],
-        [Plot("waves", figure, "temperature of waves of one length; gray band: spread of blocks")],
+        [Plot("waves", figure, "Temperature of waves of one length; gray band: spread of blocks")],
         curve_data({name: x}, {name: of_shells[0]}, {name: of_shells[1]}),
         limits=both.independent(sides[1]),
     )
@@ -257,8 +257,8 @@ def energy(both: Comparison) -> ReportSection:
         "Frames of both, evaluated with the reference potential by LAMMPS's rerun.",
         checks,
         [
-            Plot("energy_time", over_time, "potential energy over time"),
-            Plot("energy_distribution", histogram, "its distribution"),
+            Plot("energy_time", over_time, "Potential energy over time"),
+            Plot("energy_distribution", histogram, "Distribution of the potential energy"),
         ],
         limits=both.independent(runs),
     )

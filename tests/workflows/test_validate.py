@@ -124,6 +124,11 @@ def test_report(home: Path, outcome: tuple[int, str, str]) -> None:
     assert html.count("data:image/png;base64,") >= 9
     for name in checks:
         assert name in html and name in out
+    # Figures have numbers and say what they show to those who cannot see them.
+    figures = re.findall(r"<img src=\"[^\"]*\" alt=\"([^\"]+)\"><figcaption>", html)
+    assert len(figures) >= 9
+    assert re.findall(r"Figure (\d+)\.", html) == [str(n + 1) for n in range(len(figures))]
+    assert "J. Chem. Phys. 126, 014101" in html and "Phys. Rev. B 17" not in html
     # The verdict with its names comes first, what the model was made of last.
     body = html[html.index("<body>") :]
     names = "; ".join(failed or undecided)
