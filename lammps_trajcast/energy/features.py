@@ -15,6 +15,9 @@ from lammps_trajcast.data.labels import VOIGT
 from lammps_trajcast.energy.model import EnergyBasis
 from lammps_trajcast.runtime.graph import build_graph
 
+# What is added to the squares of functions that may depend on each other, over their mean.
+LOADING = 1e-13
+
 
 class Rows(NamedTuple):
     """Of a frame of N atoms, for F coefficients, float64.
@@ -227,11 +230,17 @@ def monomials(unit: Tensor, distances: Tensor, degree: int) -> tuple[Tensor, Ten
 
 
 def _orthonormal(values: Tensor) -> Tensor:
-    """Matrix that makes functions orthonormal over samples, given their values (samples, R)."""
-    products = values.T @ values / len(values)
-    size = len(products)
-    loading = 1e-13 * float(products.diagonal().mean()) * torch.eye(size, dtype=torch.float64)
-    factor = torch.linalg.cholesky(products + loading)
-    return torch.linalg.solve_triangular(
-        factor, torch.eye(size, dtype=torch.float64), upper=False
-    ).T
+    """Matrix that makes functions orthonormal over samples, given their values (samples, R).
+
+    Distances of a crystal leave gaps, and over what is left the functions depend on each other up
+    to rounding. So some of each function is added as a sample of its own, and the factor comes from
+    the samples themselves: products of functions, summed over a million samples, are not positive.
+    """
+    size = values.size(1)
+    identity = torch.eye(size, dtype=torch.float64)
+    mean_square = float(values.square().mean())
+    samples = torch.cat([values / len(values) ** 0.5, (LOADING * mean_square) ** 0.5 * identity])
+    factor = torch.linalg.qr(samples, mode="r").R
+    # The signs of a Cholesky factor, whose diagonal is positive.
+    factor = factor * factor.diagonal().sign()[:, None]
+    return torch.linalg.solve_triangular(factor, identity, upper=True)

@@ -22,7 +22,7 @@ from lammps_trajcast.data.labels import VOIGT
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.energy import regression
 from lammps_trajcast.energy.add import with_energy
-from lammps_trajcast.energy.features import Features
+from lammps_trajcast.energy.features import Features, chebyshev
 from lammps_trajcast.energy.model import EnergyBasis, EnergyModel
 from lammps_trajcast.energy.regression import (
     arrays_of,
@@ -159,6 +159,26 @@ def argon_model() -> ModelFile:
         architecture={"edge_cutoff": REACH},
         metadata={"species": ("Ne", "Ar"), "masses": (20.18, 39.95), "timestep": 20.0},
     )
+
+
+def test_functions_of_a_crystal_with_many_distances() -> None:
+    """Two shells, the second cut: functions depend on each other, and rounding adds up."""
+    random = np.random.default_rng(1)
+    distances = np.concatenate(
+        [random.normal(2.36, 0.08, 50000), random.normal(3.84, 0.12, 150000)]
+    )
+    distances = distances[distances < 4.0]
+    basis = EnergyBasis(
+        num_species=1, cutoff=4.0, num_pair=20, num_radial=10, max_order=3, skew=3.0
+    )
+    features = Features(basis, distances)
+    values, _ = chebyshev(torch.from_numpy(distances), basis, 20)
+    mixed = values @ features.pair_mixing
+    squares = mixed.square().mean(0)
+    assert torch.all(squares < 1.001)
+    # The first of them are orthonormal, as far as there are so many independent ones.
+    products = mixed[:, :4].T @ mixed[:, :4] / len(mixed)
+    torch.testing.assert_close(products, torch.eye(4, dtype=torch.float64), atol=1e-4, rtol=0.0)
 
 
 def test_regression_finds_the_energy_of_the_reference(
