@@ -96,3 +96,20 @@ def test_every_keyword_of_the_fix_is_on_its_page() -> None:
     syntax = page.partition("## Examples")[0]
     for keyword in keywords:
         assert re.search(rf"^ {{6}}{keyword} values? = ", syntax, re.MULTILINE), keyword
+
+
+def test_recipes_are_lines_of_the_scripts_that_they_name() -> None:
+    """A block shows what is in a script that its section links to, and that a test runs."""
+    page = (ROOT / "docs" / "workflows.md").read_text()
+    blocks = 0
+    for section in re.split(r"^## ", page, flags=re.MULTILINE):
+        linked = re.findall(r"\(\.\./(examples/lammps_inputs/[\w.]+)\)", section)
+        scripts = " ".join((ROOT / name).read_text() for name in linked)
+        known = {" ".join(line.split()) for line in scripts.splitlines()}
+        for block in re.findall(r"^```lammps\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
+            blocks += 1
+            for line in block.splitlines():
+                # In a script it may be a branch, in quotes.
+                words = " ".join(line.split())
+                assert any(words in other for other in known), line
+    assert blocks >= 9
