@@ -113,3 +113,13 @@ def test_recipes_are_lines_of_the_scripts_that_they_name() -> None:
                 words = " ".join(line.split())
                 assert any(words in other for other in known), line
     assert blocks >= 9
+
+
+def test_the_system_of_the_page_is_one_that_is_fitted() -> None:
+    """`your_own_system.md` shows the input of the fit suite's silicon, of which a model is made."""
+    page = (ROOT / "docs" / "your_own_system.md").read_text()
+    shown = re.search(r"(?m)^ {4}units .*\n(?: {4}.*\n)+", page)
+    assert shown is not None
+    lines = (ROOT / "examples" / "fit_suite" / "silicon.lmp").read_text().splitlines()
+    wanted = [" ".join(line.split()) for line in lines if not line.startswith("#")]
+    assert [" ".join(line.split()) for line in shown[0].splitlines()] == wanted
