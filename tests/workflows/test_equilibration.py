@@ -31,7 +31,7 @@ from lammps_trajcast.validation.config import Tolerances, ValidationConfig
 from lammps_trajcast.validation.constant_energy import Nve, nve_part
 from lammps_trajcast.validation.equilibration import EquilibrationCheck, Sample, equilibrium_checks
 from lammps_trajcast.validation.report import Report, table_of_reports
-from lammps_trajcast.validation.thermodynamics import energy, temperatures
+from lammps_trajcast.validation.thermodynamics import energy, temperatures, waves
 from lammps_trajcast.validation.validate import Validation
 
 TARGET = 300.0
@@ -295,6 +295,45 @@ def swinging(_: Trajectory) -> NDArray[np.float64]:
 
 def hot(_: Trajectory) -> NDArray[np.float64]:
     return np.full((FRAMES, ATOMS), np.sqrt(1.05))
+
+
+def scaled(*temperatures: float) -> Callable[[Trajectory], NDArray[np.float64]]:
+    """Other temperatures, over that of the thermostat, one for each part of a run."""
+    parts = np.array_split(np.ones(FRAMES), len(temperatures))
+    shares = np.concatenate([part * t for part, t in zip(parts, temperatures, strict=True)])
+    return lambda _: np.sqrt(shares)[:, None] * np.ones(ATOMS)
+
+
+@pytest.mark.parametrize(
+    ("reference", "model", "verdict", "value"),
+    [
+        (None, None, "passed", 0.0),
+        (None, scaled(0.8), "failed", 0.2),
+        # Waves that keep what they began with: so do those of the model, or not.
+        (scaled(0.8), scaled(0.8), "passed", 0.0),
+        (scaled(0.8), None, "failed", 0.2),
+        # A reference whose waves lose energy judges nobody.
+        (scaled(0.65, 0.45), scaled(0.55), "reference fails", 0.45),
+    ],
+)
+def test_waves_that_keep_what_they_began_with(
+    validation: Validation,
+    reference: Callable[[Trajectory], NDArray[np.float64]] | None,
+    model: Callable[[Trajectory], NDArray[np.float64]] | None,
+    verdict: str,
+    value: float,
+) -> None:
+    plan = replace(validation.plan, blocks=BLOCKS)
+    both = Comparison(
+        validation.config, "metal", False, plan, TARGET, [production(1, reference)],
+        [production(2, model)],
+    )  # fmt: skip
+    (check,) = waves(both).checks
+    assert check.verdict == verdict
+    assert check.value == pytest.approx(value, abs=0.02)
+    assert ("kept from the start" in check.reference) == (
+        reference is not None and verdict != "reference fails"
+    )
 
 
 @pytest.fixture(scope="module")
