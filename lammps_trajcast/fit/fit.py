@@ -19,7 +19,7 @@ from lammps_trajcast.fit.dataset import horizon_of
 from lammps_trajcast.fit.learning import Learning
 from lammps_trajcast.fit.progress import Progress
 from lammps_trajcast.fit.proving import Candidate, Proving
-from lammps_trajcast.fit.script import write_script
+from lammps_trajcast.fit.script import write_data_file, write_script
 from lammps_trajcast.fit.stages import OutOfTimeError, Stages
 from lammps_trajcast.fit.survey import Survey, Surveyor
 from lammps_trajcast.fit.verdict import Facts, Verdict, as_dict, make_verdict, put_on_top
@@ -92,6 +92,11 @@ class _Fit:
             except ERRORS as error:
                 stages.state.save()
                 raise FitError(self._interrupted(str(error), best)) from None
+            except FitError:
+                # What cannot begin leaves nothing behind that a corrected command would contradict.
+                if stages.is_new and not stages.state.finished:
+                    stages.file.unlink(missing_ok=True)
+                raise
             if best is None:
                 stages.state.save()
                 raise FitError(
@@ -198,12 +203,15 @@ class _Fit:
             angular=survey.inspected.isolated,
         )
         system = System.read(self.stages.config.system)
+        data = self.stages.output / f"{self.stages.config.name}.data"
+        style, boundary = write_data_file(data, self.stages.survey_runs, survey.start)
         write_script(
             self.stages.output / f"in.{self.stages.config.name}",
             self.stages.config,
             best.validation,
             model,
             system,
+            (data, style, boundary),
             energy_keywords(file),
         )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from ase.data import atomic_masses, atomic_numbers, chemical_symbols
 from numpy.typing import NDArray
 
 from lammps_trajcast.data.frames import Species, TrajectoryError
@@ -28,6 +29,8 @@ Floats = NDArray[np.float64]
 CAREFUL_STEP, FIRST_STEP = 0.5, 1.0
 # MD steps whose time is taken.
 TIMED_STEPS = 40
+# Of a mass, relative, from the standard weight of its element.
+MASS_TOLERANCE = 0.02
 # Atoms rest in their places if the forces would not change their energy by more than this part of
 # kT within 0.1 Angstrom.
 AT_REST = 0.2
@@ -157,6 +160,8 @@ run             {TIMED_STEPS}
     except (TrajectoryError, StopIteration) as error:
         raise FitError(f"{system.path}: {error or 'defines no atoms'}") from None
     forces, kinds, masses = _forces_types_masses(done.directory / "start.dump")
+    if config.masses is None:
+        _check_masses(config, system, kinds, masses)
     if len(frame.species) < 2:
         raise FitError(f"{system.path}: defines a single atom; nothing acts on it")
     boltzmann = BOLTZMANN[system.units]
@@ -176,6 +181,25 @@ run             {TIMED_STEPS}
         step_seconds=max(loop.seconds, 1e-6) / max(loop.steps, 1),
         nearest=nearest_distance(frame.positions, frame.cell, frame.pbc),
     )
+
+
+def _check_masses(
+    config: FitConfig, system: System, kinds: NDArray[np.int64], masses: Floats
+) -> None:
+    """Raise FitError for a type whose mass is that of another element than the one named."""
+    for kind, element in enumerate(config.elements, 1):
+        found = masses[kinds == kind]
+        if not found.size:
+            continue
+        mass, known = float(found[0]), float(atomic_masses[atomic_numbers[element]])
+        if abs(mass / known - 1.0) <= MASS_TOLERANCE:
+            continue
+        nearest = chemical_symbols[int(np.argmin(np.abs(atomic_masses - mass)))]
+        raise FitError(
+            f"elements: type {kind} is named {element} ({known:.4g} g/mol), but has the mass "
+            f"{mass:.4g} in {system.path}, near that of {nearest}; correct the order of elements, "
+            f"or the mass, or give --masses for an isotope"
+        )
 
 
 def _own_timestep(system: System) -> bool:

@@ -1,16 +1,55 @@
-"""The input script that runs the finished model."""
+"""The input script that runs the finished model, and the data file that it begins with."""
 
 from __future__ import annotations
 
-import os
+import re
+import shutil
 from pathlib import Path
 
-from lammps_trajcast.fit.config import FitConfig
+from lammps_trajcast.fit.config import FitConfig, FitError
+from lammps_trajcast.fit.reference import SurveyRuns
 from lammps_trajcast.lammps_runs.paths import is_plain
+from lammps_trajcast.lammps_runs.runner import FinishedRun, file_key
+from lammps_trajcast.lammps_runs.script import READ
+from lammps_trajcast.units import TIME_IN_FS
 from lammps_trajcast.validation.config import ValidationConfig
 from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.scripts import Inputs
 from lammps_trajcast.validation.system import Model, System
+
+
+def write_data_file(path: Path, runs: SurveyRuns, start: Path) -> tuple[str, str]:
+    """Write the equilibrated atoms, with which a run needs neither the system nor the reference.
+
+    Args:
+        path: of the data file.
+        runs: of the survey.
+        start: directory of the equilibration.
+
+    Returns:
+        The atom style, and the arguments of `boundary`.
+
+    Raises:
+        FitError: LAMMPS fails.
+    """
+    state = start / "state.dump"
+    box = "yes" if runs.system.box else "no"
+    text = f"""\
+# {runs.config.name}: the equilibrated atoms as a data file. Written by lammps-trajcast fit.
+include         {runs.system.include}
+read_dump       ${{start}} 0 {READ} box {box}
+run             0
+info            system out log
+write_data      ${{out}}/start.data nocoeff nofix
+"""
+    done = runs.run("start", text, FinishedRun(start, file_key(state)))
+    log = (done.directory / "log.lammps").read_text(errors="replace")
+    style = re.search(r"^Atom style\s+= (.+?)\s*$", log, re.MULTILINE)
+    boundary = re.search(r"^Boundaries = (\S+) (\S+) (\S+)", log, re.MULTILINE)
+    if style is None or boundary is None:
+        raise FitError(f"{done.directory / 'log.lammps'}: tells no atom style and boundaries")
+    shutil.copyfile(done.directory / "start.data", path)
+    return style[1], " ".join(each.replace(",", "") for each in boundary.groups())
 
 
 def write_script(
@@ -19,11 +58,12 @@ def write_script(
     validation: ValidationConfig,
     model: Model,
     system: System,
+    data: tuple[Path, str, str],
     energies: str = "",
 ) -> str:
     """Write it beside the model; returns the text.
 
-    It is run in the directory of the system's include file, as the paths in it say.
+    It is run in its own directory, and needs the model and the data file alone.
 
     Args:
         path: of the script.
@@ -31,33 +71,36 @@ def write_script(
         validation: how the model was validated.
         model: its file and time step, and the cutoff of the neighbor list.
         system: the include file.
+        data: the data file, its atom style and the arguments of `boundary`.
         energies: what follows `fix_modify ID`; empty for a model without an energy.
     """
-    home = config.system.parent
     plan = RunSchedule.make(
         validation.lengths["full"], model.timestep, validation.reference.timestep
     )
     inputs = Inputs(validation, system, model, plan, config.temperature)
     temperature = f"{config.temperature:g}"
-    name = _quoted(os.path.relpath(model.path, home))
-    script = os.path.relpath(path, home)
-    rotation = "yes" if model.angular else "no"
+    file, style, boundary = data
     bath = validation.thermostat.format(
         start=temperature, stop=temperature, seed=4928 + config.seed
     )
     modify = "fix_modify      bath temp thermo_temp\n" if model.angular else ""
     modify += f"{inputs.still}\n" if inputs.still else ""
-    body = inputs._model_system() + "\n"
-    fix = inputs._model_integrator().replace("${model}", name)
+    bonded = "special_bonds   lj/coul 1e-50 1e-50 1e-50\n" if system.molecular else ""
+    fix = inputs._model_integrator().replace("${model}", _quoted(model.path.name))
     counted = f"fix_modify      integrate {energies}\n" if energies else ""
     columns = "pe etotal press" if "virial" in energies else "pe etotal" if energies else ""
     text = f"""\
 # {config.name}: {" ".join(config.elements)} at {temperature} K, {model.timestep:g} fs a step.
-# In the directory of {config.system.name}:
-#   lmp -in {_quoted(script)}
-{body.replace("${system}", _quoted(config.system.name)).rstrip()}
+# In the directory of this file, from atoms in equilibrium:
+#   lmp -in {_quoted(path.name)}
+units           {system.units}
+atom_style      {style}
+boundary        {boundary}
+read_data       {_quoted(file.name)}
+pair_style      zero {model.cutoff:.12g} full
+pair_coeff      * *
+{bonded}timestep        {model.timestep / TIME_IN_FS[system.units]:.12g}
 
-velocity        all create {temperature} {4928 + config.seed} mom yes rot {rotation} dist gaussian
 {fix.rstrip()}
 {counted}fix             bath all {bath}
 {modify}

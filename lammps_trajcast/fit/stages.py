@@ -23,6 +23,7 @@ class Stages:
 
     Attributes:
         output: directory of everything.
+        is_new: whether there was no YAML file before.
         state: which stages are finished.
         base: what every stage depends on.
         name: of the stage that is being done.
@@ -31,6 +32,7 @@ class Stages:
     def __init__(self, config: FitConfig, output: Path, progress: Progress | None) -> None:
         self.output = output
         self.file = output / "fit.yaml"
+        self.is_new = not self.file.exists()
         self.config = config
         _check_files(config)
         self.state = State(output / "state.json")

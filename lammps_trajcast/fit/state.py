@@ -48,6 +48,11 @@ class State:
         """Seconds of all calls together."""
         return self.used + time.monotonic() - self._begun
 
+    @property
+    def finished(self) -> list[str]:
+        """Names of the finished stages."""
+        return list(self._stages)
+
     def result(self, stage: str, depends: Any) -> dict[str, Any] | None:
         """What a stage found, if it is finished and depended on the same."""
         known = self._stages.get(stage)

@@ -78,8 +78,9 @@ class Surveyor:
             initial_temperature=hot,
             rounds=rounds,
         )
-        self.stages.need("the equilibration of the reference")
         depends = [*self.stages.base, found["masses"], first, equilibration, hot]
+        if not self.stages.is_finished("equilibration", depends):
+            self.stages.need("the equilibration of the reference")
 
         def equilibrate() -> dict[str, Any]:
             done = alone.equilibrated(config.temperature)
@@ -122,7 +123,8 @@ class Surveyor:
         runs = self.stages.survey_runs
         fits = 0.3 * time / inspected.step_seconds * timestep * 1e-3
         duration = min(max(fits, 2.0), 6.0)
-        self.stages.need("the spectrum of the reference")
+        if not self.stages.is_finished("spectrum", depends):
+            self.stages.need("the spectrum of the reference")
         found = self.stages.run(
             "spectrum",
             depends,

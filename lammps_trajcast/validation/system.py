@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lammps_trajcast.lammps_runs.paths import is_plain
+from lammps_trajcast.recording.ensemble import BATHS, INTEGRATING_BATHS, plain_style
 from lammps_trajcast.units import TIME_IN_FS
 from lammps_trajcast.validation.config import SetupError
+
+# Styles of fixes that have no place in a system.
+MOVES = INTEGRATING_BATHS | BATHS | {"nve", "nve/limit", "rigid", "rigid/small", "deform"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,10 @@ class System:
             SetupError: the file is absent, or its units are not supported.
         """
         if not path.is_file():
-            raise SetupError(f"{path}: no such file; name the LAMMPS include under system")
+            raise SetupError(
+                f"{path}: no such file; name the LAMMPS input that defines units, atoms and the "
+                "reference potential"
+            )
         inputs, others = [path], list[Path]()
         lines: list[list[str]] = []
         for file in inputs:
@@ -56,6 +63,7 @@ class System:
                     name for name in named if name not in inputs
                 )
                 lines.append(words)
+        _check_that_nothing_moves(path, lines)
         commands = {words[0]: words[1:] for words in lines if words}
         units = " ".join(commands.get("units", ["lj"]))
         if units not in TIME_IN_FS:
@@ -76,6 +84,22 @@ class System:
             box=set("".join(commands.get("boundary", ["p"]))) != {"p"},
             files=tuple(dict.fromkeys([*inputs, *others])),
         )
+
+
+def _check_that_nothing_moves(path: Path, lines: list[list[str]]) -> None:
+    """Raise SetupError for what would act beside the integrator and the thermostat of the runs."""
+    for words in lines:
+        line = " ".join(words)
+        if words[:1] in (["run"], ["minimize"]) and words[1:2] != ["0"]:
+            raise SetupError(
+                f"{path}: has the line '{line}'; it is to define units, atoms and the reference "
+                f"potential and no more: remove it"
+            )
+        if words[:1] == ["fix"] and len(words) > 3 and plain_style(words[3]) in MOVES:
+            raise SetupError(
+                f"{path}: has the line '{line}'; integrator and thermostat are added where they "
+                "are needed: remove it"
+            )
 
 
 @dataclass(frozen=True)

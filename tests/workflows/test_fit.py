@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -359,6 +360,9 @@ def test_damaged_state_is_one_line(tmp_path: Path) -> None:
         (ARGON, {"horizon": None, "trajectories": ["absent.h5"]}, "absent.h5"),
         (ARGON, {"trajectories": ["absent.traj"]}, "absent.traj: no such file"),
         (ARGON.replace("lattice         fcc 5.4", "lattice fcc 50.0"), {}, "no interactions"),
+        (f"{ARGON}fix 1 all langevin 40 40 100 1\n", {}, "has the line 'fix 1 all langevin 40"),
+        (f"{ARGON}fix 1 all nve\n", {}, "integrator and thermostat are added"),
+        (f"{ARGON}run 100\n", {}, "has the line 'run 100'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(
@@ -581,16 +585,47 @@ def test_the_same_command_again_does_nothing_new(whole: Path) -> None:
     assert all(path.stat().st_mtime_ns == time_then for path, time_then in before.items())
 
 
-def test_the_input_script_runs(whole: Path) -> None:
+def test_the_input_script_needs_no_reference(whole: Path, tmp_path: Path) -> None:
+    """With its model and its data alone: potential files and calculators may be elsewhere."""
+    for name in ("in.argon", "argon.data", "argon.safetensors"):
+        shutil.copy(whole / name, tmp_path)
     done = subprocess.run(
-        [lammps_binary(), "-in", whole / "in.argon", "-log", "none", "-var", "steps", "2"],
-        cwd=whole,
+        [lammps_binary(), "-in", "in.argon", "-log", "none", "-var", "steps", "2"],
+        cwd=tmp_path,
         env=lammps_environment(LAMMPS_PLUGIN_PATH=plugin_directory()),
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout
     assert "Loop time" in done.stdout
+    # From equilibrium: the first line of output has the temperature that was asked for.
+    (first,) = re.findall(r"^ +0 +0 +(\S+)", done.stdout, re.MULTILINE)
+    assert float(first) == pytest.approx(40.0, rel=0.5)
+    assert "lj/cut" not in (whole / "in.argon").read_text()
+
+
+def test_a_finished_fit_is_told_again_when_its_budget_is_used_up(whole: Path) -> None:
+    """The same command: it was an error that the budget ended before the first stage."""
+    before = (whole / "state.json").read_text()
+    (whole / "state.json").write_text(json.dumps({**json.loads(before), "seconds": 1e6}))
+    try:
+        status, out, err = invoke("fit", whole / "fit.yaml")
+    finally:
+        (whole / "state.json").write_text(before)
+    assert status in (2, 3) and out.startswith("USE: "), err
+
+
+def test_a_corrected_command_is_not_held_to_a_wrong_one(tmp_path: Path) -> None:
+    """A command that cannot begin leaves no fit.yaml that the right one would contradict."""
+    (tmp_path / "argon.lmp").write_text(ARGON)
+    words = ("fit", tmp_path / "argon.lmp", "--temperature", "40", "-o", tmp_path / "out")
+    status, _, err = invoke(*words, "--elements", "Kr")
+    assert status == 1
+    (line,) = [line for line in err.splitlines() if line.startswith("ERROR")]
+    assert "type 1 is named Kr" in line and "39.95" in line and "near that of Ar" in line
+    assert not (tmp_path / "out" / "fit.yaml").exists()
+    status, _, err = invoke(*words, "--elements", "Ar", "--budget", "0.01s")
+    assert status == 1 and "ends before" in err
 
 
 def test_trajectories_of_any_kind_make_the_same_data(whole: Path, tmp_path: Path) -> None:
