@@ -49,7 +49,9 @@ write_data      ${{out}}/start.data nocoeff nofix
     if style is None or boundary is None:
         raise FitError(f"{done.directory / 'log.lammps'}: tells no atom style and boundaries")
     shutil.copyfile(done.directory / "start.data", path)
-    return style[1], " ".join(each.replace(",", "") for each in boundary.groups())
+    # p,p and f,s as the command has them: p and fs.
+    sides = ("".join(dict.fromkeys(each.split(","))) for each in boundary.groups())
+    return style[1], " ".join(sides)
 
 
 def write_script(
