@@ -16,6 +16,8 @@ USUAL_STEPS = (0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0)
 LONGEST, NEXT = 0.45, 0.3
 # Steps of the reference in a horizon below which a model hardly pays.
 PAYS = 5
+# Seconds that the network takes for an atom on one core, about: 22 to 70 µs were measured.
+NETWORK_SECONDS = 35e-6
 # Shares of the budget, and of what is left of it when a training begins: a cheap reference leaves
 # more.
 SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.58
@@ -64,6 +66,18 @@ def longest_horizon(period: float, timestep: float, share: float = LONGEST) -> f
         if _steps_between_frames(fewer) is not None:
             return timestep * fewer
     return timestep * steps
+
+
+def expected_speed(atoms: int, horizon: float, timestep: float, step_seconds: float) -> float:
+    """Roughly how many times faster than the reference a model will be, with plain steps.
+
+    Args:
+        atoms: number.
+        horizon: fs.
+        timestep: of the reference, fs.
+        step_seconds: wall time of a step of the reference.
+    """
+    return horizon / timestep * step_seconds / (NETWORK_SECONDS * atoms)
 
 
 def check_horizon(horizon: float, timestep: float) -> None:

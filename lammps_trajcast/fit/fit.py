@@ -109,7 +109,8 @@ class _Fit:
     def _interrupted(self, why: str, best: Candidate | None) -> str:
         kept = f"; the best model so far is {self._model_file}" if best else ""
         # Some stages say so themselves.
-        why = why.partition("; the same command goes on")[0]
+        for said in ("; the same command goes on", ", the same command goes on"):
+            why = why.partition(said)[0]
         return f"stage {self.stages.name}: {why}{kept}; the same command goes on from there"
 
     # ---- rounds ----------------------------------------------------------------------------------
@@ -147,6 +148,7 @@ class _Fit:
                 f"a horizon of {horizon:g} fs is {horizon / survey.timestep:.3g} steps of the "
                 "reference: a model hardly pays here"
             )
+        self._tell_speed(survey, horizon)
         learning = Learning(self.stages, survey)
         network = learning.network()
         dataset, segments = learning.data(
@@ -159,6 +161,18 @@ class _Fit:
         model = learning.energies(number, model, dataset)
         proving = Proving(self.stages, survey)
         return proving.prove(number, horizon, model, converged, training)
+
+    def _tell_speed(self, survey: Survey, horizon: float) -> None:
+        """Say early if the reference is so fast that no model pays."""
+        seconds = survey.motion.step_seconds
+        steps = horizon / survey.timestep
+        atoms = survey.inspected.atoms
+        if choose.expected_speed(atoms, horizon, survey.timestep, seconds) < 0.7:
+            self.stages.tell(
+                f"the reference is fast: {1e3 * seconds:.2g} ms a step. One of the network takes "
+                f"some {1e3 * choose.NETWORK_SECONDS * atoms:.2g} ms on one core and replaces "
+                f"{steps:.3g}: the model will probably be slower than the reference"
+            )
 
     def _horizon(self, survey: Survey, before: list[Candidate]) -> float:
         """The longest first; the next shorter one if a converged model of that did not pass."""
@@ -204,7 +218,8 @@ class _Fit:
         )
         system = System.read(self.stages.config.system)
         data = self.stages.output / f"{self.stages.config.name}.data"
-        style, boundary = write_data_file(data, self.stages.survey_runs, survey.start)
+        with self.stages.quiet():
+            style, boundary = write_data_file(data, self.stages.survey_runs, survey.start)
         write_script(
             self.stages.output / f"in.{self.stages.config.name}",
             self.stages.config,

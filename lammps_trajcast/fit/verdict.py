@@ -85,15 +85,17 @@ def make_verdict(
     elif word == "undecided":
         use = f"USE: {facts.model.name} may serve for {what}, {step}, {cell}; it is not proven"
     else:
-        use = f"USE: {facts.model.name} is not good enough for {what}, {step}, {cell}"
+        use = f"USE: {facts.model.name} is not to be used: a check fails ({what}, {step}, {cell})"
     if facts.speed is not None:
-        use += f"; {facts.speed:.2g} times the reference's simulated time"
+        times, than = (facts.speed, "faster") if facts.speed >= 1.0 else (1 / facts.speed, "slower")
+        use += f"; {times:.2g} times {than} than the reference"
     checks = f"CHECKS: {outcome} over {facts.production:g} ps"
     if outcome.fails:
         checks += f". Fails: {_some(outcome.fails)}"
     if outcome.undecided:
         checks += f". Undecided: {_some(outcome.undecided)}"
-    return Verdict(word, (use + ".", checks + ".", "NEXT: " + _advice(inspected, outcome, facts)))
+    advice = _advice(inspected, outcome, facts, twice(config.seconds))
+    return Verdict(word, (use + ".", checks + ".", f"NEXT: {advice}"))
 
 
 def as_dict(verdict: Verdict, outcome: Outcome, facts: Facts, seconds: float) -> dict[str, Any]:
@@ -115,18 +117,33 @@ def as_dict(verdict: Verdict, outcome: Outcome, facts: Facts, seconds: float) ->
     }
 
 
-def _advice(inspected: Inspected, outcome: Outcome, facts: Facts) -> str:
+def twice(seconds: float) -> str:
+    """Twice a duration, as --budget takes it."""
+    minutes = max(round(2.0 * seconds / 60.0), 1)
+    hours, rest = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{rest}m" if rest or not hours else "")
+
+
+def _advice(inspected: Inspected, outcome: Outcome, facts: Facts, budget: str) -> str:
     parts: list[str] = []
+    more = f"the same command with --budget {budget} or more"
     if outcome.fails:
         if facts.out_of_time:
-            parts.append(f"{facts.out_of_time}; the same command with a larger --budget goes on")
+            parts.append(facts.out_of_time)
+        if facts.out_of_time or not facts.converged:
+            parts.append(f"{more} goes on from what is there")
         if not facts.converged:
-            parts.append(f"the training {facts.training}: give a larger --budget")
+            parts.append(f"the training {facts.training}")
         elif not facts.out_of_time:
             parts.append("the training has converged: try a shorter --horizon or a larger network")
+        if all(fault.startswith("temperature of ") for fault in outcome.fails):
+            parts.append(
+                "under fix langevin these temperatures are often right: write it as 'thermostat' "
+                "in fit.yaml, which begins with another equilibration and data set"
+            )
     elif outcome.undecided:
         if outcome.noisy:
-            parts.append("longer runs decide: give a larger --budget")
+            parts.append(f"longer runs decide: {more} goes on with them")
         else:
             parts.append("the reference itself is too noisy or not in equilibrium: see the report")
         if facts.out_of_time:

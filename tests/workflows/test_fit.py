@@ -37,7 +37,7 @@ from lammps_trajcast.fit.reference import Inspected, distances_from
 from lammps_trajcast.fit.state import State
 from lammps_trajcast.fit.training import epoch_steps
 from lammps_trajcast.fit.validating import production_in
-from lammps_trajcast.fit.verdict import Facts, make_verdict
+from lammps_trajcast.fit.verdict import Facts, make_verdict, twice
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.plugin import plugin_directory
@@ -291,10 +291,16 @@ def test_verdicts_say_use_checks_and_advice() -> None:
         assert "24 fs a step, reversible steps" in use
         assert all(name in of_checks for name in [*outcome.fails, *outcome.undecided])
         assert advice.startswith("NEXT: ")
+    assert "1.7 times faster than the reference" in use
+    slow = make_verdict(config, INSPECTED, Outcome(9, [], [], [], 0.0), replace(FACTS, speed=0.2))
+    assert "5 times slower than the reference" in str(slow)
+    waves = Outcome(20, ["temperature of waves longer than 5 Å 9.7 % (≤ 5 %)"], [], [], 3.0)
+    assert "fix langevin" in str(make_verdict(config, INSPECTED, waves, FACTS))
     unfinished = replace(FACTS, converged=False, training="did not converge: ended by max_hours")
-    assert "did not converge" in str(
-        make_verdict(config, INSPECTED, Outcome(1, ["x"], [], [], 1.0), unfinished)
-    )
+    said = str(make_verdict(config, INSPECTED, Outcome(1, ["x"], [], [], 1.0), unfinished))
+    # Of one hour.
+    assert "did not converge" in said and "--budget 2h or more goes on" in said
+    assert (twice(720.0), twice(2700.0), twice(1.0)) == ("24m", "1h30m", "1m")
     narrow = replace(INSPECTED, heights=[7.0] * 3)
     assert "only 7 Å wide" in str(make_verdict(config, narrow, Outcome(9, [], [], [], 0.0), FACTS))
 
