@@ -10,6 +10,7 @@
 #include "update.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cstdlib>
 #include <cstring>
 
@@ -27,6 +28,15 @@ bool is_ascii(const std::string &text) {
 
 bool is_keyword(const std::string &word) {
   return std::find(KEYWORDS.begin(), KEYWORDS.end(), word) != KEYWORDS.end();
+}
+
+bool may_be_element(const std::string &word) {
+  return word.size() <= 2 && std::isupper(static_cast<unsigned char>(word[0])) &&
+         (word.size() == 1 || std::islower(static_cast<unsigned char>(word[1])));
+}
+
+std::string counted(std::size_t number, const std::string &what) {
+  return fmt::format("{} {}{}", number, what, number == 1 ? "" : "s");
 }
 } // namespace
 
@@ -46,10 +56,15 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
   int iarg = 4;
   while (iarg < narg && !is_keyword(arg[iarg]))
     elements.push_back(arg[iarg++]);
-  if (static_cast<int>(elements.size()) != atom->ntypes)
-    fail(fmt::format("{} elements are given for {} atom types: write one chemical symbol for each "
-                     "atom type, in the order of the types, and keywords after them",
-                     elements.size(), atom->ntypes));
+  const auto ntypes = static_cast<std::size_t>(atom->ntypes);
+  // More words than types, the next of which is no symbol: a keyword with a typo.
+  if (elements.size() > ntypes && !may_be_element(elements[ntypes]))
+    fail(fmt::format("unknown keyword '{}': write one of {}", elements[ntypes],
+                     utils::join_words(KEYWORDS, ", ")));
+  if (elements.size() != ntypes)
+    fail(fmt::format("{} given for {}: write one chemical symbol for each atom type, in the order "
+                     "of the types, and keywords after them",
+                     counted(elements.size(), "element"), counted(ntypes, "atom type")));
 
   while (iarg < narg) {
     const std::string keyword = arg[iarg];

@@ -159,6 +159,9 @@ CASES = {
     "no elements": Case(REMEDY, "MODEL"),
     "too few elements": Case("one chemical symbol for each atom type", "MODEL Si"),
     "too many elements": Case("one chemical symbol for each atom type", "MODEL Si O O"),
+    "keyword with a typo": Case(
+        "unknown keyword 'reversable': write one of", "MODEL Si O reversable yes"
+    ),
     "element unknown to the model": Case("one of Si, O", "MODEL Si Xe"),
     "element in lower case": Case("one of Si, O", "MODEL si O"),
     "unknown keyword": Case("device, precision, kernels", "MODEL Si O device cpu speed fast"),
