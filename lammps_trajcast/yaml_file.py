@@ -12,6 +12,19 @@ from pydantic import BaseModel, ValidationError
 # Where an entry stands: the keys, and the places in lists, that lead to it.
 Location = tuple[str | int, ...]
 
+# What to write instead of a value of another type.
+REMEDIES = {
+    "string_type": "write text, in quotes if it looks like a number",
+    "list_type": "write a list, as [Si, O]",
+    "float_type": "write a number, as 300",
+    "float_parsing": "write a number, as 300",
+    "int_type": "write a whole number",
+    "int_parsing": "write a whole number",
+    "bool_type": "write true or false",
+    "bool_parsing": "write true or false",
+    "dict_type": "write keys below it, as in name: value",
+}
+
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -97,7 +110,22 @@ def describe_problems(
 
     lines: of the file, from :func:`read_yaml_with_lines`. schema: what the file was checked with.
     """
-    return "; ".join(_describe_problem(dict(e), lines, schema) for e in error.errors())
+    problems: list[dict[str, Any]] = [dict(each) for each in error.errors()]
+    # A key with a typo is two problems, of which the one that is missing says nothing more.
+    unknown = [each for each in problems if each["type"] == "extra_forbidden"]
+    meant = {(*each["loc"][:-1], _nearest(each["loc"], schema)) for each in unknown}
+    others = [
+        each
+        for each in problems
+        if each not in unknown and not (each["type"] == "missing" and each["loc"] in meant)
+    ]
+    return "; ".join(_describe_problem(each, lines, schema) for each in [*unknown, *others])
+
+
+def _nearest(place: Location, schema: type[BaseModel]) -> str | None:
+    """The key that an unknown one resembles, None if there is none."""
+    keys = getattr(_section_of(place, schema), "model_fields", ())
+    return next(iter(difflib.get_close_matches(str(place[-1]), keys, n=1)), None)
 
 
 def _describe_problem(
@@ -106,11 +134,13 @@ def _describe_problem(
     place: Location = problem["loc"]
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        section = _section_of(place, schema)
-        near = difflib.get_close_matches(str(place[-1]), getattr(section, "model_fields", ()), n=1)
-        message = "no such key" + (f"; did you mean {near[0]}?" if near else "")
+        section, near = _section_of(place, schema), _nearest(place, schema)
+        message = "no such key" + (f"; did you mean {near}?" if near else "")
         # Keys of earlier versions, and what to write instead.
         message = getattr(section, "moved", {}).get(place[-1], message)
+    elif problem["type"] in REMEDIES:
+        given = " ".join(str(problem.get("input")).split())[:40]
+        message = f"{message}, not {given}: {REMEDIES[problem['type']]}"
     known = place
     while known and known not in lines:  # a key that is missing has no line, its section does
         known = known[:-1]

@@ -464,6 +464,9 @@ def test_bad_options_are_one_line(
         ("optimization", {"steps": -3}, "steps"),
         ("budget", "never", "not a duration"),
         ("name", "a b", "letters, digits"),
+        ("budget", 12, "not 12: write text, in quotes"),
+        ("temperature", "hot", "not hot: write a number"),
+        ("elements", "Ar", r"not Ar: write a list, as \[Si, O\]"),
     ],
 )
 def test_mistakes_in_the_yaml_file(tmp_path: Path, key: str, value: Any, message: str) -> None:
@@ -471,6 +474,16 @@ def test_mistakes_in_the_yaml_file(tmp_path: Path, key: str, value: Any, message
     with pytest.raises(FitError, match=message) as caught:
         FitConfig.load(path)
     assert f"{path}, line " in str(caught.value)
+
+
+def test_a_key_with_a_typo_is_one_mistake(tmp_path: Path) -> None:
+    """It said first that the right key is missing."""
+    path = write(tmp_path, temperature=None, temprature=40.0)
+    with pytest.raises(FitError) as caught:
+        FitConfig.load(path)
+    said = str(caught.value)
+    assert said.endswith("temprature: no such key; did you mean temperature?")
+    assert "required" not in said
 
 
 # ---- all of it -----------------------------------------------------------------------------------
