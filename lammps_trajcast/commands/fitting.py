@@ -24,7 +24,8 @@ def fit(
         float | None, typer.Option(help="K, at which the model is to be used and is validated.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Directory of everything.")
+        Path | None,
+        typer.Option("--output", "-o", help="Directory for all files; its name is the model's."),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Wall time of everything together: 90m, 2h (the default).")
@@ -35,7 +36,9 @@ def fit(
     ] = None,
     temperatures: Annotated[
         list[float] | None,
-        typer.Option(help="K, of the data; default: 25 % less, the same, 25 and 60 % more."),
+        typer.Option(
+            help="K, at which data are recorded; default: 25 % less, the same, 25 and 60 % more."
+        ),
     ] = None,
     trajectories: Annotated[
         list[Path] | None,
@@ -54,7 +57,7 @@ def fit(
         float | None, typer.Option(help="fs, of the reference; default: the system's, or measured.")
     ] = None,
     masses: Annotated[list[float] | None, typer.Option(help="g/mol of each type.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     lmp: Annotated[
         str | None, typer.Option(help='Command that starts LAMMPS, as "mpirun -np 4 lmp".')
     ] = None,

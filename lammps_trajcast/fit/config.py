@@ -78,10 +78,10 @@ class Recording(_Section):
     """Of the data set: NVE segments for each temperature; times in ps. What is absent is chosen.
 
     Attributes:
-        segments: for each temperature.
-        segment_length: of each of them.
-        decorrelate: with the thermostat between two of them.
-        equilibration: before the first.
+        segments: number for each temperature.
+        segment_length: length of a segment.
+        decorrelate: time with the thermostat between two segments.
+        equilibration: time with the thermostat before the first segment.
     """
 
     segments: int | None = Field(None, ge=10)
@@ -96,14 +96,14 @@ class Runs(_Section):
     A production is continued to its longest as long as a check is undecided by chance.
 
     Attributes:
-        equilibration: of the reference.
-        production: of each run, at first.
+        equilibration: time of the reference before anything is measured.
+        production: length of each run, at first.
         blocks: parts of equal length that a production is divided into.
-        nve: without a thermostat.
-        longest: that a production becomes.
-        runs: independent runs of the model.
+        nve: length of the runs without a thermostat.
+        longest: length up to which a production is continued.
+        runs: number of independent runs of the model.
         speed: pairs of pieces in which the speed of both is measured; 0: not measured.
-        probe: of the short run that chooses between plain and reversible steps.
+        probe: length of the short run that chooses between plain and reversible steps.
     """
 
     equilibration: Positive | None = None
@@ -172,14 +172,14 @@ class FitConfig(_Section):
     """Everything that decides the result. Paths are relative to the YAML file.
 
     Attributes:
-        name: of the model; files are called after it.
+        name: name of the model; files are called after it.
         system: LAMMPS input that defines units, atoms and the reference potential, and no more.
-        elements: of LAMMPS type 1, 2, …
+        elements: element of LAMMPS type 1, 2, …
         temperature: K, at which the model is validated.
         temperatures: K, at which the data are recorded; absent: 25 % less, the same, 25 and 60 %
             more.
         budget: wall time of everything together, as "2h".
-        seed: of everything random.
+        seed: seed of all random numbers.
         thermostat: as in the YAML file of `validate`; absent: temp/csvr with a time of 0.1 ps, for
             an isolated molecule langevin with 0.5 ps.
         timestep: fs, of the reference; absent: that of the system, or by the shortest period.
@@ -190,13 +190,13 @@ class FitConfig(_Section):
         interval: fs between frames of the trajectories, where they do not say.
         start_from: model file whose weights the training begins with.
         fix_options: keywords for fix python/trajcast, as "device cuda".
-        rounds: of training and validation, at most.
+        rounds: largest number of rounds of training and validation.
         lmp: command that starts LAMMPS, as "mpirun -np 4 lmp".
         network: keys of that section in the YAML file of `train`, in place of the defaults.
-        optimization: the same.
-        recording: of the data set, below.
-        validation: of the runs that judge, below.
-        tolerances: those of `validate`.
+        optimization: keys of that section in the YAML file of `train`, the same.
+        recording: lengths of the recording, below.
+        validation: lengths of the runs that judge the model, below.
+        tolerances: what still passes, as in the YAML file of `validate`.
         chosen: what the program has chosen, below the line that says so.
     """
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 
 def watch_runs(runs: Path) -> Callable[[], tuple[float, str]]:
-    """A function that gives the name and the step of the newest run, for a progress display."""
+    """A function that gives the name and the step of the newest run, for a progress display.
+
+    Runs that are older than this call are those of earlier stages.
+    """
+    begun = time.time()
 
     def look() -> tuple[float, str]:
         try:
-            log = max(runs.glob("*/log.lammps"), key=lambda path: path.stat().st_mtime)
+            changed = {path: path.stat().st_mtime for path in runs.glob("*/log.lammps")}
+            log = max((path for path in changed if changed[path] >= begun), key=changed.__getitem__)
             text = log.read_text(errors="replace")
             script = (log.parent / "in.lmp").read_text()
         except (ValueError, OSError):
@@ -22,7 +28,7 @@ def watch_runs(runs: Path) -> Callable[[], tuple[float, str]]:
         done = sum(int(steps) for steps in loops)
         name = re.sub(r"-[0-9a-f]{10}$", "", log.parent.name)
         # How much of the stage that is, is not known from here.
-        return 0.0, f"{name}: {100.0 * done / wanted:.0f} %" if wanted > 100 else name
+        return 0.0, f"{name}: {min(100.0 * done / wanted, 100.0):.0f} %" if wanted > 100 else name
 
     return look
 

@@ -276,9 +276,9 @@ class TrainingConfig(_Section):
         dataset: a file, a directory, a pattern, or a list of these.
         output: model file to write.
         directory: where checkpoints and logs go.
-        seed: of initial weights and of the order of the data.
+        seed: seed of initial weights and of the order of the data.
         start_from: model file whose weights training begins with; may be for another horizon.
-        precision: of the network.
+        precision: floating-point numbers of the network.
         kernels: "fused" (compiled CPU kernels, Triton on GPUs) or "plain" (e3nn).
         accelerator: "auto" takes a GPU if there is one.
         devices: how many of them share each mini-batch.

@@ -132,7 +132,7 @@ class Lengths(_Section):
 
 
 class RadialSettings(_Section):
-    """Of g(r).
+    """How g(r) is compared.
 
     Attributes:
         r_max: Angstrom, up to which it is compared.
@@ -188,11 +188,11 @@ class Tolerances(_Section):
         diffusion: relative.
         displacement: mean-square displacement, integrated difference, relative.
         faulty_frames: share of frames with changed bonds, beyond that of the reference.
-        one_step_displacement: of a single step, RMSE over rms.
-        one_step_velocity: the same.
+        one_step_displacement: displacement in a single step, RMSE over rms.
+        one_step_velocity: velocity of a single step, RMSE over rms.
         nve_drift: meV per atom and ps, of the total energy.
-        own_energy: of a potential energy in the model file: error over thermal fluctuation.
-        own_pressure: the same of the pressure.
+        own_energy: error of a potential energy in the model file, over its thermal fluctuation.
+        own_pressure: error of its pressure, over the thermal fluctuation.
         series: of a protocol without equilibrium: mean deviation of a series over time from the
             reference, over the range that the reference goes through.
     """
@@ -269,20 +269,20 @@ class ValidationConfig(_Section):
         model: model file.
         system: LAMMPS input that defines units, atoms and the reference potential, and no more.
             LAMMPS runs in its directory.
-        elements: of LAMMPS type 1, 2, …
+        elements: element of LAMMPS type 1, 2, …
         temperature: K.
         thermostat: style and arguments of the fix; {start}, {stop} are temperatures, {seed} a
             seed.
         fix_options: keywords for fix python/trajcast, as "device cuda".
-        seed: of velocities and thermostats.
+        seed: seed of velocities and thermostats.
         reference: how the reference is integrated, below.
         lengths: `short` and `full`, below.
-        rdf: of g(r), below; null: no g(r). Systems that are not periodic have none.
-        spectrum: of the vibrational spectrum, below.
+        rdf: settings of g(r), below; null: no g(r). Systems that are not periodic have none.
+        spectrum: settings of the vibrational spectrum, below.
         bonds: Angstrom, largest length of a bond between two elements, as "Si-O": 2.2.
         permanent_bonds: whether every atom has to keep its number of bonds.
         dihedrals: the IDs of four atoms, by a name of your own.
-        diffusion: for liquids, below.
+        diffusion: settings of diffusion, for liquids, below.
         protocols: what else to do to the system, by a name of your own, below.
         tolerances: what still passes, below.
     """
