@@ -203,9 +203,12 @@ class _Fit:
         _copy(best.model, self._model_file)
         report = self.stages.output / "report.html"
         if best.report is not None:
-            _copy(best.report, report)
-            with contextlib.suppress(FileNotFoundError):
-                _copy(best.report.with_suffix(".json"), report.with_suffix(".json"))
+            # The model has its final name there.
+            names = (best.model.name, self._model_file.name)
+            for suffix in (".html", ".json"):
+                with contextlib.suppress(FileNotFoundError):
+                    text = best.report.with_suffix(suffix).read_text()
+                    write_whole(report.with_suffix(suffix), text.replace(*names))
         else:
             report.unlink(missing_ok=True)
         file = ModelFile.load(best.model)

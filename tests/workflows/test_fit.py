@@ -517,6 +517,7 @@ def test_a_fit_leaves_all_that_is_needed(whole: Path) -> None:
     assert len(content["fails"]) == len(known["failed"])
     report = (whole / "report.html").read_text()
     assert report.index("USE: ") < report.index("<h1>")
+    assert "The model argon.safetensors" in report and "argon_1" not in report
     chosen = yaml.safe_load((whole / "fit.yaml").read_text())["chosen"]
     assert chosen["rounds"] == [
         {
