@@ -221,8 +221,13 @@ class _Fit:
         )
         system = System.read(self.stages.config.system)
         data = self.stages.output / f"{self.stages.config.name}.data"
-        with self.stages.quiet():
-            style, boundary = write_data_file(data, self.stages.survey_runs, survey.start)
+        try:
+            with self.stages.quiet():
+                style, boundary = write_data_file(data, self.stages.survey_runs, survey.start)
+        except FitError as error:
+            # The model and its verdict are there all the same.
+            self.stages.tell(f"no input script: {error}")
+            return
         write_script(
             self.stages.output / f"in.{self.stages.config.name}",
             self.stages.config,

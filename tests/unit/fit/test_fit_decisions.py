@@ -113,6 +113,9 @@ def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(learning, "record_segments", made.record)
         monkeypatch.setattr(learning, "seconds_a_step", lambda _: made.a_step)
         monkeypatch.setattr("lammps_trajcast.training.train.train", made.train)
+        # There is no system in LAMMPS here.
+        words = ("atomic", "p p p")
+        monkeypatch.setattr("lammps_trajcast.fit.fit.write_data_file", lambda *_: words)
         return made
 
     return make
@@ -197,7 +200,8 @@ def test_a_larger_budget_goes_on_with_an_undecided_validation(pretend: Any) -> N
     """As its verdict promises."""
     made = pretend(outcomes={"full reversible": [CHANCE, CHANCE, CHANCE, GOOD]})
     verdict = made.fit(reversible=True, budget="1h")
-    assert verdict.status == 3 and "larger --budget" in verdict.lines[2]
+    assert verdict.status == 3 and "longer runs decide" in verdict.lines[2]
+    assert "--budget 2h or more goes on" in verdict.lines[2]
     path = made.directory / "fit.yaml"
     path.write_text(path.read_text().replace("budget: 1h", "budget: 3h"))
     assert made.fit().status == 0
@@ -246,7 +250,7 @@ def test_what_chance_leaves_open_is_run_on_and_then_said(pretend: Any) -> None:
     made = pretend(outcomes={"full reversible": [CHANCE, CHANCE]})
     verdict = made.fit(reversible=True)
     assert verdict.status == 3
-    assert "larger --budget" in verdict.lines[2]
+    assert "--budget 4h or more goes on" in verdict.lines[2]
     at_first, then = (config.lengths["full"] for _, config in made.judged)
     assert not at_first.until_decided
     assert then.until_decided and then.until_failed
