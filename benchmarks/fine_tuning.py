@@ -40,7 +40,7 @@ KINDS = {"scratch": "random weights", "tuned": "weights of the cheap model"}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def take_segments(files: Iterable[Path], number: int, output: Path) -> dict[str, float]:
+def take_segments(files: Iterable[Path], number: int, output: Path) -> dict[str, int]:
     """Write a data set of so many training segments for each temperature.
 
     One segment of each temperature more is for validation. Those of the test split are all there.
@@ -51,7 +51,7 @@ def take_segments(files: Iterable[Path], number: int, output: Path) -> dict[str,
         output: the file to write.
 
     Returns:
-        Frames, MD steps and ps of the segments for training and validation.
+        Frames and MD steps of the segments for training and validation.
     """
     frames = steps = 0
     taken: dict[tuple[str, str], int] = {}

@@ -10,8 +10,9 @@ from lammps_trajcast.recording.ensemble import BATHS, INTEGRATING_BATHS, plain_s
 from lammps_trajcast.units import TIME_IN_FS
 from lammps_trajcast.validation.config import SetupError
 
-# Styles of fixes that have no place in a system.
-MOVES = INTEGRATING_BATHS | BATHS | {"nve", "nve/limit", "rigid", "rigid/small", "deform"}
+# Styles of fixes that have no place in a system, and what those begin with that have many kinds.
+MOVES = INTEGRATING_BATHS | BATHS | {"deform"}
+MOVING_KINDS = {"nve", "nvt", "npt", "nph", "rigid"}
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,10 @@ def _check_that_nothing_moves(path: Path, lines: list[list[str]]) -> None:
         if words[:1] in (["run"], ["minimize"]) and words[1:2] != ["0"]:
             raise SetupError(
                 f"{path}: has the line '{line}'; it is to define units, atoms and the reference "
-                f"potential and no more: remove it"
+                "potential and no more: remove it"
             )
-        if words[:1] == ["fix"] and len(words) > 3 and plain_style(words[3]) in MOVES:
+        style = plain_style(words[3]) if words[:1] == ["fix"] and len(words) > 3 else ""
+        if style in MOVES or style.partition("/")[0] in MOVING_KINDS:
             raise SetupError(
                 f"{path}: has the line '{line}'; integrator and thermostat are added where they "
                 "are needed: remove it"

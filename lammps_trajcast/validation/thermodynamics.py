@@ -14,7 +14,7 @@ from lammps_trajcast.analysis.thermal import (
     long_waves,
     wave_temperatures,
 )
-from lammps_trajcast.analysis.uncertainty import combined, deviation_error, mean_error
+from lammps_trajcast.analysis.uncertainty import Error, combined, deviation_error, mean_error
 from lammps_trajcast.units import BOLTZMANN
 from lammps_trajcast.validation import plots
 from lammps_trajcast.validation.compare import (
@@ -139,14 +139,22 @@ def waves(both: Comparison) -> ReportSection:
     )
 
 
+def _means(
+    sides: Sequence[Sequence[Floats]], both: Comparison
+) -> tuple[tuple[float, Error], tuple[float, Error]]:
+    """Mean of the series (L,) of all runs of reference and model, with its error."""
+    known, found = (
+        (float(np.concatenate(side).mean()), mean_error(side, both.num_blocks)) for side in sides
+    )
+    return known, found
+
+
 def _temperature_check(
     name: str, sides: Sequence[Sequence[Floats]], both: Comparison, limit: float | None
 ) -> Check:
     """Mean of series (L,) of runs of reference and model, K, beside the thermostat's."""
     target = both.temperature
-    known, found = (
-        (float(np.concatenate(side).mean()), mean_error(side, both.num_blocks)) for side in sides
-    )
+    known, found = _means(sides, both)
     return Check(
         name,
         value=abs(found[0] / target - 1.0),
@@ -176,9 +184,7 @@ def _wave_check(
     persistent: standard deviation, relative, of what a start gives them.
     """
     target = both.temperature
-    known, found = (
-        (float(np.concatenate(side).mean()), mean_error(side, both.num_blocks)) for side in sides
-    )
+    known, found = _means(sides, both)
     error = combined([known[1], found[1]])
     of_reference = known[1].half_width / CHANCE / target
     return Check(

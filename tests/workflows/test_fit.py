@@ -368,6 +368,7 @@ def test_damaged_state_is_one_line(tmp_path: Path) -> None:
         (ARGON.replace("lattice         fcc 5.4", "lattice fcc 50.0"), {}, "no interactions"),
         (f"{ARGON}fix 1 all langevin 40 40 100 1\n", {}, "has the line 'fix 1 all langevin 40"),
         (f"{ARGON}fix 1 all nve\n", {}, "integrator and thermostat are added"),
+        (f"{ARGON}fix 1 all nve/limit 0.1\n", {}, "integrator and thermostat are added"),
         (f"{ARGON}run 100\n", {}, "has the line 'run 100'"),
     ],
 )  # fmt: skip
