@@ -38,6 +38,11 @@ typedef struct {
   const int32_t *first;    /* (num_entries + 1,) first term of each entry */
   const int32_t *harmonic; /* (first[num_entries],) b of each term */
   const double *value;     /* (first[num_entries],) normalized Clebsch-Gordan coefficient */
+  /* The same, path by path. */
+  const int32_t *order;     /* (num_paths, 3) of features, harmonics and result */
+  const int32_t *first_row; /* (num_paths, 3) of features and of the result; and from one component
+                               of the result to the next */
+  const double *factor;     /* (num_paths,) of Clebsch-Gordan coefficients as e3nn's wigner_3j */
 } trajcast_paths;
 
 /* One graph: edges sorted by receiver. */
@@ -48,21 +53,26 @@ typedef struct {
   int64_t channels;          /* number of channels, U */
   const int64_t *first_edge; /* (num_receivers + 1,) */
   const int64_t *sender;     /* (num_edges,) */
+  /* Where weights are a table: those of an edge lie between the rows node and node + 1. */
+  int64_t num_nodes;
+  const int64_t *node;    /* (num_edges,), or null: weights of the edges themselves */
+  const double *fraction; /* (num_edges,) of the way to the upper row; 0 to 1 */
+  int32_t instructions;   /* 0: the best of the processor, 1: portable, 2: AVX2 at most */
 } trajcast_edges;
 
 /* out (num_receivers, num_outputs, U) from features (num_senders, num_inputs, U),
    own (num_receivers, num_inputs, U) or null,
-   harmonics (num_edges, num_harmonics), weights (num_edges, num_paths, U).
-   threads: number of OpenMP threads. */
-void trajcast_convolution_f32(const trajcast_paths *paths, const trajcast_edges *edges,
-                              const float *features, const float *own, const float *harmonics,
-                              const float *weights, float *out, int threads);
-void trajcast_convolution_f64(const trajcast_paths *paths, const trajcast_edges *edges,
-                              const double *features, const double *own, const double *harmonics,
-                              const double *weights, double *out, int threads);
+   harmonics (num_edges, num_harmonics), weights (num_edges or num_nodes, num_paths, U).
+   threads: number of OpenMP threads. Returns 0, or 1 if there is no memory. */
+int trajcast_convolution_f32(const trajcast_paths *paths, const trajcast_edges *edges,
+                             const float *features, const float *own, const float *harmonics,
+                             const float *weights, float *out, int threads);
+int trajcast_convolution_f64(const trajcast_paths *paths, const trajcast_edges *edges,
+                             const double *features, const double *own, const double *harmonics,
+                             const double *weights, double *out, int threads);
 
 /* Gradients to features, own (if there is one) and weights, all overwritten, from grad_out
-   (num_receivers, num_outputs, U). Returns 0, or 1 if there is no memory for the partial sums. */
+   (num_receivers, num_outputs, U). Returns 0, or 1 if there is no memory. */
 int trajcast_convolution_backward_f32(const trajcast_paths *paths, const trajcast_edges *edges,
                                       const float *features, const float *own,
                                       const float *harmonics, const float *weights,

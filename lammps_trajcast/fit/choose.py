@@ -29,6 +29,9 @@ FEW_SEGMENTS = 40
 PAIRS_IN_A_HORIZON, FRAMES_IN_A_HORIZON = 3, 12
 # Atoms in a mini-batch.
 BATCH_ATOMS = 1000
+# With fewer a step costs what its calls cost: ethanol's takes 0.033 s with 4 frames and 0.050 s with
+# 16, which had in 8 minutes errors of 0.009 and 0.014 where 4 had in 17 minutes 0.013 and 0.020.
+BATCH_ATOMS_AT_LEAST = 144
 
 
 def first_step(masses: Sequence[float]) -> float:
@@ -107,8 +110,8 @@ def make_network(config: FitConfig, cutoff: float, isolated: bool) -> dict[str, 
 
 
 def batch_size(atoms: int) -> int:
-    """Frames in a mini-batch."""
-    return max(1, min(4, BATCH_ATOMS // atoms))
+    """Frames in a mini-batch: four, more of small molecules and fewer of large systems."""
+    return max(1, min(max(4, BATCH_ATOMS_AT_LEAST // atoms), BATCH_ATOMS // atoms))
 
 
 def rounds_of_equilibration(first: float, timestep: float, step_seconds: float, time: float) -> int:

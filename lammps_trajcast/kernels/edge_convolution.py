@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lammps_trajcast.kernels.library import ffi, load_library
+from lammps_trajcast.kernels.library import INSTRUCTIONS, ffi, load_library
 from lammps_trajcast.kernels.path_table import (
     PathTable,
     check_graph,
@@ -15,8 +15,19 @@ from lammps_trajcast.kernels.path_table import (
     pointer,
 )
 
+# Which of the sets that the kernels are compiled for to use: "best" that the processor has, "avx2"
+# at most, or "portable".
+instructions = "best"
 
-def _graph(first_edge: Tensor, senders: Tensor, features: Tensor) -> Any:
+
+def _graph(
+    first_edge: Tensor,
+    senders: Tensor,
+    features: Tensor,
+    weights: Tensor,
+    node: Tensor | None,
+    fraction: Tensor | None,
+) -> Any:
     return ffi.new(
         "trajcast_edges *",
         {
@@ -26,6 +37,10 @@ def _graph(first_edge: Tensor, senders: Tensor, features: Tensor) -> Any:
             "channels": features.size(2),
             "first_edge": pointer(first_edge),
             "sender": pointer(senders),
+            "num_nodes": 0 if node is None else weights.size(0),
+            "node": _pointer_or_null(node),
+            "fraction": _pointer_or_null(fraction),
+            "instructions": INSTRUCTIONS[instructions],
         },
     )
 
@@ -36,15 +51,30 @@ def _function(name: str, dtype: torch.dtype) -> Any:
 
 
 def _check(
-    features: Tensor, harmonics: Tensor, weights: Tensor, senders: Tensor, table: PathTable
+    features: Tensor,
+    harmonics: Tensor,
+    weights: Tensor,
+    senders: Tensor,
+    table: PathTable,
+    node: Tensor | None = None,
+    fraction: Tensor | None = None,
 ) -> None:
     check_graph(features, harmonics, senders, table)
     num_edges, channels = senders.numel(), features.size(2)
-    if tuple(weights.shape) != (num_edges, table.num_paths * channels):
+    rows = num_edges if node is None else weights.size(0)
+    if tuple(weights.shape) != (rows, table.num_paths * channels):
         raise ValueError(
             f"edge convolution: weights have shape {tuple(weights.shape)}, expected "
-            f"{(num_edges, table.num_paths * channels)}"
+            f"{(rows, table.num_paths * channels)}"
         )
+    if node is None:
+        return
+    if node.shape != senders.shape or fraction is None or fraction.shape != senders.shape:
+        raise ValueError(
+            f"edge convolution: node and fraction need one number for each of {num_edges} edges"
+        )
+    if num_edges and not (0 <= int(node.min()) and int(node.max()) < rows - 1):
+        raise ValueError(f"edge convolution: a node is not one of 0 to {rows - 2}")
 
 
 def _check_own(features: Tensor, first_edge: Tensor, own: Tensor | None) -> Tensor | None:
@@ -73,6 +103,8 @@ def edge_convolution(
     senders: Tensor,
     table: int,
     own: Tensor | None = None,
+    node: Tensor | None = None,
+    fraction: Tensor | None = None,
 ) -> Tensor:
     """Return the summed messages (num_receivers, num_outputs, channels).
 
@@ -83,19 +115,23 @@ def edge_convolution(
     Args:
         features: (N, num_inputs, channels), CPU, float32 or float64.
         harmonics: (E, num_harmonics), same dtype.
-        weights: (E, num_paths * channels), same dtype, in the order of the instructions.
+        weights: (E, num_paths * channels), same dtype, in the order of the instructions; with
+            ``node`` a table of such rows, (nodes, num_paths * channels).
         first_edge: (num_receivers + 1,) int64, edges of receiver i are first_edge[i] to
             first_edge[i + 1] - 1.
         senders: (E,) int64, smaller than N.
         table: number of the tensor product's :class:`PathTable`.
         own: (num_receivers, num_inputs, channels), added to the features of all senders of a
             receiver; None: nothing.
+        node: (E,) int64, the weights of an edge lie between the rows ``node`` and ``node + 1``;
+            not on CUDA devices.
+        fraction: (E,) float64, how far on the way to the upper row, 0 to 1.
 
     Raises:
-        ValueError: a shape does not fit.
+        ValueError: a shape does not fit, or a node is beyond the table.
     """
     paths = path_table(table)
-    _check(features, harmonics, weights, senders, paths)
+    _check(features, harmonics, weights, senders, paths, node, fraction)
     own = _check_own(features, first_edge, own)
     features, harmonics, weights = (
         features.contiguous(),
@@ -104,9 +140,9 @@ def edge_convolution(
     )
     first_edge, senders = first_edge.contiguous(), senders.contiguous()
     out = features.new_empty((first_edge.numel() - 1, paths.num_outputs, features.size(2)))
-    _function("convolution", features.dtype)(
+    failed = _function("convolution", features.dtype)(
         paths.struct,
-        _graph(first_edge, senders, features),
+        _graph(first_edge, senders, features, weights, node, fraction),
         pointer(features),
         _pointer_or_null(own),
         pointer(harmonics),
@@ -114,6 +150,8 @@ def edge_convolution(
         pointer(out),
         torch.get_num_threads(),
     )
+    if failed:
+        raise MemoryError("edge convolution: no memory for its tiles")
     return out
 
 
@@ -129,6 +167,8 @@ def _edge_convolution_backward(
     senders: Tensor,
     table: int,
     own: Tensor | None = None,
+    node: Tensor | None = None,
+    fraction: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     own = _check_own(features, first_edge, own)
     features, harmonics, weights = (
@@ -145,7 +185,7 @@ def _edge_convolution_backward(
     grad_own = features.new_empty(0) if own is None else torch.empty_like(own)
     failed = _function("convolution_backward", features.dtype)(
         path_table(table).struct,
-        _graph(first_edge, senders, features),
+        _graph(first_edge, senders, features, weights, node, fraction),
         pointer(features),
         _pointer_or_null(own),
         pointer(harmonics),
@@ -162,16 +202,17 @@ def _edge_convolution_backward(
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.table, own = inputs
-    ctx.save_for_backward(*tensors, own)
+    *tensors, ctx.table, own, node, fraction = inputs
+    ctx.save_for_backward(*tensors, own, node, fraction)
 
 
 def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    *tensors, own = ctx.saved_tensors
+    *tensors, own, node, fraction = ctx.saved_tensors
     grad_features, grad_weights, grad_own = _edge_convolution_backward(
-        grad_out, *tensors, ctx.table, own
+        grad_out, *tensors, ctx.table, own, node, fraction
     )
-    return grad_features, None, grad_weights, None, None, None, None if own is None else grad_own
+    own_gradient = None if own is None else grad_own
+    return grad_features, None, grad_weights, None, None, None, own_gradient, None, None
 
 
 edge_convolution.register_autograd(_backward, setup_context=_save_for_backward)
@@ -196,8 +237,13 @@ def _edge_convolution_cuda(
     senders: Tensor,
     table: int,
     own: Tensor | None = None,
+    node: Tensor | None = None,
+    fraction: Tensor | None = None,
 ) -> Tensor:
     from lammps_trajcast.kernels.triton.convolution import kernels_of
+
+    if node is not None:
+        raise ValueError("edge convolution: no tables of weights on CUDA devices")
 
     paths = path_table(table)
     _check(features, harmonics, weights, senders, paths)
@@ -219,6 +265,8 @@ def _edge_convolution_backward_cuda(
     senders: Tensor,
     table: int,
     own: Tensor | None = None,
+    node: Tensor | None = None,
+    fraction: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from lammps_trajcast.kernels.triton.convolution import kernels_of
 

@@ -56,7 +56,7 @@ class FusedReceiverMix(torch.nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features (N, components, channels) to as many."""
-        return features * self.weight.view(-1, self.channels)[self.row]
+        return features * self.weight.view(-1, self.channels).index_select(0, self.row)
 
 
 class GroupedLinear(torch.nn.Module):
@@ -69,24 +69,28 @@ class GroupedLinear(torch.nn.Module):
         self.irreps: list[o3.Irrep] = []
         blocks: list[tuple[int, int, int, int]] = []  # first row, components, inputs, outputs
         row = 0
-        for ir, count in table.groups:
+        # What is cut at once is put together at once in the gradient.
+        self.cuts: list[int] = []  # rows of each group
+        self.taken: list[int] = []  # groups that lead somewhere
+        for group, (ir, count) in enumerate(table.groups):
             if ir in multiplicity:
                 self.irreps.append(ir)
+                self.taken.append(group)
                 blocks.append((row, ir.dim, count * table.channels, multiplicity[ir]))
+            self.cuts.append(ir.dim * count)
             row += ir.dim * count
         self.blocks = blocks
+        self.weight_cuts: list[int] = [inputs * outputs for _, _, inputs, outputs in blocks]
         self.channels = table.channels
 
     def forward(self, pooled: Tensor) -> list[Tensor]:
         """Map (N, rows, channels) to one (N, 2l+1, outputs) per irrep."""
         out: list[Tensor] = []
-        first = 0
-        for row, dim, inputs, outputs in self.blocks:
-            weight = self.weight[first : first + inputs * outputs].view(inputs, outputs)
-            first += inputs * outputs
-            rows = dim * inputs // self.channels
-            block = pooled[:, row : row + rows].reshape(-1, dim, inputs)
-            out.append(block @ (weight / math.sqrt(inputs)))
+        rows = torch.split_with_sizes(pooled, self.cuts, 1)
+        weights = torch.split_with_sizes(self.weight, self.weight_cuts)
+        for k, (_, dim, inputs, outputs) in enumerate(self.blocks):
+            weight = weights[k].view(inputs, outputs) / math.sqrt(inputs)
+            out.append(rows[self.taken[k]].reshape(-1, dim, inputs) @ weight)
         return out
 
 
@@ -102,22 +106,26 @@ class SpeciesLinear(torch.nn.Module):
         self.irreps: list[o3.Irrep] = []
         blocks: list[tuple[int, int]] = []  # first row, components
         row = 0
-        for _, ir in product.irreps_in1:
+        self.cuts: list[int] = []
+        self.taken: list[int] = []
+        for group, (_, ir) in enumerate(product.irreps_in1):
             if ir in wanted:
                 self.irreps.append(ir)
+                self.taken.append(group)
                 blocks.append((row, ir.dim))
+            self.cuts.append(ir.dim)
             row += ir.dim
         self.blocks = blocks
 
     def forward(self, features: Tensor, one_hot: Tensor) -> list[Tensor]:
         """Map (N, components, channels) to one (N, 2l+1, channels) per irrep."""
         channels, species = self.channels, self.num_species
-        size = channels * species * channels
+        rows = torch.split_with_sizes(features, self.cuts, 1)
+        weights = self.weight.view(-1, channels, species * channels).unbind()
         out: list[Tensor] = []
-        for k, (row, dim) in enumerate(self.blocks):
-            weight = self.weight[k * size : (k + 1) * size].view(channels, species * channels)
-            weight = weight / math.sqrt(channels * species)
-            block = (features[:, row : row + dim] @ weight).view(-1, dim, species, channels)
+        for k, (_, dim) in enumerate(self.blocks):
+            weight = weights[k] / math.sqrt(channels * species)
+            block = (rows[self.taken[k]] @ weight).view(-1, dim, species, channels)
             out.append((block * one_hot.unsqueeze(1).unsqueeze(3)).sum(dim=2))
         return out
 
@@ -155,7 +163,7 @@ class FusedGate(torch.nn.Module):
     def forward(self, update: list[Tensor], residual: list[Tensor]) -> Tensor:
         """Return features (N, components, channels)."""
         channels = self.channels
-        gates = self.gate_act(update[self.even_block][:, :, channels:])
+        gates = self.gate_act(update[self.even_block][:, :, channels:]).split(channels, 2)
         out: list[Tensor] = []
         for block, kind, shortcut in self.sources:
             if kind == -1:
@@ -163,7 +171,7 @@ class FusedGate(torch.nn.Module):
             elif kind == -2:
                 gated = self.odd_act(update[block])
             else:
-                gated = update[block] * gates[:, :, kind * channels : (kind + 1) * channels]
+                gated = update[block] * gates[kind]
             out.append(gated + residual[shortcut] if shortcut >= 0 else gated)
         return torch.cat(out, dim=1) / math.sqrt(2.0)
 
@@ -204,7 +212,7 @@ class FusedInteraction(torch.nn.Module):
         Args:
             features: (N, components, channels), receivers first.
             nodes: embeddings of at least the receivers.
-            edges: embeddings of the E edges, sorted by receiver.
+            edges: embeddings of the E edges, sorted by receiver; with a table or without.
             first_edge: (num_receivers + 1,) int64, see :func:`edge_convolution`.
             senders: (E,) int64.
         """
@@ -216,6 +224,8 @@ class FusedInteraction(torch.nn.Module):
             senders,
             self.edge_table,
             self.own(features, first_edge.size(0) - 1),
+            edges.node,
+            edges.fraction,
         )
         return self.update(features, nodes, pooled)
 
@@ -298,11 +308,26 @@ class FusedTrajCast(torch.nn.Module):
         senders: Tensor,
     ) -> Tensor:
         """Return raw targets (N, 6), as :meth:`TrajCast.predict` does."""
+        edges = self.edge_embedding(edge_vectors)
+        return self.predict_from(species, velocities, edges, receivers, senders)
+
+    @exported
+    def predict_from(
+        self,
+        species: Tensor,
+        velocities: Tensor,
+        edges: EdgeEmbedding,
+        receivers: Tensor,
+        senders: Tensor,
+    ) -> Tensor:
+        """Return raw targets (N, 6), as :meth:`predict` does, from edges with a table or without.
+
+        Tables are for the CPU alone.
+        """
         # Of sorted receivers; counting them would make the CPU wait for a GPU.
         atoms = torch.arange(species.size(0) + 1, device=receivers.device)
         first_edge = torch.searchsorted(receivers, atoms)
         nodes = self.embedding(species, velocities)
-        edges = self.edge_embedding(edge_vectors)
         features = self.to_components(nodes.features)
         for layer in self.interactions:
             features = layer(features, nodes, edges, first_edge, senders)

@@ -14,6 +14,8 @@ import lammps_trajcast
 LIBRARY_NAME = "libtrajcast_kernels.so"
 # Environment variable with the path of another build, such as that of `make sanitize`.
 LIBRARY_VARIABLE = "LAMMPS_TRAJCAST_KERNELS"
+# Sets of instructions that kernels can be asked for.
+INSTRUCTIONS = {"best": 0, "portable": 1, "avx2": 2}
 _HEADERS = ("edge_convolution.h", "energy.h", "network.h")
 _BEGIN, _END = "/* -- cffi reads from here -- */", "/* -- to here -- */"
 

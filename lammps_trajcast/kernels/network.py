@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from lammps_trajcast.kernels.builder import NetworkBuilder
-from lammps_trajcast.kernels.library import ffi, load_library
+from lammps_trajcast.kernels.library import INSTRUCTIONS, ffi, load_library
 from lammps_trajcast.kernels.tables import ORDER, TOLERANCE
 from lammps_trajcast.model.architecture import Architecture
 
 MAX_ORDER = 3
 """Largest rotation order that the kernels were compiled for."""
-
-_INSTRUCTIONS = {"best": 0, "portable": 1, "avx2": 2}
 
 
 class KernelGraph(NamedTuple):
@@ -77,7 +75,7 @@ class NetworkKernels:
             builder.layers,
             arch.num_mp_layers,
             precision == "double",
-            _INSTRUCTIONS[instructions],
+            INSTRUCTIONS[instructions],
         )
         if handle == ffi.NULL:
             raise MemoryError("no memory for the tables of the network")

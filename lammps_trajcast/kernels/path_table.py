@@ -43,13 +43,18 @@ class PathTable:
         out_row = np.cumsum([0] + [ir.dim * count for ir, count in self.groups])
 
         entries: dict[tuple[int, int, int], list[tuple[int, float]]] = {}
+        orders: list[tuple[int, int, int]] = []
+        first_rows: list[tuple[int, int, int]] = []
         for p, path in enumerate(tensor_product.instructions):
             ir1, ir2 = irreps_in[path.i_in1].ir, irreps_sh[path.i_in2].ir
             ir3 = irreps_out[path.i_out].ir
             w3j = o3.wigner_3j(ir1.l, ir2.l, ir3.l, dtype=torch.float64) * path.path_weight
             group = group_of[path.i_out]
+            first_row, stride = out_row[group] + group_path[path.i_out], self.groups[group][1]
+            orders.append((ir1.l, ir2.l, ir3.l))
+            first_rows.append((int(in_row[path.i_in1]), int(first_row), stride))
             for a, b, c in torch.nonzero(w3j.abs() > 1e-12).tolist():
-                row = out_row[group] + c * self.groups[group][1] + group_path[path.i_out]
+                row = first_row + c * stride
                 key = (p, int(in_row[path.i_in1]) + a, int(row))
                 entries.setdefault(key, []).append(
                     (int(sh_row[path.i_in2]) + b, float(w3j[a, b, c]))
@@ -63,6 +68,11 @@ class PathTable:
             "first": np.cumsum([0] + [len(t) for t in terms]).astype(np.int32),
             "harmonic": np.array([b for t in terms for b, _ in t], dtype=np.int32),
             "value": np.array([v for t in terms for _, v in t], dtype=np.float64),
+            "order": np.array(orders, dtype=np.int32),
+            "first_row": np.array(first_rows, dtype=np.int32),
+            "factor": np.array(
+                [path.path_weight for path in tensor_product.instructions], dtype=np.float64
+            ),
         }
         self.num_outputs = int(out_row[-1])
         self.num_paths = len(tensor_product.instructions)
@@ -78,7 +88,9 @@ class PathTable:
                 "num_outputs": self.num_outputs,
                 "num_entries": len(keys),
                 **{
-                    name: ffi.cast("double *" if name == "value" else "int32_t *", a.ctypes.data)
+                    name: ffi.cast(
+                        "double *" if a.dtype == np.float64 else "int32_t *", a.ctypes.data
+                    )
                     for name, a in self._arrays.items()
                 },
             },

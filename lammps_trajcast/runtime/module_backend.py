@@ -86,7 +86,7 @@ class _ModuleBackend(Backend):
             atoms,
             count,
             NodeEmbedding(*(rows[atoms] for rows in self._nodes)),
-            EdgeEmbedding(*(rows[edges] for rows in self._edges)),
+            EdgeEmbedding(self._edges.length[edges], self._edges.direction[edges]),
             receivers,
             first_edge,
             self._senders[edges] + count,

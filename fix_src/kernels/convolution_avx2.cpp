@@ -1,0 +1,2 @@
+#define TRAJCAST_INSTRUCTIONS avx2
+#include "convolution_impl.h"

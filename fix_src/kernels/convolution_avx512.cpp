@@ -1,0 +1,2 @@
+#define TRAJCAST_INSTRUCTIONS avx512
+#include "convolution_impl.h"

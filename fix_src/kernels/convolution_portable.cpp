@@ -1,0 +1,2 @@
+#define TRAJCAST_INSTRUCTIONS portable
+#include "convolution_impl.h"
