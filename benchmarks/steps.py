@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks.systems import ELEMENTS, Crystal, load_model, mini_batch
-from lammps_trajcast.kernels.fused import FusedTrajCast
-from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.runtime.predictor import Predictor
+from lammps_trajcast.training.config import OptimizationConfig
+from lammps_trajcast.training.module import TrainingModule
 
 KERNELS = ("plain", "fused")
 # A plain step is so much slower that one in a round is as well known as these fused ones.
@@ -105,22 +105,13 @@ def measure_training(threads: tuple[int, ...], rounds: int) -> dict[str, dict[in
 
 def _training_step(architecture: Any, kernels: str, batch: Any) -> Callable[[], None]:
     torch.manual_seed(0)
-    network = TrajCast(architecture).float()
-    model = FusedTrajCast(network) if kernels == "fused" else network
+    options = OptimizationConfig(steps=1, schedule="cosine")
+    module = TrainingModule(architecture, (1.0, 1.0), options, "single", kernels).train()
+    network = module.network
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, amsgrad=True)
 
     def step() -> None:
-        prediction = model(
-            batch.species,
-            batch.positions,
-            batch.velocities,
-            batch.masses,
-            batch.edge_vectors,
-            batch.receivers,
-            batch.senders,
-            batch.system,
-            batch.num_systems,
-        )
+        prediction = module.predict(batch)
         loss = (prediction.displacement - batch.displacement).square().mean()
         loss = loss + (prediction.velocity - batch.velocity_after).square().mean()
         optimizer.zero_grad()
