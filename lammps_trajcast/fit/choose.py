@@ -29,8 +29,9 @@ FEW_SEGMENTS = 40
 PAIRS_IN_A_HORIZON, FRAMES_IN_A_HORIZON = 3, 12
 # Atoms in a mini-batch.
 BATCH_ATOMS = 1000
-# With fewer a step costs what its calls cost: ethanol's takes 0.033 s with 4 frames and 0.050 s with
-# 16, which had in 8 minutes errors of 0.009 and 0.014 where 4 had in 17 minutes 0.013 and 0.020.
+# With fewer, a step costs what its calls cost: ethanol's takes 0.033 s with 4 frames, 0.050 s with
+# 16, with which errors were 0.009 and 0.014 after 8 minutes; with 4 they were 0.013 and 0.020 after
+# 17 minutes.
 BATCH_ATOMS_AT_LEAST = 144
 
 

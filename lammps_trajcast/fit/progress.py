@@ -1,4 +1,4 @@
-"""One display for all stages: the stage, the time left, what was found last."""
+"""One display for all stages: the stage and the time left, below what has been found."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ class Progress:
         self._fraction: Callable[[], tuple[float, str]] | None = None
         self.stages = 0
         self.later: float | None = None
-        self.found = ""
 
     @contextmanager
     def stage(
@@ -82,7 +81,6 @@ class Progress:
 
     def tell(self, text: str) -> None:
         """Write a line that stays: what was found."""
-        self.found = text
         with self._lock:
             self._wipe_line()
             self._stream.write(f"  {text}\n")
@@ -118,8 +116,6 @@ class Progress:
             words.append(f"{in_words(min(left + self.later, whole))} left")
         else:
             words.append(f"at most {in_words(whole)} left")
-        if self.found:
-            words.append(self.found)
         return " | ".join(words)
 
     def _wipe(self) -> None:
