@@ -17,6 +17,9 @@ from lammps_trajcast.runtime.graph import build_graph
 
 # What is added to the squares of functions that may depend on each other, over their mean.
 LOADING = 1e-13
+# Distances that the data may have missed: from so much of the shortest to the cutoff, evenly, one
+# for so many of the data.
+CLOSEST, DATA_FOR_ONE = 0.85, 20
 
 
 class Rows(NamedTuple):
@@ -39,7 +42,9 @@ class Features:
     """What coefficients multiply: sums over neighbors and pairs of neighbors.
 
     Radial functions are mixed until they are orthonormal over the distances of the data: otherwise
-    they are so alike that their coefficients are lost in rounding errors.
+    they are so alike that their coefficients are lost in rounding errors. Some distances that are
+    not in the data count too: functions that are orthonormal over those of the data alone grow
+    without bounds below the shortest, where every longer run gets.
 
     Attributes:
         basis: the functions.
@@ -57,6 +62,9 @@ class Features:
             distances: (any,) Angstrom, between neighbors as they occur in the data.
         """
         self.basis = basis
+        number = max(len(distances) // DATA_FOR_ONE, 10 * basis.num_pair)
+        between = np.linspace(CLOSEST * distances.min(initial=basis.cutoff), basis.cutoff, number)
+        distances = np.concatenate([distances, between])
         values, _ = chebyshev(torch.from_numpy(distances), basis, basis.num_pair)
         self.pair_mixing = _orthonormal(values)
         self.radial_mixing = _orthonormal(values[:, : basis.num_radial])

@@ -23,8 +23,9 @@ from lammps_trajcast.training.progress import ProgressReporter
 # Weights of the equations of a frame: its energy and its virial are 1 and 6 numbers beside 3 N
 # forces, whose squared errors count as one altogether.
 _ENERGY_WEIGHT, _VIRIAL_WEIGHT = 3.0, 0.5
-# What is added to the diagonal of the normal equations, relative to it.
-_RIDGES = (1e-13, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8)
+# What is added to the diagonal of the normal equations, relative to it: the best of these, or what is
+# ten times smaller or larger. Few frames, and forces from beyond the cutoff, take large ones.
+_RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
 # Training goes on with twice as many frames as long as that lowers the error by so much.
 _GAIN = 0.05
 _FIRST_FRAMES = 32
@@ -197,7 +198,7 @@ class _Task:
         began = time.monotonic()
         total = len(self._order)
         best: tuple[float, EnergyModel] | None = None
-        last = math.inf
+        last, grew_worse = math.inf, False
         target = min(_FIRST_FRAMES, total)
         reporter.stage("energies, frames")
         for done, k in enumerate(self._order, 1):
@@ -212,9 +213,11 @@ class _Task:
             if best is None or error < best[0]:
                 best = error, model
             reporter.line(f"energies from {done} frames: {describe_errors(model.errors)}")
-            if late or error > (1.0 - _GAIN) * last:
+            # More frames that make it worse were too few: the rare ones among them weigh too much.
+            worse = error > last and not grew_worse
+            if late or (error > (1.0 - _GAIN) * last and not worse):
                 break
-            last = error
+            last, grew_worse = error, worse
         assert best is not None
         model = best[1]
         assert model.errors is not None
@@ -244,22 +247,31 @@ class _Task:
         scale = self._matrix.diagonal().sqrt()
         scale[scale == 0.0] = 1.0
         matrix = self._matrix / scale[:, None] / scale
-        found: list[tuple[float, EnergyModel]] = []
-        for ridge in _RIDGES:
+        found: dict[float, tuple[float, EnergyModel]] = {}
+
+        def attempt(ridge: float) -> None:
             shifted = matrix.clone()
             shifted.diagonal().add_(ridge)
             solution = torch.linalg.solve(shifted, self._right / scale) / scale
             if not torch.isfinite(solution).all():
-                continue
+                return
             model = EnergyModel(
                 self._features.basis, arrays_of(self._features, solution, self._offset)
             )
             errors = self._errors(model, self._judges, frames)
             parts = (errors.energy, errors.stress or 0.0, errors.forces)
-            found.append((math.sqrt(sum(x**2 for x in parts)), model._replace(errors=errors)))
+            error = math.sqrt(sum(x**2 for x in parts))
+            found[ridge] = error, model._replace(errors=errors)
+
+        for ridge in _RIDGES:
+            attempt(ridge)
+        if found:
+            best = min(found, key=lambda ridge: found[ridge][0])
+            attempt(0.1 * best)
+            attempt(10.0 * best)
         if not found:
             raise DatasetError("the energies of the data set cannot be fitted: check its labels")
-        return min(found, key=lambda pair: pair[0])
+        return min(found.values(), key=lambda pair: pair[0])
 
     def _errors(self, model: EnergyModel, frames: list[LabeledFrame], number: int) -> EnergyErrors:
         kernel = EnergyKernel(model)
