@@ -23,8 +23,8 @@ from lammps_trajcast.training.progress import ProgressReporter
 # Weights of the equations of a frame: its energy and its virial are 1 and 6 numbers beside 3 N
 # forces, whose squared errors count as one altogether.
 _ENERGY_WEIGHT, _VIRIAL_WEIGHT = 3.0, 0.5
-# What is added to the diagonal of the normal equations, relative to it: the best of these, or what is
-# ten times smaller or larger. Few frames, and forces from beyond the cutoff, take large ones.
+# What is added to the diagonal of the normal equations, relative to it: the best of these, or what
+# is ten times smaller or larger. Few frames, and forces from beyond the cutoff, take large ones.
 _RIDGES = (1e-12, 1e-10, 1e-8, 1e-6, 1e-4)
 # Training goes on with twice as many frames as long as that lowers the error by so much.
 _GAIN = 0.05
