@@ -338,8 +338,10 @@ def test_display_tells_stage_time_and_finding() -> None:
     shown.tell("cutoff 4 Å")
     with shown.stage("training", 100.0, lambda: (0.25, "step 5 of 20")):
         time.sleep(0.05)
-    line = stream.getvalue().splitlines()[-1]
-    assert line == "[1/8] training | step 5 of 20 | at most 50 min left | cutoff 4 Å"
+    assert stream.getvalue().splitlines() == [
+        "  cutoff 4 Å",
+        "[1/8] training | step 5 of 20 | at most 50 min left",
+    ]
 
 
 def test_damaged_state_is_one_line(tmp_path: Path) -> None:
