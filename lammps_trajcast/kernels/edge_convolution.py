@@ -73,6 +73,14 @@ def _check(
         raise ValueError(
             f"edge convolution: node and fraction need one number for each of {num_edges} edges"
         )
+    # The kernels take them as they lie in memory.
+    if (node.dtype, fraction.dtype) != (torch.int64, torch.float64):
+        raise ValueError(
+            f"edge convolution: node is {node.dtype} and fraction {fraction.dtype}, expected "
+            "torch.int64 and torch.float64"
+        )
+    if not (node.is_contiguous() and fraction.is_contiguous()):
+        raise ValueError("edge convolution: node and fraction have to be contiguous")
     if num_edges and not (0 <= int(node.min()) and int(node.max()) < rows - 1):
         raise ValueError(f"edge convolution: a node is not one of 0 to {rows - 2}")
 

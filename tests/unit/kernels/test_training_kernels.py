@@ -146,6 +146,21 @@ def test_a_node_beyond_the_table(node: int) -> None:
         given.by_kernels(given.features, given.rows, given.own, True)
 
 
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        (lambda x: x.repeat_interleave(2)[::2], "contiguous"),
+        (lambda x: x.float() if x.is_floating_point() else x, "torch.float32"),
+        (lambda x: x[:-1], "one number for each"),
+    ],
+)
+def test_nodes_that_lie_otherwise_in_memory(change, message: str) -> None:
+    given = Problem(1, 16, True, torch.float64)
+    given.node, given.fraction = change(given.node), change(given.fraction)
+    with pytest.raises(ValueError, match=message):
+        given.by_kernels(given.features, given.rows, given.own, True)
+
+
 def test_no_edges() -> None:
     given = Problem(1, 16, True, torch.float64)
     nothing = torch.zeros(0, dtype=torch.int64)
