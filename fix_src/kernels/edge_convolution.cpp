@@ -1,4 +1,5 @@
 #include "convolution_interface.h"
+#include "processor.h"
 
 #include <algorithm>
 #include <new>
@@ -17,18 +18,15 @@ template <typename T> struct Kernels {
   void (*differentiate)(const Convolution<T> &, int64_t, int64_t, const ConvolutionGradients<T> &);
 };
 
-template <typename T> Kernels<T> kernels(int32_t instructions) {
+template <typename T> Kernels<T> kernels(int32_t asked) {
 #ifdef TRAJCAST_X86
-  __builtin_cpu_init();
-  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (instructions == 0 && has_avx2 && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw"))
+  const Instructions chosen = instructions(asked);
+  if (chosen == Instructions::avx512)
     return {avx512::convolve, avx512::differentiate};
-  if (instructions != 1 && has_avx2)
+  if (chosen == Instructions::avx2)
     return {avx2::convolve, avx2::differentiate};
 #else
-  (void)instructions;
+  (void)asked;
 #endif
   return {portable::convolve, portable::differentiate};
 }

@@ -1,4 +1,5 @@
 #include "network_interface.h"
+#include "processor.h"
 
 #include <new>
 
@@ -7,14 +8,10 @@ trajcast_network *trajcast_network_create(const trajcast_ends *ends, const trajc
                                           int32_t instructions) {
   try {
 #ifdef TRAJCAST_X86
-    __builtin_cpu_init();
-    const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-    const bool has_avx512 =
-        has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
-    if (instructions == 0 && has_avx512)
+    const trajcast::Instructions chosen = trajcast::instructions(instructions);
+    if (chosen == trajcast::Instructions::avx512)
       return trajcast::avx512::create(*ends, layers, num_layers, is_double).release();
-    if (instructions != 1 && has_avx2)
+    if (chosen == trajcast::Instructions::avx2)
       return trajcast::avx2::create(*ends, layers, num_layers, is_double).release();
 #else
     (void)instructions;
