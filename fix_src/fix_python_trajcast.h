@@ -138,6 +138,7 @@ private:
   void move_reversibly();
   void reverse_velocities();
   bool predict_again();
+  void restore_momentum();
   bool reaches_within_skin();
   void set_defect(const std::vector<double> &start);
   void rebuild_before_it_is_late();

@@ -21,7 +21,8 @@ using namespace LAMMPS_NS;
    With F the network's step and R the reversal of velocities, z1 = F(z), back = R F(R z1) and
    z2 = F(back): were the step reversible, back would be z, and z2 would be z1. The difference is
 the defect of a round trip, carried forward, and half of it is the error to take away: (3 z1 - z2)
-/ 2. Each prediction keeps the momentum, and so does this sum of them.
+/ 2. Each prediction keeps the momentum, and so does this sum of them. The angular momentum of the
+sum is off by the product of two defects, and is restored.
 
    On entry, rows hold the prediction from the state of the atoms, that is z1.
 ------------------------------------------------------------------------- */
@@ -54,27 +55,25 @@ void FixPythonTrajcast::move_reversibly() {
     last.exchange_seconds += exchange_seconds;
   }
 
+  // Into rows: what the corrected step adds to positions, and its velocities.
   double **x = atom->x;
   double **v = atom->v;
+  rows.resize(first_rows.size());
   for (int i = 0; i < nlocal; i++) {
     const double *from = &start[TRAJCAST_ROW * i];
     const double *one = &first_rows[TRAJCAST_ROW * i];
-    const double *two = &rows[TRAJCAST_ROW * i];
-    const bool moves = is_moved(i);
+    double *two = &rows[TRAJCAST_ROW * i];
     for (int k = 0; k < 3; k++) {
-      const double back = x[i][k];
+      const double missed = one[k] - (x[i][k] - from[k] + two[k]); // z1 - z2
+      two[k] = one[k] + (corrected ? 0.5 * missed : 0.0);
+      two[3 + k] = one[3 + k] + (corrected ? 0.5 * (one[3 + k] - two[3 + k]) : 0.0);
       x[i][k] = from[k];
       v[i][k] = from[3 + k];
-      if (!moves)
-        continue;
-      x[i][k] += one[k];
-      v[i][k] = one[3 + k];
-      if (corrected) {
-        x[i][k] += 0.5 * (x[i][k] - (back + two[k]));
-        v[i][k] += 0.5 * (v[i][k] - two[3 + k]);
-      }
     }
   }
+  if (corrected && keeps_rotation)
+    restore_momentum();
+  move_atoms();
   if (!corrected)
     warn_of_plain_step();
   rebuild_before_it_is_late();
@@ -100,6 +99,22 @@ bool FixPythonTrajcast::predict_again() {
   reduction_seconds += reduction;
   conserve_momentum();
   return !outcome.broken;
+}
+
+/* ----------------------------------------------------------------------
+   of rows, as if they were one prediction from where atoms are now
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::restore_momentum() {
+  for (int i = 0; i < atom->nlocal; i++) {
+    domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
+    std::copy_n(atom->v[i], 3, &velocities[3 * i]);
+  }
+  const trajcast_frame frame = frame_of_model();
+  last.rows = rows.data();
+  if (bridge->adopt(model, &frame, &last, &message) != TRAJCAST_OK)
+    abort_all(message.text);
+  sum_over_ranks(last.sums, static_cast<int>(last.num_sums));
 }
 
 /* ----------------------------------------------------------------------

@@ -179,9 +179,6 @@ void FixPythonTrajcast::open_model() {
   keeps_rotation = info.conserves_angular_momentum != 0;
   stops_rotation = info.takes_angular_momentum != 0;
   check_agreement(info);
-  if (reversible && info.conserves_angular_momentum)
-    fail("'reversible yes' does not keep the angular momentum, which this model of isolated "
-         "molecules does: write 'reversible no'");
   set_limits(info, training);
 }
 

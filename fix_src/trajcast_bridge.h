@@ -156,10 +156,16 @@ typedef struct {
   int (*predict)(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
                  trajcast_message *message);
 
+  /* Take rows that the caller has made of several predictions for one from this frame, of which
+     edges, types and remote nodes are not read, and leave in `prediction->sums` what conserve()
+     begins with. */
+  int (*adopt)(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
+               trajcast_message *message);
+
   /* Restore the total momentum, and the angular momentum where the model asks for it, in the rows
-     of own atoms of the last prediction. It takes one or more rounds: the caller adds up the
-     num_sums values of `prediction->sums` over all ranks, then calls this function, which leaves
-     the sums of the next round there; until num_sums is zero. */
+     of own atoms of the last prediction, or of what was adopted since. It takes one or more rounds:
+     the caller adds up the num_sums values of `prediction->sums` over all ranks, then calls this
+     function, which leaves the sums of the next round there; until num_sums is zero. */
   int (*conserve)(int64_t handle, trajcast_prediction *prediction, trajcast_message *message);
 
   /* The potential energy of own atoms. Of the frame it needs nothing but types and edges, all that

@@ -98,6 +98,7 @@ def _variant(network: Architecture) -> str:
             ("message_features", network.message_features),
             ("feature_parity", network.feature_parity),
             ("speed_limit", network.speed_limit),
+            ("speed_factors", network.speed_factors),
         )
         if value != Architecture.model_fields[name].default
     ]

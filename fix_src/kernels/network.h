@@ -88,11 +88,13 @@ typedef struct {
   int32_t lmax; /* at most 3 */
   int32_t channels;
   int32_t num_species;
-  trajcast_table scalars;   /* (num_species, num_nodes, 1, order, channels): of the speed */
-  double speed_limit;       /* > 0: tables of the speed s, these and the layers', are of
-                               s / (1 + (s / speed_limit)^8)^(1/8) instead */
+  trajcast_table scalars;      /* (num_species, num_nodes, 1, order, channels): of the speed */
+  double speed_limit;          /* > 0: tables of the speed s, these and the layers', are of
+                                  s / (1 + (s / speed_limit)^8)^(1/8) instead */
+  const double *speed_factors; /* (num_species,) of the speed, before it is limited or looked up;
+                                  null: none */
   double velocity_scale;    /* > 0: the harmonics of a velocity are solid ones of the velocity over
-                               this; 0: spherical ones of its direction */
+                            this; 0: spherical ones of its direction */
   const double *directions; /* (lmax, channels): first features of orders 1, 2, ... are this times
                                the harmonics of the velocity */
   int32_t vectors;          /* first row of the irrep 1o in the last features */

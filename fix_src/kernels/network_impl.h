@@ -46,10 +46,12 @@ public:
       : lmax(ends.lmax), channels(ends.channels), num_species(ends.num_species),
         blocks((ends.channels + kLanes - 1) / kLanes),
         scalars(ends.scalars, 1, ends.channels, blocks), vectors(ends.vectors),
-        speed_limit(ends.speed_limit),
+        speed_limit(ends.speed_limit), speed_factors(ends.num_species, 1.0),
         inverse_scale(ends.velocity_scale > 0.0 ? 1.0 / ends.velocity_scale : 0.0),
         directions(int64_t(ends.lmax) * blocks * kLanes),
         read_out_weights(int64_t(2) * blocks * kLanes) {
+    if (ends.speed_factors)
+      std::copy_n(ends.speed_factors, num_species, speed_factors.begin());
     for (int l = 0; l < lmax; ++l)
       for (int u = 0; u < channels; ++u)
         directions.data()[l * blocks * kLanes + u] =
@@ -102,7 +104,7 @@ public:
     const int64_t rows = layers[0].rows_in;
     for_each(num_nodes, kAtomsAtOnce, threads, [&](int64_t i) {
       double x = velocities[3 * i], y = velocities[3 * i + 1], z = velocities[3 * i + 2];
-      const Position at = scalars.find(speed(x, y, z));
+      const Position at = scalars.find(speed(x, y, z, species[i]));
       T direction[(kMaxOrder + 1) * (kMaxOrder + 1)], basis[2 * kOrder<T>];
       harmonics<T>(lmax, T(x), T(y), T(z), direction, 1);
       hermite<T>(T(at.fraction), basis, 1);
@@ -165,22 +167,24 @@ private:
   Table<T> scalars;
   int64_t vectors;
   double speed_limit;                    // of what tables are looked up by; 0: none
+  std::vector<double> speed_factors;     // (num_species,)
   double inverse_scale;                  // of velocities, for solid harmonics; 0: spherical ones
   Array<T> directions, read_out_weights; // (lmax, blocks, 16) and (2, blocks, 16)
   std::vector<Layer<T>> layers;
 
   int64_t num_harmonics() const { return int64_t(lmax + 1) * (lmax + 1); }
 
-  // Where tables are looked up for the velocity (x, y, z), which becomes what its harmonics are
-  // taken of.
-  double speed(double &x, double &y, double &z) const {
+  // Where the tables of a species are looked up for the velocity (x, y, z), which becomes what its
+  // harmonics are taken of.
+  double speed(double &x, double &y, double &z, int64_t species) const {
+    const double factor = speed_factors[species];
     if (inverse_scale == 0.0)
-      return limited(normalize(x, y, z));
+      return limited(factor * normalize(x, y, z));
     const double length = std::sqrt(x * x + y * y + z * z);
     x *= inverse_scale;
     y *= inverse_scale;
     z *= inverse_scale;
-    return limited(length);
+    return limited(factor * length);
   }
 
   double limited(double length) const {
@@ -331,7 +335,7 @@ private:
       const int64_t atom = work.atoms[begin + e];
       const T *v = static_cast<const T *>(step.velocities) + 3 * atom;
       double x = v[0], y = v[1], z = v[2];
-      const Position at = table.find(speed(x, y, z));
+      const Position at = table.find(speed(x, y, z, step.species[atom]));
       harmonics<T>(lmax, T(x), T(y), T(z), work.harmonics.data() + e, kLanes);
       hermite<T>(T(at.fraction), &tile.basis[0][e], kLanes);
       values[e] =

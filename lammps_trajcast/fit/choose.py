@@ -23,8 +23,9 @@ NETWORK_SECONDS = 35e-6
 SURVEY_SHARE, RECORD_SHARE, TRAIN_SHARE = 0.08, 0.15, 0.58
 # And of the whole budget, to fit the potential energy, which mostly takes less.
 ENERGY_SHARE = 0.04
-# Segments for each temperature below which the reference counts as expensive.
-FEW_SEGMENTS = 40
+# Segments for each temperature below which the reference counts as expensive, and atoms below which
+# a frame says so little that no time is left unrecorded.
+FEW_SEGMENTS, FEW_ATOMS = 40, 64
 # Pairs that begin within a horizon, at least and at most.
 PAIRS_IN_A_HORIZON, FRAMES_IN_A_HORIZON = 3, 12
 # Atoms in a mini-batch.
@@ -130,6 +131,7 @@ def recording_plan(
     timestep: float,
     step_seconds: float,
     time: float,
+    atoms: int,
     equilibrated: bool = False,
 ) -> tuple[int, dict[str, float]]:
     """Return how many segments are recorded at each temperature in so many seconds.
@@ -139,7 +141,7 @@ def recording_plan(
     for which few segments would fit, less time passes between them, and a third of all time at
     most: what they lose in independence they gain in number. (Paracetamol, 3.75 fs, errors of
     velocities after 7 ps of recording: 0.054 with segments of 0.03 ps and 0.1 ps between them,
-    0.036 with 0.15 ps and 0.1 ps.)
+    0.036 with 0.15 ps and 0.1 ps.) So it is with few atoms.
 
     Args:
         config: what is given there is not chosen.
@@ -147,6 +149,7 @@ def recording_plan(
         timestep: of the reference, fs.
         step_seconds: wall time of an MD step.
         time: for all temperatures together, s.
+        atoms: number.
         equilibrated: whether the recording begins in a state that is in equilibrium.
 
     Returns:
@@ -170,7 +173,7 @@ def recording_plan(
         return int((available - times["equilibration"]) / each)
 
     times, fewest = times_with(max(0.25, 10.0 * horizon * 1e-3), 0.0), 20
-    if fit_in(times) < FEW_SEGMENTS:
+    if fit_in(times) < FEW_SEGMENTS or atoms < FEW_ATOMS:
         gap = max(0.1, 4.0 * horizon * 1e-3)
         times, fewest = times_with(gap, 2.0 * gap), 8
     return given.segments or max(fewest, min(120, fit_in(times))), times

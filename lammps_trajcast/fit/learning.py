@@ -91,7 +91,8 @@ class Learning:
         start = start_of(runs, self.survey.start)
         equilibrated = start is not None and not self.survey.faults
         segments, times = choose.recording_plan(
-            config, horizon, self.survey.timestep, step_seconds, time, equilibrated
+            *(config, horizon, self.survey.timestep, step_seconds, time),
+            *(inspected.atoms, equilibrated),
         )
         if plan is not None:
             segments = plan.segments

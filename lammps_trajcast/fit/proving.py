@@ -128,7 +128,7 @@ class Proving:
             return [config.reversible]
         if plan.reversible is not None:
             return [plan.reversible]
-        if self.survey.inspected.isolated or horizon >= 0.5 * self.survey.motion.period:
+        if horizon >= 0.5 * self.survey.motion.period:
             return [False]
         duration = self._probe_length()
         outcomes: dict[bool, Outcome] = {}

@@ -159,11 +159,6 @@ class Surveyor:
 
     def _check_system(self, inspected: Inspected) -> None:
         config = self.stages.config
-        if inspected.isolated and config.reversible:
-            raise FitError(
-                "reversible: does not go with an isolated molecule, whose angular momentum is "
-                "kept; leave it out"
-            )
         if not inspected.isolated and not all(inspected.periodic):
             flags = " ".join("p" if flag else "f" for flag in inspected.periodic)
             raise FitError(

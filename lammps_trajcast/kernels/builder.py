@@ -310,6 +310,7 @@ class NetworkBuilder:
     def _ends(self) -> dict[str, Any]:
         arch = self._arch
         channels, lmax = arch.num_hidden_channels, arch.max_rotation_order
+        factors = arch.speed_factors
         # One input for each species, Gaussian and order above 0.
         linear = self._weight("embedding.linear").reshape(-1, channels)
         scalars = self._speed_table(
@@ -325,6 +326,7 @@ class NetworkBuilder:
             "num_species": len(self._species),
             "scalars": self._table(scalars, np.arange(1), np.ones(1)),
             "speed_limit": arch.speed_limit or 0.0,
+            "speed_factors": ffi.NULL if factors is None else self._doubles(np.array(factors)),
             "velocity_scale": arch.velocity_scale or 0.0,
             "directions": self._doubles(linear[-lmax:]),
             "vectors": 0,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Component = Annotated[float, Field(allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Momentum = tuple[Component, Component, Component]
 ActivationName = Literal["silu", "tanh", "relu", "sigmoid"]
 
@@ -62,7 +63,9 @@ class Architecture(_Section):
     alone, a third of the tensor products. ``speed_limit``: with it the
     radial functions of the speed are those of s / (1 + (s / speed_limit)^8)^(1/8), which is s while
     s is smaller and never greater than speed_limit: fast atoms, of which a training set has few,
-    are embedded as less fast ones are.
+    are embedded as less fast ones are. ``speed_factors``: the speeds of each element
+    are multiplied by one for its radial functions, so that light and heavy atoms are alike fast;
+    ``vel_max`` and ``speed_limit`` are of the products.
     """
 
     num_chem_elements: int = Field(ge=1, le=118)
@@ -86,6 +89,7 @@ class Architecture(_Section):
     message_features: Literal["sender", "both"] = "sender"
     feature_parity: Literal["both", "natural"] = "both"
     speed_limit: float | None = Field(None, gt=0.0, allow_inf_nan=False)
+    speed_factors: tuple[Factor, ...] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -99,6 +103,14 @@ class Architecture(_Section):
     def _has_scale(self) -> Architecture:
         if (self.velocity_harmonics == "solid") != (self.velocity_scale is not None):
             raise ValueError("velocity_scale goes with velocity_harmonics solid, and with no other")
+        return self
+
+    @model_validator(mode="after")
+    def _has_factors(self) -> Architecture:
+        if self.speed_factors is not None:
+            number = len(self.speed_factors)
+            if number != self.num_chem_elements:
+                raise ValueError(f"{number} speed_factors for {self.num_chem_elements} elements")
         return self
 
     @field_validator("net_lin_mom", "net_ang_mom", mode="before")

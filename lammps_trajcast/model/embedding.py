@@ -147,6 +147,7 @@ class NodeEmbeddingLayer(torch.nn.Module):
     """Embedding of species and velocity, and the initial features made of them."""
 
     centers: Tensor
+    factors: Tensor
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
@@ -158,6 +159,9 @@ class NodeEmbeddingLayer(torch.nn.Module):
         self.spacing = gaussian_spacing(arch.vel_max, size)
         self.speed_scale = gaussian_factor(size)
         self.speed_limit = arch.speed_limit or 0.0
+        self.has_factors = arch.speed_factors is not None
+        factors = torch.tensor(arch.speed_factors or (), dtype=centers.dtype)
+        self.register_buffer("factors", factors, persistent=False)
         scalars = o3.Irreps([(size, (0, 1))])
         species = o3.Irreps([(self.num_species, (0, 1))])
         self.element_tp = o3.FullyConnectedTensorProduct(scalars, species, scalars)
@@ -171,6 +175,8 @@ class NodeEmbeddingLayer(torch.nn.Module):
         """Embed species indices (N,) int64 and velocities (N, 3) in the model's unit."""
         one_hot = torch.nn.functional.one_hot(species, self.num_species).to(velocities.dtype)
         norm = torch.linalg.vector_norm(velocities, dim=1)
+        if self.has_factors:
+            norm = norm * self.factors[species]
         if self.speed_limit > 0.0:
             norm = limited(norm, self.speed_limit)
         offset = (norm.unsqueeze(-1) - self.centers) / self.spacing

@@ -106,6 +106,17 @@ class Bridge(FfiBridge):
 
         return self._reporting_errors(predict, message, unexpected=ABORT)
 
+    def adopt(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
+        """Body of `trajcast_functions.adopt`."""
+
+        def adopt() -> None:
+            n = frame.num_atoms
+            rows = self._view(prediction.rows, (n, 6), np.float64)
+            self._fill_sums(prediction, self._models[handle].adopt(self._frame(frame), rows))
+            self._num_rows[handle] = n
+
+        return self._reporting_errors(adopt, message, unexpected=ABORT)
+
     def conserve(self, handle: int, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.conserve`."""
 
@@ -195,6 +206,7 @@ def register(address: int) -> None:
         ffi.def_extern(name="trajcast_open", error=FAILED)(_bridge.open)
         ffi.def_extern(name="trajcast_plan", error=ABORT)(_bridge.plan)
         ffi.def_extern(name="trajcast_predict", error=ABORT)(_bridge.predict)
+        ffi.def_extern(name="trajcast_adopt", error=ABORT)(_bridge.adopt)
         ffi.def_extern(name="trajcast_conserve", error=ABORT)(_bridge.conserve)
         ffi.def_extern(name="trajcast_energies", error=FAILED)(_bridge.energies)
         ffi.def_extern(name="trajcast_close", error=FAILED)(_bridge.close)
@@ -202,6 +214,7 @@ def register(address: int) -> None:
     functions.open = lib.trajcast_open
     functions.plan = lib.trajcast_plan
     functions.predict = lib.trajcast_predict
+    functions.adopt = lib.trajcast_adopt
     functions.conserve = lib.trajcast_conserve
     functions.energies = lib.trajcast_energies
     functions.close = lib.trajcast_close

@@ -317,6 +317,22 @@ class Predictor:
             waited = self.halo.traffic.exchange_seconds
             return RawPrediction(*made, network_seconds=time.perf_counter() - began - waited)
 
+    def adopt(self, frame: Frame, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Take a prediction that was made of several for the last one, to restore its momentum.
+
+        Args:
+            frame: the state that it begins from; its edges and remote nodes do not matter.
+            rows: (N, 6) displacements, Angstrom, and velocities, in the units of the run.
+
+        Returns:
+            As the sums of :meth:`predict`: what :meth:`conserve` needs to know of this rank.
+        """
+        with torch.inference_mode():
+            values = torch.from_numpy(rows.copy())
+            return self._begin_conservation(
+                frame, Prediction(values[:, :3], values[:, 3:] / self._time_ratio)
+            )
+
     def conserve(self, sums: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Restore the momentum of the last prediction: one round of it.
 
@@ -454,7 +470,12 @@ class Predictor:
         """Rows and sums of :class:`RawPrediction`."""
         own = len(frame.masses)
         targets = targets.to(dtype=torch.float64, device="cpu")
-        prediction = self._conservation.scale(targets[:own])
+        sums = self._begin_conservation(frame, self._conservation.scale(targets[:own]))
+        return (targets * self._scales).numpy(), sums
+
+    def _begin_conservation(self, frame: Frame, prediction: Prediction) -> NDArray[np.float64]:
+        """The sums that the first round of :meth:`conserve` needs, of this rank."""
+        own = len(frame.masses)
         velocities = torch.from_numpy(frame.velocities[:own]) / self._time_ratio
         masses = torch.from_numpy(frame.masses)
         system = torch.zeros(own, dtype=torch.int64)
@@ -466,7 +487,7 @@ class Predictor:
         self._in_progress = _ConservationState(
             prediction, positions, velocities, masses, system, number
         )
-        return (targets * self._scales).numpy(), sums.flatten().numpy()
+        return sums.flatten().numpy()
 
 
 def _reason(error: Exception | None, frame: Frame) -> str:

@@ -46,6 +46,7 @@ PUBLISHED: dict[str, Any] = {
     "message_features": "sender",
     "feature_parity": "both",
     "speed_limit_rms": None,
+    "speed_units": "all",
 }
 
 
@@ -61,10 +62,12 @@ class NetworkConfig(_Section):
     """Hyperparameters of the network; what the data set says (species, averages) is not repeated.
 
     Names as in :class:`lammps_trajcast.model.architecture.Architecture`; ``edge_cutoff`` in
-    Angstrom. ``speed_limit_rms`` is the architecture's speed_limit in units of the rms speed of the
-    data set. The defaults are what was best where it was measured; with the ``preset``
-    ``published`` they are those of the published network, and keys that are written come first.
-    With ``start_from`` keys that are absent are as in that model.
+    Angstrom. ``speed_units`` says what the radial functions of the speed see as fast, and
+    ``speed_limit_rms`` is the architecture's speed_limit in that unit: with ``element`` the rms
+    speed of the atom's element in the data set, with ``all`` that of all atoms.
+    The defaults are what was best where it was measured; with the ``preset`` ``published`` they are
+    those of the published network, and keys that are written come first. With ``start_from``
+    keys that are absent are as in that model.
 
     Attributes:
         preset: "published" for the published network.
@@ -85,8 +88,10 @@ class NetworkConfig(_Section):
         velocity_harmonics: of the direction alone ("unit"), or polynomials of the velocity.
         message_features: made of the sender's features, or of those of both atoms.
         feature_parity: all parities, or the natural one of each order.
-        speed_limit_rms: speed, in rms speeds of the data, above which an atom is seen as one of
-            that speed; null for none.
+        speed_units: rms speed of each element, in which light and heavy atoms are alike fast, or
+            of all atoms.
+        speed_limit_rms: speed, in those units, above which an atom is seen as one of that speed;
+            null for none.
     """
 
     preset: Literal["best", "published"] = "best"
@@ -106,6 +111,7 @@ class NetworkConfig(_Section):
     velocity_harmonics: Literal["unit", "solid"] = "solid"
     message_features: Literal["sender", "both"] = "both"
     feature_parity: Literal["both", "natural"] = "natural"
+    speed_units: Literal["element", "all"] = "element"
     speed_limit_rms: float | None = Field(2.0, ge=0.1, le=100.0)
 
     @model_validator(mode="before")
@@ -121,7 +127,7 @@ class NetworkConfig(_Section):
         Args:
             asked_for: only what the file says, by a key or by a preset, in whole sections.
         """
-        names = set(type(self).model_fields) - {"preset", "speed_limit_rms"}
+        names = set(type(self).model_fields) - {"preset", "speed_limit_rms", "speed_units"}
         if asked_for:
             names &= self.model_fields_set
         return self.model_dump(include=names)

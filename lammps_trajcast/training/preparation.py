@@ -19,6 +19,8 @@ NEIGHBOR_FRAMES = 20
 # Frames whose momenta are looked at, and the share of the rms speed that may be due to them: a
 # tenth of a small error of a step.
 MOMENTUM_FRAMES, MOMENTUM_SHARE = 50, 1e-3
+# An element with a smaller rms speed, in that of all atoms, does not move.
+AT_REST = 1e-3
 
 
 def spread(size: int, wanted: int) -> list[int]:
@@ -41,7 +43,10 @@ def make_architecture(
     # rms of the speed: polynomials of the velocity stay of the order of one.
     rms_speed = 3**0.5 * statistics.rms_velocity
     # The speed basis must cover what a thermostat may bring, not only what was sampled.
-    fastest, limit = 1.2 * statistics.max_speed, None
+    factors, max_speed = None, statistics.max_speed
+    if config.network.speed_units == "element":
+        factors, max_speed = speed_factors(statistics)
+    fastest, limit = 1.2 * max_speed, None
     if config.network.speed_limit_rms is not None:
         limit = round(config.network.speed_limit_rms * rms_speed, 6)
         fastest = 1.2 * limit
@@ -67,12 +72,29 @@ def make_architecture(
             speed_limit=limit,
             avg_num_neighbors=neighbors,
             velocity_scale=round(rms_speed, 6) if solid else None,
+            speed_factors=factors,
             **config.network.architecture_fields(),
         )
     except ValidationError as error:
         raise TrainingError(
             f"network: there is none with this data set: {explain(error)}"
         ) from None
+
+
+def speed_factors(statistics: Statistics) -> tuple[tuple[float, ...], float]:
+    """Return what makes the rms speed of each element that of all atoms.
+
+    Returns:
+        A factor for each element, 1 for one that hardly moves or of which there are no atoms; and
+        the highest speed times the factor of its element, Angstrom/fs.
+    """
+    rms_speed = 3**0.5 * statistics.rms_velocity
+    factors = tuple(
+        round(rms_speed / rms, 6) if rms and rms > AT_REST * rms_speed else 1.0
+        for rms in statistics.limits.rms_speed
+    )
+    highest = zip(factors, statistics.limits.max_speed, strict=True)
+    return factors, max(factor * (speed or 0.0) for factor, speed in highest)
 
 
 def check_momenta(network: Architecture, pairs: TrajectoryPairs) -> None:
@@ -152,6 +174,10 @@ def load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
     wanted = config.network.architecture_fields(asked_for=True)
     found = data.architecture.model_dump(include=set(wanted))
     different = [name for name in wanted if wanted[name] != found[name]]
+    if "speed_units" in config.network.model_fields_set:
+        units = "all" if data.architecture.speed_factors is None else "element"
+        if units != config.network.speed_units:
+            different.append("speed_units")
     factor, limit = config.network.speed_limit_rms, data.architecture.speed_limit
     if "speed_limit_rms" not in config.network.model_fields_set:
         factor = None

@@ -23,17 +23,20 @@ from lammps_trajcast.runtime.make_backend import make_backend
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
+FACTORS = (0.4, 1.0, 1.7)
 VARIANTS = {
     "solid": {"velocity_harmonics": "solid", "velocity_scale": 0.03},
     "both": {"message_features": "both"},
     "natural": {"feature_parity": "natural"},
     "limited": {"speed_limit": 0.02},
+    "factors": {"speed_limit": 0.02, "speed_factors": FACTORS},
     "all": {
         "velocity_harmonics": "solid",
         "velocity_scale": 0.03,
         "message_features": "both",
         "feature_parity": "natural",
         "speed_limit": 0.05,
+        "speed_factors": FACTORS,
     },
 }
 
@@ -152,6 +155,49 @@ def test_speed_limit(kernels: str) -> None:
         assert relative(faster, fast) < 1e-9
         assert relative(fast, without.predict(species, limit * direction, *graph)) < 1e-9
         assert relative(slow, without.predict(species, 0.1 * limit * direction, *graph)) < 1e-8
+
+
+@pytest.mark.parametrize("kernels", ["plain", "fused", "prediction"])
+@pytest.mark.parametrize("harmonics", ["solid", "unit"])
+def test_speed_factors(kernels: str, harmonics: str) -> None:
+    """Radial functions see the speed times the factor, harmonics the velocity as it is.
+
+    With one factor for all, that is a network whose Gaussians are closer and whose limit is lower.
+    """
+    arch = variant("all" if harmonics == "solid" else "factors")
+    arch = arch.model_copy(update={"speed_limit": 0.05})
+    assert arch.speed_limit is not None and arch.speed_factors is not None
+    species, velocities, *graph = random_inputs(arch, torch.float64)
+
+    def run(arch: Architecture) -> torch.Tensor:
+        plain = network(arch)
+        if kernels == "prediction":
+            return predict(kernels_of(plain, arch, torch.float64), species, velocities, *graph)
+        made = FusedTrajCast(plain) if kernels == "fused" else plain
+        return made.predict(species, velocities, *graph)
+
+    with torch.no_grad():
+        for factor in (0.4, 1.7):
+            same = arch.model_copy(update={"speed_factors": (factor,) * 3})
+            closer = arch.model_copy(
+                update={
+                    "speed_factors": None,
+                    "vel_max": arch.vel_max / factor,
+                    "speed_limit": arch.speed_limit / factor,
+                }
+            )
+            assert relative(run(same), run(closer)) < 1e-8
+        # Atoms of the last element are seen with the last factor.
+        species = torch.full_like(species, 2)
+        assert relative(run(arch), run(same)) < 1e-8
+        other = arch.model_copy(update={"speed_factors": None})
+        assert relative(run(arch), run(other)) > 1e-3
+
+
+def test_there_is_a_factor_for_each_element() -> None:
+    arch = variant("all").model_dump()
+    with pytest.raises(ValueError, match="1 speed_factors for 3 elements"):
+        Architecture(**arch | {"speed_factors": (1.0,)})
 
 
 def test_a_speed_limit_needs_no_larger_tables() -> None:

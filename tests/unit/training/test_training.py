@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -43,6 +44,7 @@ from lammps_trajcast.training.module import TrainingModule
 from lammps_trajcast.training.preparation import (
     make_architecture,
     rms_of_elements,
+    speed_factors,
     training_indices,
 )
 from lammps_trajcast.training.progress import Status
@@ -610,6 +612,29 @@ def test_speed_limit_in_rms_speeds(tmp_path: Path, dataset: Path) -> None:
     speeds = np.concatenate([np.linalg.norm(pair.velocities, axis=1) for pair in pairs])
     assert limited.speed_limit == pytest.approx(2.0 * np.sqrt((speeds**2).mean()), rel=0.05)
     assert limited.vel_max == pytest.approx(1.2 * limited.speed_limit, rel=1e-3)
+    assert limited.speed_factors is None
+
+
+def test_speeds_in_units_of_the_element(tmp_path: Path, dataset: Path) -> None:
+    """Each has the same rms speed then, and a heavy atom is fast where it is fast for its mass."""
+    config = TrainingConfig.load(write_config(tmp_path, dataset))
+    pairs, statistics = TrajectoryPairs(dataset, "train"), dataset_statistics(dataset, "train")
+    network = config.network.model_copy(update={"speed_units": "element"})
+    built = make_architecture(config.model_copy(update={"network": network}), pairs, statistics)
+    species = np.concatenate([pair.species.numpy() for pair in pairs])
+    speeds = np.concatenate([np.linalg.norm(pair.velocities, axis=1) for pair in pairs])
+    rms = [np.sqrt((speeds[species == k] ** 2).mean()) for k in range(len(pairs.elements))]
+    assert built.speed_factors == pytest.approx(
+        [np.sqrt((speeds**2).mean()) / one for one in rms], rel=0.02
+    )
+    highest = max(
+        factor * speeds[species == k].max() for k, factor in enumerate(built.speed_factors)
+    )
+    assert built.vel_max == pytest.approx(1.2 * highest, rel=0.05)
+    # One that stands still, and one that is not there.
+    still = statistics.limits.model_copy(update={"rms_speed": (1e-9, None)})
+    factors, _ = speed_factors(replace(statistics, limits=still))
+    assert factors == (1.0, 1.0)
 
 
 # ---- options -------------------------------------------------------------------------------------
