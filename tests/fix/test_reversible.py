@@ -200,6 +200,7 @@ def test_model_that_conserves_the_angular_momentum(lmp, model_file, ranks) -> No
     assert np.abs(missed).max() > 1e-9 * scale, "nothing to restore"
     # A rotation about the center of mass is all that was added.
     arms = positions - (masses[:, None] * positions).sum(0) / masses.sum()
-    inertia = sum(m * (a @ a * np.eye(3) - np.outer(a, a)) for m, a in zip(masses, arms, strict=True))
+    pairs = zip(masses, arms, strict=True)
+    inertia = sum(m * (a @ a * np.eye(3) - np.outer(a, a)) for m, a in pairs)
     spin = np.cross(np.linalg.solve(inertia, -missed), arms)
     assert_close(velocities, expected.velocities + spin, 1e-9)
