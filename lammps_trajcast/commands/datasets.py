@@ -108,7 +108,14 @@ def record(
         tuple[float, float, float],
         typer.Option(help="Shares of the segments for training, validation and test."),
     ] = (0.8, 0.1, 0.1),
-    seed: Annotated[int, typer.Option(help="Of thermostats and the splits.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of thermostats, strains and the splits.")] = 0,
+    strain: Annotated[
+        float,
+        typer.Option(
+            help="Largest strain of the cell, drawn anew for each segment: 0.01 for 1 %; with it a "
+            "model knows the stress."
+        ),
+    ] = 0.0,
     keep: Annotated[
         list[str] | None,
         typer.Option(help="ID of a fix to leave on during segments; may be repeated."),
@@ -145,6 +152,7 @@ def record(
         segments_per_shard=segments_per_shard,
         split=split,
         seed=seed,
+        strain=strain,
         keep=keep or (),
         variables=_variables(var),
         lmp=lmp,

@@ -26,6 +26,9 @@ ENERGY_SHARE = 0.04
 # Segments for each temperature below which the reference counts as expensive, and atoms below which
 # a frame says so little that no time is left unrecorded.
 FEW_SEGMENTS, FEW_ATOMS = 40, 64
+# Largest strain of a recorded cell: pressure and elastic constants are what cells of the same size
+# do not show.
+STRAIN = 0.01
 # Pairs that begin within a horizon, at least and at most.
 PAIRS_IN_A_HORIZON, FRAMES_IN_A_HORIZON = 3, 12
 # Atoms in a mini-batch.

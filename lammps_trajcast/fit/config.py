@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lammps_trajcast.atomic_file import replacing
 from lammps_trajcast.model.file import explain
+from lammps_trajcast.recording.options import LARGEST_STRAIN
 from lammps_trajcast.training.config import NetworkConfig, OptimizationConfig
 from lammps_trajcast.validation.config import Tolerances, known_elements
 from lammps_trajcast.yaml_file import read_checked
@@ -82,12 +83,14 @@ class Recording(_Section):
         segment_length: length of a segment.
         decorrelate: time with the thermostat between two segments.
         equilibration: time with the thermostat before the first segment.
+        strain: largest strain of the cell of a segment; 0.01 for periodic systems.
     """
 
     segments: int | None = Field(None, ge=10)
     segment_length: Positive | None = None
     decorrelate: Positive | None = None
     equilibration: Positive | None = None
+    strain: float | None = Field(None, ge=0.0, le=LARGEST_STRAIN)
 
 
 class Runs(_Section):

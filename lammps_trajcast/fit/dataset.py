@@ -45,7 +45,7 @@ def record_segments(
         timestep: of the reference, fs.
         initial_factor: of the temperature of the first velocities; 2 for atoms at rest.
         segments: number for each temperature.
-        times: segment_length, decorrelate, equilibration, ps.
+        times: segment_length, decorrelate, equilibration, ps; and strain.
         interval: between stored frames, fs.
         start: dump of an equilibrated state to begin with, see :func:`start_of`; None: the atoms
             of the system, with new velocities.
@@ -74,6 +74,8 @@ def record_segments(
         segments_per_shard=SEGMENTS_OF_A_SHARD,
         seed=config.seed,
         lmp=config.lmp,
+        # A fit of an earlier release goes on without.
+        strain=times.get("strain", 0.0),
     )
     with _inside(config.system.parent):
         return record(script, output, options, progress=False)

@@ -94,6 +94,8 @@ class Learning:
             *(config, horizon, self.survey.timestep, step_seconds, time),
             *(inspected.atoms, equilibrated),
         )
+        strain = config.recording.strain
+        times["strain"] = 0.0 if inspected.isolated else choose.STRAIN if strain is None else strain
         if plan is not None:
             segments = plan.segments
         elif last is not None and last.horizon == horizon:

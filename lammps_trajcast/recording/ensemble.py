@@ -81,6 +81,12 @@ class Ensemble:
             return None
         return baths[0] if baths else None
 
+    @property
+    def barostat(self) -> Fix | None:
+        """What changes the cell, if something does."""
+        styles = {"npt", "nph", "press/berendsen"}
+        return next((fix for fix in self.moving if plain_style(fix.style) in styles), None)
+
     def start(self) -> list[str]:
         """Commands that leave only what belongs to the force field."""
         return [f"unfix {fix.name}" for fix in [*self.output, *reversed(self.moving)]]

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from lammps_trajcast.data.build import check_shares, draw_splits
 from lammps_trajcast.data.layout import DatasetError
 
+# The cell changes at once, and atoms with it: more would break bonds.
+LARGEST_STRAIN = 0.05
+
 
 @dataclass(frozen=True)
 class RecordOptions:
@@ -28,6 +31,8 @@ class RecordOptions:
         segments_per_shard: segments in a file.
         split: shares of the segments for training, validation and test.
         seed: of the random assignment of segments to splits and of the thermostats.
+        strain: largest strain of the cell of the script, drawn anew for each segment, in each of
+            its periodic directions; tilts of triclinic cells too.
         keep: names of fixes to leave on during segments.
         variables: further index variables for the script.
         lmp: command that starts LAMMPS; None: the `lmp` of this environment.
@@ -43,6 +48,7 @@ class RecordOptions:
     segments_per_shard: int = 10
     split: tuple[float, float, float] = (0.8, 0.1, 0.1)
     seed: int = 0
+    strain: float = 0.0
     keep: Sequence[str] = ()
     variables: dict[str, str] = field(default_factory=dict)
     lmp: str | None = None
@@ -71,6 +77,10 @@ class RecordOptions:
             raise DatasetError(
                 f"--segment-length {self.segment_length:g} ps is shorter than --horizon "
                 f"{self.horizon:g} fs; no pair fits in: write a longer segment"
+            )
+        if not 0.0 <= self.strain <= LARGEST_STRAIN:
+            raise DatasetError(
+                f"--strain {self.strain:g}: must be between 0 and {LARGEST_STRAIN:g}; 0.01 is 1 %"
             )
         if self.seed < 0:
             raise DatasetError(f"--seed {self.seed}: must be 0 or more")

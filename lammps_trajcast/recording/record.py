@@ -33,6 +33,7 @@ from lammps_trajcast.lock import InUseError, alone_in
 from lammps_trajcast.progress_bar import ProgressBar
 from lammps_trajcast.recording.ensemble import Ensemble, sort_fixes
 from lammps_trajcast.recording.options import RecordOptions
+from lammps_trajcast.recording.strain import Box, draw_strains
 from lammps_trajcast.recording.thermodynamic_labels import (
     COMPUTE_VIRIAL,
     energies_every,
@@ -186,7 +187,8 @@ class _Recording:
         """
         for shard in self.shards[: self.finished]:
             with open_dataset(shard) as file:
-                then = json.loads(file.attrs.get("recording", "{}"))
+                # Files of earlier releases do not name the strain.
+                then = {"strain": 0.0} | json.loads(file.attrs.get("recording", "{}"))
             now = self._description()
             different = [name for name in now if then.get(name) != now[name]]
             if different:
@@ -227,6 +229,7 @@ class _Recording:
                     "in all segments; end the script with fix langevin instead",
                     file=sys.stderr,
                 )
+            box = self._box(lammps, ensemble)
             schedule = _Schedule.of(self.options, state.timestep * TIME_IN_FS[state.units])
             lammps.run(
                 [
@@ -249,6 +252,8 @@ class _Recording:
             worker = _Worker(
                 *(lammps, state, ensemble, schedule, Path(scratch), self._first_draw()),
                 self.paths,
+                box,
+                self.options.strain,
             )
             for number in range(self.finished, len(self.shards)):
                 self._record_shard(worker, number, bar)
@@ -269,6 +274,23 @@ class _Recording:
                 f"{self.script}: does not use the variable T, which --temperatures sets; write $T "
                 "where its thermostat has the temperature"
             )
+
+    def _box(self, lammps: LammpsSession, ensemble: Ensemble) -> Box | None:
+        """The box of the script if it is to be strained."""
+        if self.options.strain == 0.0:
+            return None
+        barostat = ensemble.barostat
+        if barostat is not None:
+            raise DatasetError(
+                f"{self.script}: fix {barostat.name} ({barostat.style}) changes the cell, and so "
+                "does --strain: leave one of them out"
+            )
+        box = Box.of(lammps)
+        if not any(box.periodic):
+            raise DatasetError(
+                f"{self.script}: has no periodic direction that --strain could strain; leave it out"
+            )
+        return box
 
     def _record_shard(self, worker: _Worker, number: int, bar: ProgressBar) -> None:
         first = number * self.options.segments_per_shard
@@ -322,6 +344,7 @@ class _Recording:
             "decorrelate": options.decorrelate,
             "segments_per_shard": options.segments_per_shard,
             "seed": options.seed,
+            "strain": options.strain,
             "keep": list(options.keep),
             "variables": options.variables,
         }
@@ -339,6 +362,8 @@ class _Worker:
         scratch: Path,
         first_draw: int,
         paths: PlainPaths,
+        box: Box | None,
+        strain: float,
     ) -> None:
         self.lammps = lammps
         self.paths = paths
@@ -348,6 +373,8 @@ class _Worker:
         self.dump = scratch / "segment.dump"
         self.dump_for_lammps = paths.of(self.dump)
         self.first_draw = first_draw
+        self.box = box
+        self.strain = strain
         self.step = state.step
         self.frames_per_horizon = schedule.horizon // schedule.interval
 
@@ -362,9 +389,12 @@ class _Worker:
         every = self.schedule.interval
         # LAMMPS dumps on multiples of the interval.
         bath = self.schedule.decorrelate + -(self.step + self.schedule.decorrelate) % every
+        draw = self.first_draw + number
+        strains = [] if self.box is None else [self._strained(self.box, draw)]
         self.lammps.run(
             [
-                *self.ensemble.bath_on(self.first_draw + number),
+                *strains,
+                *self.ensemble.bath_on(draw),
                 f"run {bath}",
                 *self.ensemble.bath_off(),
                 *self.ensemble.nve_on(),
@@ -402,6 +432,9 @@ class _Worker:
                 "the disk full?"
             )
         return frames
+
+    def _strained(self, box: Box, draw: int) -> str:
+        return box.strained(draw_strains(self.strain, draw)).command()
 
     def save_state(self, path: Path) -> None:
         """Write positions and velocities for a later call to go on from.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import ase.units
@@ -33,6 +34,7 @@ from lammps_trajcast.recording import record as recording
 from lammps_trajcast.recording.ensemble import sort_fixes, with_seed
 from lammps_trajcast.recording.label import label
 from lammps_trajcast.recording.record import RecordOptions, _Schedule, record
+from lammps_trajcast.recording.strain import Box
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.training.config import TrainingConfig
 from lammps_trajcast.training.train import train
@@ -95,6 +97,98 @@ def test_energy_virial_and_forces_are_recorded(recorded: Path) -> None:
                 assert segment["energy"][k] == pytest.approx(energy, rel=1e-6)
                 np.testing.assert_allclose(segment["virial"][k], virial, rtol=1e-6, atol=1e-5)
                 np.testing.assert_allclose(segment["forces"][k], forces, atol=1e-5)
+
+
+# Two atoms in the middle of a vacuum.
+ISOLATED = (
+    SCRIPT.replace("create_atoms 1 box", "create_atoms 1 single 1 1 1\ncreate_atoms 2 single 2 2 2")
+    .replace("units metal", "units metal\nboundary f f f")
+    .replace("restart 50 argon.*.restart\n", "")
+)
+
+
+def cells(directory: Path) -> np.ndarray:
+    """Of the segments in a recording, (S, 3, 3)."""
+    with open_dataset(directory) as file:
+        return np.array([segment["cell"][:] for segment in file["segments"].values()])
+
+
+@pytest.fixture(scope="module")
+def strained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Strained cells, recorded at once in `whole`, and in two calls in `parts`."""
+    directory = tmp_path_factory.mktemp("strained")
+    (directory / "in.argon").write_text(SCRIPT)
+    options = changed(strain=0.02, temperatures=[20.0], segment_length=0.04)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(directory)
+        record(Path("in.argon"), Path("whole"), options, progress=False)
+        before = recording._Worker.segment
+
+        def interrupted(self, number, *arguments):
+            if number == 3:
+                raise KeyboardInterrupt
+            return before(self, number, *arguments)
+
+        patch.setattr(recording._Worker, "segment", interrupted)
+        with pytest.raises(DatasetError, match="interrupted"):
+            record(Path("in.argon"), Path("parts"), options, progress=False)
+        patch.setattr(recording._Worker, "segment", before)
+        record(Path("in.argon"), Path("parts"), options, progress=False)
+        with pytest.raises(DatasetError, match="recorded with strain 0.02, not 0.0"):
+            record(Path("in.argon"), Path("parts"), replace(options, strain=0.0), progress=False)
+    return directory
+
+
+def test_cells_are_strained(recorded: Path, strained: Path) -> None:
+    """By up to 2 % of the script's cell, in six ways, each segment by another strain."""
+    (original,) = np.unique(cells(recorded / "data"), axis=0)
+    found = cells(strained / "whole")
+    # Rows are edges: what the deformation gradient makes of them, less themselves.
+    strain = np.array([np.linalg.solve(original, cell) - np.eye(3) for cell in found])
+    upper = strain[:, [0, 1, 2, 1, 2, 2], [0, 1, 2, 0, 0, 1]]
+    assert np.abs(upper).max() <= 0.02 + 1e-9 and np.abs(upper).max(axis=0).min() > 0.004
+    assert np.abs(strain[:, [0, 0, 1], [1, 2, 2]]).max() < 1e-9
+    assert len(np.unique(np.round(upper, 6), axis=0)) == len(found) == 4
+    np.testing.assert_allclose(cells(strained / "parts"), found, atol=1e-9)
+
+
+def test_atoms_are_strained_with_their_cell(strained: Path) -> None:
+    """Energy and virial of LAMMPS are those of the positions and the cell that are stored."""
+    with open_dataset(strained / "whole") as file:
+        for segment in file["segments"].values():
+            energy, virial, _ = lennard_jones(segment["positions"][0], segment["cell"][:])
+            assert segment["energy"][0] == pytest.approx(energy, rel=1e-6)
+            np.testing.assert_allclose(segment["virial"][0], virial, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("script", "strain", "message"),
+    [
+        (SCRIPT, 0.5, "--strain 0.5: must be between 0 and 0.05"),
+        (SCRIPT.replace("all nve", "all nph iso 0 0 1"), 0.01, "fix integrate .nph. changes the"),
+        (ISOLATED, 0.01, "no periodic direction"),
+    ],
+)
+def test_what_cannot_be_strained(
+    script: str, strain: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("in.argon").write_text(script)
+    with pytest.raises(DatasetError, match=message):
+        record(Path("in.argon"), Path("data"), changed(strain=strain), progress=False)
+
+
+def test_a_strain_leaves_other_directions_alone() -> None:
+    """A slab, and a box without tilts."""
+    box = Box((0.0, 1.0, 0.0), (4.0, 9.0, 5.0), (0.0, 0.0, 0.0), (True, True, False), False)
+    strained = box.strained((0.01, -0.01, 0.02, 0.03, 0.03, 0.03))
+    assert strained.high == pytest.approx((4.04, 8.92, 5.0)) and strained.tilts == box.tilts
+    assert re.fullmatch(
+        r"change_box all x final 0 4\.04\d* y final 1 8\.9[12]\d* remap units box", strained.command()
+    )
+    tilted = replace(box, triclinic=True).strained((0.0, 0.0, 0.0, 0.03, 0.03, 0.03))
+    assert tilted.tilts == pytest.approx((0.24, 0.0, 0.0))
+    assert re.search(r" xy final 0\.2[34]\d* remap units box$", tilted.command())
 
 
 def without_labels(source: Path, target: Path) -> Path:
