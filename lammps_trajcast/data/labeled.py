@@ -41,6 +41,22 @@ class LabeledFrame(NamedTuple):
     file: int
 
 
+class SegmentLabels(NamedTuple):
+    """Energies and virials of the F frames of a segment.
+
+    Attributes:
+        file: number of its file.
+        cell: (3, 3) Angstrom.
+        energies: (F,) kcal/mol.
+        virials: (F, 6) kcal/mol; not a number where they are not known.
+    """
+
+    file: int
+    cell: NDArray[np.float64]
+    energies: NDArray[np.float64]
+    virials: NDArray[np.float64]
+
+
 class LabeledFrames:
     """All frames of a split that have an energy; they are kept in memory.
 
@@ -103,15 +119,17 @@ class LabeledFrames:
             file=file,
         )
 
-    def labels_by_file(self) -> dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Return energies (F,) and virials (F, 6), not a number where unknown, of each file."""
-        found: dict[int, tuple[list[float], list[NDArray[np.float64]]]] = {}
-        for arrays, file in self._segments:
-            energies, virials = found.setdefault(file, ([], []))
-            energies += list(arrays["energy"])
-            unknown = np.full((len(arrays["energy"]), 6), np.nan)
-            virials += list(arrays.get("virial", unknown))
-        return {file: (np.array(e), np.array(v)) for file, (e, v) in found.items()}
+    def labels_of_segments(self) -> list[SegmentLabels]:
+        """Return what is known of each segment, in their order."""
+        return [
+            SegmentLabels(
+                file=file,
+                cell=arrays["cell"].astype(np.float64),
+                energies=arrays["energy"].astype(np.float64),
+                virials=arrays.get("virial", np.full((len(arrays["energy"]), 6), np.nan)),
+            )
+            for arrays, file in self._segments
+        ]
 
 
 def _temperature(

@@ -36,6 +36,9 @@ _MOST_FEATURES = 5200
 # Frames that decide between solutions, and that the final errors are of.
 _JUDGES, _EXAMINERS = 48, 400
 
+# Cells that differ by less have the same.
+_NO_STRAIN = 1e-6
+
 
 class Fluctuations(NamedTuple):
     """Standard deviations in a bath, of a frame; zero what is not known.
@@ -119,16 +122,32 @@ def fit_energy(
 
 
 def fluctuations(frames: LabeledFrames) -> Fluctuations:
-    """Return how much the frames of a data set differ, those of each file among themselves."""
-    energies, virials, weights = [], [], []
-    for energy, virial in frames.labels_by_file().values():
-        weights.append(len(energy))
-        energies.append(float(energy.var()))
-        diagonal = virial[:, :3].mean(1)
-        virials.append((float(diagonal.var()), float(virial.var(0).mean())))
-    energy, (pressure, stress) = (
-        np.average(np.array(x), axis=0, weights=weights) for x in (energies, virials)
-    )
+    """Return how much the frames of a data set differ, those of each file among themselves.
+
+    What follows a strain of the cell is no fluctuation: segments of other cells are compared after
+    what is linear in the strain has been taken from them.
+    """
+    segments = frames.labels_of_segments()
+    counts = np.array([len(segment.energies) for segment in segments])
+    strains = _strains([segment.cell for segment in segments])
+    labels = [
+        np.column_stack([segment.energies, segment.virials[:, :3].mean(1), segment.virials])
+        for segment in segments
+    ]
+    files = np.repeat([segment.file for segment in segments], counts)
+    values = np.concatenate(labels)
+    values -= _file_means(values, files)
+    if strains is not None:
+        seen = np.repeat(strains, counts, axis=0)
+        seen -= _file_means(seen, files)
+        usable = np.isfinite(values).all(axis=0)
+        response = np.linalg.lstsq(seen, values[:, usable], rcond=1e-6)[0]
+        values[:, usable] -= seen @ response
+        # The response has taken a part of the fluctuations for its own.
+        free = len(segments) - len(set(files.tolist()))
+        values *= math.sqrt(free / max(free - strains.shape[1], 1))
+    squares = np.mean(values**2, axis=0)
+    energy, pressure, stress = squares[0], squares[1], squares[2:].mean()
     some = range(0, len(frames), max(1, len(frames) // 50))
     forces = [frames[k].forces for k in some]
     square = float(np.mean([np.mean(f**2) for f in forces if f is not None]))
@@ -139,6 +158,30 @@ def fluctuations(frames: LabeledFrames) -> Fluctuations:
         math.sqrt(stress) if known else 0.0,
         math.sqrt(square),
     )
+
+
+def _strains(cells: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """Return the strains (S, 6) of cells to their mean; None if there are none, or too few cells.
+
+    A strain of zero in all cells has no column.
+    """
+    mean = np.mean(cells, axis=0)
+    if abs(np.linalg.det(mean)) < 1e-9:
+        return None  # a molecule in no cell
+    gradients = np.linalg.solve(mean, np.array(cells)) - np.eye(3)
+    strains = (
+        0.5 * (gradients + gradients.transpose(0, 2, 1))[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
+    )
+    strains = strains[:, np.abs(strains).max(axis=0) > _NO_STRAIN]
+    return strains if 0 < strains.shape[1] < len(cells) // 2 else None
+
+
+def _file_means(values: NDArray[np.float64], files: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return, in each row, the mean of the rows of its file."""
+    _, where = np.unique(files, return_inverse=True)
+    sums = np.zeros((where.max() + 1, values.shape[1]))
+    np.add.at(sums, where, values)
+    return (sums / np.bincount(where)[:, None])[where]
 
 
 class _Task:

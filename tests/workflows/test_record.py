@@ -184,7 +184,8 @@ def test_a_strain_leaves_other_directions_alone() -> None:
     strained = box.strained((0.01, -0.01, 0.02, 0.03, 0.03, 0.03))
     assert strained.high == pytest.approx((4.04, 8.92, 5.0)) and strained.tilts == box.tilts
     assert re.fullmatch(
-        r"change_box all x final 0 4\.04\d* y final 1 8\.9[12]\d* remap units box", strained.command()
+        r"change_box all x final 0 4\.04\d* y final 1 8\.9[12]\d* remap units box",
+        strained.command(),
     )
     tilted = replace(box, triclinic=True).strained((0.0, 0.0, 0.0, 0.03, 0.03, 0.03))
     assert tilted.tilts == pytest.approx((0.24, 0.0, 0.0))

@@ -156,6 +156,31 @@ def argon(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         return record(script, place / "data", replace(OPTIONS, segments=8))
 
 
+def test_a_strain_is_no_fluctuation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors would look small beside what pressures differ by from cell to cell."""
+    script = tmp_path / "argon.lmp"
+    equilibrated = SCRIPT.replace("run 103", "run 4000").replace("restart 50", "restart 5000")
+    script.write_text(equilibrated.replace("lj/cut 8.0", f"lj/smooth/linear {REACH}"))
+    monkeypatch.chdir(tmp_path)
+    options = replace(OPTIONS, segments=40, split=(0.9, 0.05, 0.05), segments_per_shard=20)
+    same, strained = (
+        LabeledFrames(
+            record(script, tmp_path / f"data{strain}", replace(options, strain=strain)), "train"
+        )
+        for strain in (0.0, 0.01)
+    )
+    segments = strained.labels_of_segments()
+    raw = [
+        np.concatenate([s.virials[:, :3].mean(1) for s in segments if s.file == k]).std()
+        for k in range(4)
+    ]
+    found, expected = fluctuations(strained), fluctuations(same)
+    assert min(raw) > 2.0 * expected.pressure
+    assert found.pressure == pytest.approx(expected.pressure, rel=0.25)
+    assert found.energy == pytest.approx(expected.energy, rel=0.25)
+    assert found.stress == pytest.approx(expected.stress, rel=0.25)
+
+
 def argon_model() -> ModelFile:
     return tiny_model(
         architecture={"edge_cutoff": REACH},
