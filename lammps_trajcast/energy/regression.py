@@ -141,11 +141,11 @@ def fluctuations(frames: LabeledFrames) -> Fluctuations:
         seen = np.repeat(strains, counts, axis=0)
         seen -= _file_means(seen, files)
         usable = np.isfinite(values).all(axis=0)
-        response = np.linalg.lstsq(seen, values[:, usable], rcond=1e-6)[0]
+        response, _, rank, _ = np.linalg.lstsq(seen, values[:, usable], rcond=1e-6)
         values[:, usable] -= seen @ response
         # The response has taken a part of the fluctuations for its own.
         free = len(segments) - len(set(files.tolist()))
-        values *= math.sqrt(free / max(free - strains.shape[1], 1))
+        values *= math.sqrt(free / max(free - rank, 1))
     squares = np.mean(values**2, axis=0)
     energy, pressure, stress = squares[0], squares[1], squares[2:].mean()
     some = range(0, len(frames), max(1, len(frames) // 50))
