@@ -18,6 +18,10 @@ from typer.core import TyperCommand
 from lammps_trajcast.commands import adjusting, datasets, fitting, models, training, validating
 from lammps_trajcast.commands.common import CommandWithLists
 
+# Words that are not understood are an error as any other: 2 is the exit status of a check that has
+# failed. BadParameter is what typer makes public of a family of errors, and below it in the family.
+next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError").exit_code = 1  # type: ignore[attr-defined]
+
 app = typer.Typer(
     name="lammps-trajcast",
     help="TrajCast models for LAMMPS: convert, describe, train and check them.",

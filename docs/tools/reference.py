@@ -40,8 +40,8 @@ def commands_page() -> str:
     text = [MADE, "# Commands\n", f"{_sentence(group.help)}\n"]
     text.append(
         "`lammps-trajcast --help` and `lammps-trajcast COMMAND --help` say the same. The exit "
-        "status is 0 if all went well and 1 after an error, of which one line says what is wrong; "
-        "2 after words on the command line that are not understood.\n"
+        "status is 0 if all went well and 1 after an error, words on the command line that are not "
+        "understood among them; `fit` and `validate` have 2 and 3 for their verdicts.\n"
     )
     for name in group.list_commands(context):
         command = group.get_command(context, name)

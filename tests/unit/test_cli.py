@@ -204,7 +204,14 @@ def test_limit_speed(tmp_path: Path) -> None:
             a, b = (network(species, speeds).speed for network in networks)
             assert (float((a - b).abs().max() / a.abs().max()) < 1e-3) == same
     status, _, err = invoke("clamp-speed", model, "-o", limited, "--factor", 0.5)
-    assert status == 2 and "--factor" in err
+    assert status == 1 and "--factor" in err
+
+
+@pytest.mark.parametrize("words", ["fit --nope", "nosuch", "fit", "fit --seed x in.system"])
+def test_words_that_are_not_understood_are_no_verdict(words: str) -> None:
+    """2 says that a check has failed."""
+    program = [sys.executable, "-m", "lammps_trajcast", *words.split()]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == 1
 
 
 def test_info_mistakes_are_one_line(tmp_path: Path) -> None:
