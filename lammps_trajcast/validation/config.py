@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from ase.data import atomic_numbers
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lammps_trajcast.recording.options import LARGEST_STRAIN
 from lammps_trajcast.yaml_file import read_checked
 
 Positive = Annotated[float, Field(gt=0.0)]
@@ -193,6 +194,8 @@ class Tolerances(_Section):
         nve_drift: meV per atom and ps, of the total energy.
         own_energy: error of a potential energy in the model file, over its thermal fluctuation.
         own_pressure: error of its pressure, over the thermal fluctuation.
+        elastic: elastic constants of a strain protocol, difference over those of the reference.
+        density: of a strain protocol, at the pressure of the reference, relative.
         series: of a protocol without equilibrium: mean deviation of a series over time from the
             reference, over the range that the reference goes through.
     """
@@ -215,6 +218,8 @@ class Tolerances(_Section):
     nve_drift: Positive | None = None
     own_energy: Positive | None = 0.1
     own_pressure: Positive | None = None
+    elastic: Positive | None = 0.10
+    density: Positive | None = 0.005
     series: Positive | None = 0.10
 
     @model_validator(mode="before")
@@ -230,19 +235,23 @@ class Tolerances(_Section):
 
 
 class Protocol(_Section):
-    """One thing to do to the system: exactly one of the first three keys.
+    """One thing to do to the system: exactly one of the keys but for duration.
 
     Attributes:
         temperature: K, equilibrium at another temperature.
         quench: K, K, K/ps: the thermostat's temperature goes from the first to the second.
         two_temperature: K, K: the atoms in the lower half of the cell along z get velocities of
             the second temperature, the others have the first; no thermostat.
-        duration: ps, of two_temperature; a quench takes as long as its rate says.
+        strain: 0.01 for 1 %: elastic constants and density, by the mean pressures of cells that
+            are strained to both sides along each direction; the model file needs an energy.
+        duration: ps, of two_temperature and of each run of strain; a quench takes as long as its
+            rate says.
     """
 
     temperature: Positive | None = None
     quench: tuple[Positive, Positive, Positive] | None = None
     two_temperature: tuple[Positive, Positive] | None = None
+    strain: Annotated[float, Field(gt=0.0, le=LARGEST_STRAIN)] | None = None
     duration: Positive = 10.0
 
     @model_validator(mode="before")
@@ -257,7 +266,7 @@ class Protocol(_Section):
     @model_validator(mode="after")
     def _exactly_one(self) -> Protocol:
         if len(self.model_fields_set - {"duration"}) != 1:
-            raise ValueError("needs exactly one of temperature, quench, two_temperature")
+            raise ValueError("needs exactly one of temperature, quench, two_temperature, strain")
         return self
 
 

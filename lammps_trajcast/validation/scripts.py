@@ -316,6 +316,52 @@ class Inputs(ScriptParts):
             self._series(horizons, of_model),
         )
 
+    def strain(
+        self,
+        direction: str,
+        strain: float,
+        horizons: tuple[int, int],
+        of_model: bool,
+        run: int = 0,
+    ) -> str:
+        """A strained cell with the thermostat. Writes series, the first frame, and pressures.
+
+        Args:
+            direction: x, y or z.
+            strain: of the cell along it.
+            horizons: lengths before and while the pressure counts, in time steps of the model.
+            of_model: whether the run is of the model or of the reference.
+            run: its number, from 0; each has another start and other random numbers.
+        """
+        what = f"{100.0 * strain:+g} % along {direction}" + (f", run {run + 1}" if run else "")
+        side = "model" if of_model else "reference"
+        steps = 1 if of_model else self.plan.steps
+        factor = f"{1.0 + strain:.12g}"
+        # An edge takes its tilts along.
+        tilts = {"x": ("xy", "xz"), "y": ("yz",), "z": ()}[direction]
+        finals = " ".join(f"{tilt} final $({tilt}*{factor})" for tilt in tilts)
+        change = f"change_box all {direction} scale {factor}"
+        return join(
+            self._head(
+                f"the {side}, {what}",
+                *(("out", "model", "start") if of_model else ("out", "start")),
+            ),
+            self._model_system() if of_model else self._reference_system(),
+            f"read_dump       ${{start}} 0 {READ} {self._box}",
+            "reset_timestep  0",
+            "variable        tilted equal xy!=0||xz!=0||yz!=0",
+            f'if "${{tilted}} > 0" then "{change} {finals} remap" else "{change} remap"',
+            self._model_integrator() if of_model else self._degrees_of_freedom(),
+            "fix_modify      integrate energy yes virial yes" if of_model else "",
+            self._bath(self.temperature, self.temperature, 1 + run),
+            f"write_dump      all custom ${{out}}/series.dump {DUMP} "
+            "modify sort id format float %.10g",
+            self._thermo(self.plan.every * steps),
+            f"run             {horizons[0] * steps}",
+            self._thermo(self.plan.every * steps, f"{THERMO} pxx pyy pzz"),
+            f"run             {horizons[1] * steps}",
+        )
+
     def _protocol_start(self, what: str, of_model: bool, run: int) -> str:
         what += f", run {run + 1}" if run else ""
         if of_model:

@@ -13,12 +13,15 @@ import yaml
 from validations import CONFIG, invoke, write_system
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom, kinetic_temperatures
+from lammps_trajcast.lammps_runs.log import read_loops
 from lammps_trajcast.lammps_runs.trajectory import Trajectory
+from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.validation.compare import Check
 from lammps_trajcast.validation.config import ValidationConfig
 from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.protocols import Series, quench_parts, two_temperature_parts
 from lammps_trajcast.validation.report import table_of_reports
+from lammps_trajcast.validation.strain import Pressures, strain_parts
 
 FRAMES, ATOMS, HORIZON = 200, 400, 30.0
 MASSES = np.full(ATOMS, 16.0)
@@ -223,3 +226,118 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Half of the heat is in the bonds, and the rest crosses to the other half.
     assert 350.0 < first < 650.0 and last < first
     assert hot["error"] > 0.0 and hot["chance"] > 0.0
+
+
+# ---- strain --------------------------------------------------------------------------------------
+
+STIFFNESS = np.array([[156.0, 39.0, 63.0], [39.0, 160.0, 60.0], [63.0, 60.0, 277.0]])
+STRAIN = 0.01
+
+
+def pressures(
+    seed: int, stiffness: np.ndarray, offset: float = 0.0, noise: float = 0.05, length: int = 400
+) -> Pressures:
+    """Two runs in each cell of a linear solid, GPa."""
+    random = np.random.default_rng(seed)
+    found = Pressures()
+    for d in range(3):
+        for sign in (1, -1):
+            mean = offset - stiffness[:, d] * sign * STRAIN
+            found.series[d, sign] = [mean + noise * random.normal(size=(length, 3)) for _ in "ab"]
+    return found
+
+
+def test_elastic_constants_of_a_linear_solid(config: ValidationConfig) -> None:
+    model = pressures(2, 1.05 * STIFFNESS, offset=0.5)
+    (part,) = strain_parts(config, STRAIN, 5, range(3), pressures(1, STIFFNESS), model)
+    checks = {check.name.split()[-1]: check for check in part.checks}
+    assert set(checks) == {"C11", "C12", "C13", "C22", "C23", "C33", "pressure"}
+    for i in range(3):
+        for j in range(i, 3):
+            check = checks[f"C{i + 1}{j + 1}"]
+            scale = np.sqrt(STIFFNESS[i, i] * STIFFNESS[j, j])
+            assert check.value == pytest.approx(0.05 * STIFFNESS[i, j] / scale, abs=0.005)
+            # Of means of 800 lines on each side of both.
+            expected = 0.05 / np.sqrt(800) / np.sqrt(2.0) / STRAIN * np.sqrt(2.0) / scale
+            if i != j:
+                expected /= np.sqrt(2.0)
+            assert check.error == pytest.approx(expected, rel=0.6)
+            assert check.passed is True
+    density = named(part.checks, "density")
+    assert density.value == pytest.approx(0.5 / STIFFNESS.mean(), rel=0.02)
+    assert density.passed is True
+
+
+def test_a_model_that_is_too_stiff(config: ValidationConfig) -> None:
+    """Along c three times; and its density is off by a per cent."""
+    wrong = STIFFNESS * np.where(np.arange(9).reshape(3, 3) == 8, 3.0, 1.0)
+    model = pressures(2, wrong, offset=0.01 * STIFFNESS.mean())
+    (part,) = strain_parts(config, STRAIN, 5, range(3), pressures(1, STIFFNESS), model)
+    failed = [check.name.split()[-1] for check in part.checks if check.passed is False]
+    assert failed == ["C33", "pressure"]
+
+
+def test_strains_of_a_slab_and_of_runs_that_failed(config: ValidationConfig) -> None:
+    reference, model = pressures(1, STIFFNESS), pressures(2, STIFFNESS)
+    (part,) = strain_parts(config, STRAIN, 5, [0, 1], reference, model)
+    assert [check.name.split()[-1] for check in part.checks] == ["C11", "C12", "C22"]
+    model.series[1, -1] = []
+    assert strain_parts(config, STRAIN, 5, [0, 1], reference, model) == []
+
+
+def box_of(path: Path) -> np.ndarray:
+    """Edges and tilts of the first frame of a dump: lx, ly, lz, xy, xz, yz."""
+    lines = path.read_text().splitlines()
+    start = next(k for k, line in enumerate(lines) if line.startswith("ITEM: BOX BOUNDS"))
+    low, high, tilts = np.array([line.split() for line in lines[start + 1 : start + 4]], float).T
+    xy, xz, yz = tilts
+    low -= [min(0.0, xy, xz, xy + xz), min(0.0, yz), 0.0]
+    high -= [max(0.0, xy, xz, xy + xz), max(0.0, yz), 0.0]
+    return np.concatenate([high - low, tilts])
+
+
+@pytest.mark.usefixtures("forked_runs")
+def test_strain_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A skewed cell keeps its shape but for the strain; pressures are those of the logs."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    data = yaml.safe_load((home / "validate.yaml").read_text())
+    data["protocols"] = {"stiff": {"strain": STRAIN, "duration": 0.9}}
+    data["lengths"]["short"]["runs"] = 1
+    (home / "validate.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    status, out, error = invoke("validate", home / "validate.yaml", "--protocol", "stiff")
+    assert status in (0, 2, 3), error
+    assert "failures in 6 runs" in out
+    runs = {path.name[:-11]: path for path in (home / "validation" / "runs").iterdir()}
+    (state,) = [run / "state.dump" for name, run in runs.items() if name.startswith("equil")][:1]
+    original = box_of(state)
+    assert original[3] < -1.0
+    factors = {"x": [0, 3, 4], "y": [1, 5], "z": [2]}
+    for axis, places in factors.items():
+        for sign in (1, -1):
+            expected = original.copy()
+            expected[places] *= 1.0 + sign * STRAIN
+            for side in ("", "-reference"):
+                run = runs[f"stiff-{axis}{'+' if sign > 0 else '-'}{side}"]
+                np.testing.assert_allclose(box_of(run / "series.dump"), expected, atol=1e-6)
+    report = json.loads((home / "validation" / "quartz-short-stiff.json").read_text())
+    (chapter,) = report["chapters"]
+    checks = {check["name"]: check for part in chapter["parts"] for check in part["checks"]}
+    loops = {
+        sign: read_loops(runs[f"stiff-z{sign}-reference"] / "log.lammps")[-1].columns["Pzz"].mean()
+        for sign in "+-"
+    }
+    stiffness = -1e-4 * (loops["+"] - loops["-"]) / (2.0 * STRAIN)
+    words = checks["elastic constant C33"]["reference"]
+    assert float(words.split()[0]) == pytest.approx(stiffness, rel=0.05)
+    assert 150.0 < stiffness < 400.0
+
+
+def test_a_strain_needs_an_energy(home: Path) -> None:
+    data = yaml.safe_load((home / "validate.yaml").read_text())
+    data["protocols"] = {"stiff": {"strain": STRAIN}}
+    (home / "validate.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    model = home / "quartz.safetensors"
+    file = ModelFile.load(model)
+    ModelFile(file.metadata, file.state_dict, None).save(model)
+    status, _, error = invoke("validate", home / "validate.yaml", "--protocol", "stiff")
+    assert status == 1 and "add one with 'lammps-trajcast add-energy'" in error
