@@ -58,9 +58,9 @@ std::string ConstantEnergy::end_step(double extra) {
   const double relative = now.kinetic_of_group - drift;
   const double wanted = relative + total - potential - now.kinetic;
   if (!(wanted >= 0.0) || !(relative > 0.0))
-    return fmt::format("the potential energy at step {}, {:.8g}, leaves no kinetic energy of the "
-                       "total that 'conserve yes' keeps, {:.8g}: write 'conserve no', or check the "
-                       "state for atoms that nearly touch",
+    return fmt::format("the potential energy at step {} is {:.8g}, which leaves no kinetic energy "
+                       "to reach the total energy of {:.8g} that 'conserve yes' keeps: check the "
+                       "state for atoms that nearly touch, or write 'conserve no'",
                        update->ntimestep, potential, total);
 
   const double factor = std::sqrt(wanted / relative);

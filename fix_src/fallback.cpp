@@ -34,17 +34,18 @@ Fallback::Fallback(LAMMPS *lammps, int steps, const std::string &name, int group
 
 std::string Fallback::find(double cutoff) {
   if (force->kspace)
-    return "'guard fallback' knows no long-range forces: write 'kspace_style none', or 'guard "
-           "stop'";
+    return "'guard fallback' does not compute long-range forces: write 'kspace_style none', or "
+           "'guard stop'";
   if (force->bond && std::strcmp(force->bond_style, "zero") != 0)
-    return "'guard fallback' knows no forces of bonds: write 'bond_style zero', or 'guard stop'";
+    return "'guard fallback' does not compute forces of bonds: write 'bond_style zero', or 'guard "
+           "stop'";
   const std::string problem = potential.find(cutoff);
   if (!problem.empty())
     return problem;
   if (trajcast::PairAccess::flags(potential.pair()) & ACCELERATED)
     return fmt::format(
         "'guard fallback' cannot use an accelerated variant of {}: write 'suffix off' "
-        "before 'pair_style'",
+        "before 'pair_style', and the style there without /gpu, /omp or /intel",
         name());
   return "";
 }
@@ -68,8 +69,9 @@ std::string Fallback::advance() {
   if (is_finite())
     return "";
   return fmt::format(
-      "{} steps of {} have lost atoms, too: check the state before step {} for atoms "
-      "that nearly touch, or write 'guard fallback N {}' with a larger N",
+      "positions are not numbers after the {} steps of {} that replace a prediction: check the "
+      "state before step {} for atoms that nearly touch, or write 'guard fallback N {}' with a "
+      "larger N",
       num_steps, name(), update->ntimestep, name());
 }
 

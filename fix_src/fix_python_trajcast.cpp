@@ -55,9 +55,8 @@ FixPythonTrajcast::FixPythonTrajcast(LAMMPS *lmp, int narg, char **arg)
 
   open_model();
   if (conserve_energy && references.empty() && !has_energy)
-    fail("'conserve yes' needs a potential energy that is kept, and the model file has none: "
-         "add one with 'lammps-trajcast add-energy', or write 'energy PAIR conserve yes' with PAIR "
-         "a "
+    fail("'conserve yes' needs a potential energy, which the model file does not hold: add one "
+         "with 'lammps-trajcast add-energy', or write 'energy PAIR conserve yes', where PAIR is a "
          "sub-style of pair_style hybrid/overlay");
   if (conserve_energy)
     constant_energy = std::make_unique<trajcast::ConstantEnergy>(

@@ -106,7 +106,10 @@ void FixPythonTrajcast::explain_unfit_atoms() {
   check_masses();
   check_exclusions();
   check_special_bonds();
-  fail(fmt::format("the atoms of step {} cannot be advanced", update->ntimestep));
+  fail(fmt::format("bonds or 'neigh_modify exclude' may hide neighbors from the model at step {}: "
+                   "write 'neigh_modify exclude none', or 'unfix' the fix that changes bonds or "
+                   "groups",
+                   update->ntimestep));
 }
 
 /* ----------------------------------------------------------------------
@@ -127,8 +130,11 @@ bool FixPythonTrajcast::has_unfit_atoms() const {
 void FixPythonTrajcast::check_timestep() {
   const double step_in_units = model_timestep * force->femtosecond;
   if (std::fabs(update->dt - step_in_units) > TIMESTEP_TOLERANCE * step_in_units)
-    fail(fmt::format("the time step is {} but the model advances by {} fs: write 'timestep {}'",
-                     update->dt, model_timestep, step_in_units));
+    fail(fmt::format("the time step is {} but the model advances by {} fs: write 'timestep {}'{}",
+                     update->dt, model_timestep, step_in_units,
+                     // Only a fix changes it while there is a list.
+                     list_is_current ? ", and 'unfix' the fix that changes it, as fix dt/reset does"
+                                     : ""));
 }
 
 /* ----------------------------------------------------------------------
@@ -154,9 +160,9 @@ void FixPythonTrajcast::count_molecules() {
     return;
   }
   if (first_id < 1 || last_id > atom->natoms)
-    fail(fmt::format("the model is of isolated molecules and keeps the momenta of each, but the "
-                     "molecule IDs are {} to {} with {} atoms: number the molecules from 1 with "
-                     "'reset_atoms mol all', or write 'set group all mol 1' for a single molecule",
+    fail(fmt::format("the model is of isolated molecules and needs molecule IDs from 1 to at most "
+                     "the number of atoms, but the molecule IDs are {} to {} with {} atoms: write "
+                     "'reset_atoms mol all single yes', or 'set group all mol 1' for one molecule",
                      first_id, last_id, atom->natoms));
   num_systems = last_id;
   std::vector<int> here(last_id, 0), anywhere(last_id, 0);
@@ -182,8 +188,11 @@ void FixPythonTrajcast::check_masses() {
     const double expected = model_masses[type - 1];
     if (has_wrong_mass(i))
       problem = fmt::format("atoms of type {} ({}) have the mass {} but the model was trained with "
-                            "{}: write 'mass {} {}'",
-                            type, elements[type - 1], mass_of(i), expected, type, expected);
+                            "{}: write '{} {}{} {}', or the elements of the fix in the order of "
+                            "the atom types",
+                            type, elements[type - 1], mass_of(i), expected,
+                            atom->rmass ? "set type" : "mass", type, atom->rmass ? " mass" : "",
+                            expected);
   }
   fail_if_any(!problem.empty(), problem);
 }
@@ -210,15 +219,17 @@ void FixPythonTrajcast::find_references() {
 
 void FixPythonTrajcast::check_neighbor_cutoff() {
   const double needed = reach();
-  const std::string remedy =
-      fmt::format("write 'pair_style zero {} full' and 'pair_coeff * *'", needed);
+  const bool overlay = force->pair && utils::strmatch(force->pair_style, "^hybrid/overlay");
+  const std::string remedy = fmt::format(
+      "write 'pair_style {}zero {} full{}' and 'pair_coeff * *{}'",
+      overlay ? "hybrid/overlay " : "", needed, overlay ? " ..." : "", overlay ? " zero" : "");
   if (!force->pair)
     fail(fmt::format("there is no pair style, and so no neighbor list: {}", remedy));
   for (int i = 1; i <= atom->ntypes; i++)
     for (int j = i; j <= atom->ntypes; j++)
       if (std::sqrt(force->pair->cutsq[i][j]) < needed * (1.0 - 1.0e-10))
-        fail(fmt::format("the neighbor cutoff of types {} and {} is {} but {} sees neighbors "
-                         "up to {}: {}",
+        fail(fmt::format("the pair style's cutoff for atom types {} and {} is {} but {} sees "
+                         "neighbors up to {}: {}",
                          i, j, std::sqrt(force->pair->cutsq[i][j]),
                          needed > cutoff ? "the energy of the model" : "the model", needed,
                          remedy));
@@ -250,8 +261,9 @@ void FixPythonTrajcast::check_exclusions() {
 
 void FixPythonTrajcast::check_special_bonds() {
   fail_if_any(leaves_out_bonded_atoms(),
-              "bonded atoms are left out of the neighbor list: write 'special_bonds lj/coul "
-              "1e-50 1e-50 1e-50'");
+              "bonded atoms are left out of the neighbor list, because their factors of "
+              "'special_bonds' are 0, the default: write 'special_bonds lj/coul 1e-50 1e-50 "
+              "1e-50'");
 }
 
 /* ----------------------------------------------------------------------
@@ -388,8 +400,8 @@ void FixPythonTrajcast::check_nobody_needs_energy() {
   const auto refuse = [this](const std::string &kind, const char *name, const char *style) {
     fail(fmt::format("{} {} (style {}) needs a potential energy, which the network does not have: "
                      "write 'pair_style hybrid/overlay zero {} full PAIR ...' and 'energy PAIR' "
-                     "after this fix's elements",
-                     kind, name, style, cutoff));
+                     "after the elements of fix {}",
+                     kind, name, style, cutoff, id));
   };
   for (const auto &other : modify->get_fix_list())
     if (begins_with(other->style, MONTE_CARLO) || begins_with(other->style, NEEDS_ENERGY_FIXES))
@@ -456,17 +468,17 @@ void FixPythonTrajcast::warn_about_forces() {
   if (igroup == 0 && references.empty() && !fallback &&
       std::strcmp(force->pair_style, "zero") != 0 && comm->me == 0)
     error->warning(FLERR,
-                   "Fix {} python/trajcast uses no forces, those of pair_style {} are computed in "
-                   "vain: write 'pair_style zero {} full' and 'pair_coeff * *'",
-                   id, force->pair_style, cutoff);
+                   "Fix {} python/trajcast uses no forces, so those of pair_style {} cost time for "
+                   "nothing: write 'pair_style zero {} full' and 'pair_coeff * *'",
+                   id, force->pair_style, reach());
   for (int i = 0; i < modify->nfix && modify->fix[i] != this; i++) {
     const Fix *other = modify->fix[i];
     if ((modify->fmask[i] & POST_FORCE) && !begins_with(other->style, SETS_NO_FORCES) &&
         shares_atoms_anywhere(other) && comm->me == 0)
       error->warning(FLERR,
                      "Forces of fix {} (style {}) do not act on the atoms of fix {} "
-                     "python/trajcast: define it after fix {}",
-                     other->id, other->style, id, id);
+                     "python/trajcast, which is defined after it: define fix {} after fix {}",
+                     other->id, other->style, id, other->id, id);
   }
 }
 
@@ -488,15 +500,20 @@ void FixPythonTrajcast::warn_about_frozen_atoms() {
     if (holds)
       error->warning(FLERR,
                      "Fix {} (style {}) does not hold atoms that fix {} python/trajcast moves "
-                     "without forces: write 'group mobile subtract all {}' and define fix {} for "
+                     "without forces: write 'group mobile subtract {} {}' and define fix {} for "
                      "the group mobile",
-                     other->id, other->style, id, group->names[other->igroup], id);
+                     other->id, other->style, id, group->names[igroup], group->names[other->igroup],
+                     id);
     else
       error->warning(FLERR,
-                     "Fix {} (style {}) changes the forces of a potential, without which fix {} "
-                     "python/trajcast moves atoms: write 'unfix {}'",
+                     "Fix {} (style {}) changes the forces of a potential, which do not act on the "
+                     "atoms of fix {} python/trajcast: write 'unfix {}'",
                      other->id, other->style, id, other->id);
   }
+
+  std::string integrated_groups;
+  for (const Fix *fix : integrators)
+    integrated_groups += fmt::format(" {}", group->names[fix->igroup]);
 
   bigint mine = 0;
   for (int i = 0; i < atom->nlocal; i++) {
@@ -510,10 +527,10 @@ void FixPythonTrajcast::warn_about_frozen_atoms() {
   MPI_Allreduce(&mine, &count, 1, MPI_LMP_BIGINT, MPI_SUM, world);
   if (count && comm->me == 0)
     error->warning(FLERR,
-                   "Fix {} python/trajcast: {} atoms have velocities, which the model sees, but no "
-                   "fix moves them: write 'group frozen subtract all {}' and 'velocity frozen set "
-                   "0 0 0'",
-                   id, count, group->names[igroup]);
+                   "Fix {} python/trajcast: no fix moves {} of the atoms, but the model sees their "
+                   "velocities, which are not zero: write 'group frozen subtract all{}' and "
+                   "'velocity frozen set 0 0 0'",
+                   id, count, integrated_groups);
 }
 
 /* ----------------------------------------------------------------------
@@ -533,9 +550,10 @@ void FixPythonTrajcast::warn_about_temperatures() {
   if (fixed == 3) // which LAMMPS takes away by itself
     return;
   const std::string whose = num_molecules > 1 ? "each molecule" : "the molecule";
-  const std::string where = (heats_rotation ? "place of " : "place and rotation of ") + whose;
+  const std::string where =
+      (heats_rotation ? "linear momentum of " : "linear and angular momentum of ") + whose;
   const std::string linear = heats_rotation      ? ""
-                             : num_molecules > 1 ? " (5 for each that is linear)"
+                             : num_molecules > 1 ? " (one less for each linear molecule)"
                                                  : " (5 if it is linear)";
   const auto counted = 3.0 * static_cast<double>(group->count(igroup)) - 3.0;
   for (const auto &compute : modify->get_compute_list()) {
@@ -544,9 +562,9 @@ void FixPythonTrajcast::warn_about_temperatures() {
     compute->setup(); // counts the degrees of freedom
     if (compute->dof == counted && comm->me == 0)
       error->warning(FLERR,
-                     "Fix {} python/trajcast keeps the {} as it is, but compute {} counts it as a "
-                     "motion with the temperature of the others: write 'compute_modify {} "
-                     "extra/dof {}'{}",
+                     "Fix {} python/trajcast does not change the {}, but compute {} counts these "
+                     "degrees of freedom, which makes its temperature wrong: write "
+                     "'compute_modify {} extra/dof {}'{}",
                      id, where, compute->id, compute->id, fixed, linear);
   }
 }

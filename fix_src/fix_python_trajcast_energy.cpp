@@ -179,9 +179,12 @@ double FixPythonTrajcast::own_energy() {
     if (energy_cutoff > reach())
       error->all(
           FLERR,
-          "Fix {} python/trajcast: the energy of the model needs neighbors up to {}, its steps "
-          "only up to {}: write 'fix_modify {} energy yes' and 'pair_style zero {} full'",
-          id, energy_cutoff, cutoff, id, energy_cutoff);
+          "Fix {} python/trajcast: the energy of the model needs neighbors up to {}, but this run "
+          "keeps those up to {} only: {}write 'fix_modify {} energy yes' and 'pair_style zero {} "
+          "full' with 'pair_coeff * *'",
+          id, energy_cutoff, reach(),
+          references.empty() ? "" : "leave out the keyword 'energy' of the fix, and ", id,
+          energy_cutoff);
     evaluate_energy(false);
   }
   return energy_of_atoms;

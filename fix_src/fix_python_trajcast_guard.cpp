@@ -112,7 +112,8 @@ void FixPythonTrajcast::set_limits(const trajcast_model_info &info,
                                    const trajcast::Limits &training) {
   if (!info.has_limits && factors_given)
     fail(fmt::format("'factor' multiplies limits of the training data, but {} holds none: write "
-                     "'limit' with values, or add them with 'lammps-trajcast add-bounds'",
+                     "'limit' with values instead, or add the limits of the training data to the "
+                     "file with 'lammps-trajcast add-bounds'",
                      model_path));
   if (response == Response::OFF)
     return;
@@ -122,8 +123,9 @@ void FixPythonTrajcast::set_limits(const trajcast_model_info &info,
   guard.reset(new trajcast::Guard(limit_settings.apply(limits), cutoff));
   if (!info.has_limits && comm->me == 0)
     utils::logmesg(lmp,
-                   "Fix {} python/trajcast: {} does not say how far its training data went: "
-                   "predictions are checked for what is not a number, and for what 'limit' says\n",
+                   "Fix {} python/trajcast: {} holds no limits of its training data, so only the "
+                   "keyword 'limit' and what is not a number are checked; add the limits with "
+                   "'lammps-trajcast add-bounds'\n",
                    id, model_path);
 }
 
@@ -212,8 +214,8 @@ void FixPythonTrajcast::respond(const std::string &violation) {
   if (response == Response::STOP)
     stop_run(violation);
   else if (response == Response::FALLBACK) {
-    warn_now_and_then(
-        fmt::format("{}: {} steps of {} instead", violation, fallback->steps(), fallback->name()));
+    warn_now_and_then(fmt::format("{}: replaced by {} steps of velocity Verlet with {}", violation,
+                                  fallback->steps(), fallback->name()));
     num_fallbacks++;
     const std::string problem = fallback->advance();
     if (!problem.empty())
@@ -227,7 +229,7 @@ void FixPythonTrajcast::respond(const std::string &violation) {
                      "'guard stop', 'guard fallback N PAIR', 'guard warn' or another 'limit'",
                      violation));
   else {
-    warn_now_and_then(violation);
+    warn_now_and_then(violation + ": applied all the same, as 'guard warn' asks");
     move_atoms();
   }
 }
@@ -238,9 +240,14 @@ void FixPythonTrajcast::respond(const std::string &violation) {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::stop_run(const std::string &violation) {
+  const char *remedy = outcome.broken
+                           ? "check that state for atoms that nearly touch and for velocities "
+                             "beyond those that the model was trained with"
+                           : "start from a state like those that the model was trained with, or "
+                             "write 'guard fallback N PAIR', 'guard warn' or another 'limit'";
   if (comm->me == 0)
-    error->warning(FLERR, "Fix {} python/trajcast: {}: the run stops with the state of step {}", id,
-                   violation, update->ntimestep - 1);
+    error->warning(FLERR, "Fix {} python/trajcast: {}: the run stops with the state of step {}; {}",
+                   id, violation, update->ntimestep - 1, remedy);
   snapshot.take(velocities_before);
   timer->force_timeout();
 }
@@ -258,7 +265,7 @@ void FixPythonTrajcast::find_fallback() {
           "'guard fallback' cannot be combined with fix {} (style {}), which moves other "
           "atoms: write 'unfix {}', or 'guard stop'",
           other->id, other->style, other->id));
-  const std::string problem = fallback->find(cutoff);
+  const std::string problem = fallback->find(reach());
   if (!problem.empty())
     fail(problem);
 }
@@ -272,6 +279,6 @@ void FixPythonTrajcast::warn_now_and_then(const std::string &violation) {
   while (10 * power <= num_violations)
     power *= 10;
   if (comm->me == 0 && num_violations == power)
-    error->warning(FLERR, "Fix {} python/trajcast: {} ({} such predictions)", id, violation,
-                   num_violations);
+    error->warning(FLERR, "Fix {} python/trajcast: {} ({} such prediction{} so far)", id, violation,
+                   num_violations, num_violations == 1 ? "" : "s");
 }

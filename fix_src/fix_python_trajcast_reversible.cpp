@@ -195,11 +195,21 @@ void FixPythonTrajcast::warn_of_plain_step() {
   bigint power = 1;
   while (10 * power <= num_plain_steps)
     power *= 10;
-  if (comm->me == 0 && num_plain_steps == power)
+  if (comm->me != 0 || num_plain_steps != power)
+    return;
+  const std::string times =
+      fmt::format("{} such step{} so far", num_plain_steps, num_plain_steps == 1 ? "" : "s");
+  if (outcome.broken)
     error->warning(FLERR,
-                   "Fix {} python/trajcast: step {} is not a reversible one, as an atom moves by "
-                   "{:.3g} Angstrom with a skin of {:.3g} ({} such steps): write 'neighbor {:.2g} "
-                   "bin'",
-                   id, update->ntimestep, longest_step, neighbor->skin, num_plain_steps,
+                   "Fix {} python/trajcast: step {} is not a reversible one, because one of its "
+                   "three predictions is not a number ({}): check the state for atoms that nearly "
+                   "touch, or write 'reversible no'",
+                   id, update->ntimestep, times);
+  else
+    error->warning(FLERR,
+                   "Fix {} python/trajcast: step {} is not a reversible one, because atoms move by "
+                   "up to {:.3g} Angstrom in a step, too far for a skin of {:.3g} ({}): write "
+                   "'neighbor {:.2g} bin'",
+                   id, update->ntimestep, longest_step, neighbor->skin, times,
                    std::max(2.0 * neighbor->skin, 5.0 * longest_step));
 }

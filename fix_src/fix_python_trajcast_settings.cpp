@@ -202,10 +202,10 @@ void FixPythonTrajcast::tell_threads(const trajcast::NodeLayout &place) {
                  number(threads, "thread"), ranks, number(place.allowed, "core"));
   if (most > 0)
     error->warning(FLERR,
-                   "Fix {} python/trajcast: more threads than cores, by {} on one machine, which "
-                   "wait for each other: start fewer ranks, write 'threads 1', or give the ranks "
-                   "more cores (mpirun --bind-to, OMP_PROC_BIND, what was asked of the batch "
-                   "system)",
+                   "Fix {} python/trajcast: one machine runs more threads than cores, {} too many, "
+                   "which slows down each step: write 'threads N' with a smaller N, start fewer "
+                   "MPI ranks, or give them more cores (mpirun --bind-to none, "
+                   "OMP_PROC_BIND=false, a larger request to the batch system)",
                    id, most);
 }
 

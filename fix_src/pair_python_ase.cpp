@@ -165,9 +165,9 @@ void PairPythonASE::coeff(int narg, char **arg) {
   if (narg < 2 || std::strcmp(arg[0], "*") != 0 || std::strcmp(arg[1], "*") != 0)
     fail("the calculator is for all pairs of atoms: write 'pair_coeff * * El1 El2 ...'");
   if (narg - 2 != ntypes)
-    fail(fmt::format("{} elements are given for {} atom types: write 'pair_coeff * * El1 El2 ...' "
-                     "with one chemical symbol for each atom type, in the order of the types",
-                     narg - 2, ntypes));
+    fail(fmt::format("{} chemical symbol{} given for {} atom type{}: write 'pair_coeff * * El1 El2 "
+                     "...' with one symbol, or NULL, for each atom type, in the order of the types",
+                     narg - 2, narg == 3 ? "" : "s", ntypes, ntypes == 1 ? "" : "s"));
   check_system();
   check_calculator();
 
@@ -248,8 +248,8 @@ void PairPythonASE::check_exclusions() {
       partly = true;
   }
   if (partly || (left_out & 1))
-    fail("'neigh_modify exclude' cannot take pairs of atoms out of what the calculator does: write "
-         "'neigh_modify exclude none'");
+    fail("the calculator computes all atoms together, so 'neigh_modify exclude' cannot leave out "
+         "pairs of them: write 'neigh_modify exclude none'");
 }
 
 /* ---------------------------------------------------------------------- */

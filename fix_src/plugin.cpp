@@ -145,8 +145,8 @@ Factory *find_factory(void *lammps, const std::string &who, const char *function
     stop(lammps, who + " was built for LAMMPS " + date(built_for_version()) +
                      " but this is LAMMPS " + date(running) +
                      ": " TRAJCAST_LAMMPS_REMEDY
-                     ", or build lammps-trajcast again for this one with pip install . "
-                     "-C cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree>");
+                     ", or build lammps-trajcast for this one: in its own source tree, run pip "
+                     "install . -C cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree>");
     return nullptr;
   }
 
@@ -154,7 +154,7 @@ Factory *find_factory(void *lammps, const std::string &who, const char *function
   if (sizes && sizes != expected) {
     stop(lammps, who + " was built for integers of the size " + name_of_sizes(expected) +
                      " but this LAMMPS has " + name_of_sizes(sizes) +
-                     ": build lammps-trajcast again with pip install . -C "
+                     ": in the source tree of lammps-trajcast, run pip install . -C "
                      "cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree> -C "
                      "cmake.define.LAMMPS_SIZES=" +
                      name_of_sizes(sizes));
@@ -166,7 +166,7 @@ Factory *find_factory(void *lammps, const std::string &who, const char *function
     const char found = family(library_of_mpi);
     stop(lammps, who + " was built with " + name_of_family(built_with_family()) +
                      " but this LAMMPS uses " + name_of_family(found) + " (" + library_of_mpi +
-                     "): build lammps-trajcast again with pip install . -C "
+                     "): in the source tree of lammps-trajcast, run pip install . -C "
                      "cmake.define.LAMMPS_SOURCE_DIR=<LAMMPS source tree> -C cmake.define." +
                      (found == 'S' ? "BUILD_MPI=off" : "MPI_CXX_COMPILER=<mpicxx of that MPI>"));
     return nullptr;

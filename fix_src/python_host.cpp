@@ -147,7 +147,8 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
       message = who + " was built for Python " TRAJCAST_PYTHON_VERSION ", but " + executable +
                 " is Python " + version + ": set " + PYTHON_VARIABLE +
                 " to a python" TRAJCAST_PYTHON_VERSION
-                " with lammps-trajcast, or install lammps-trajcast with the other one";
+                " with lammps-trajcast, or install lammps-trajcast for Python " +
+                version;
       return false;
     }
     if (!load_libpython(executable)) {
@@ -164,10 +165,11 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
   auto *version = lookup<const char *()>(RTLD_DEFAULT, "Py_GetVersion");
   const std::string running = version ? version() : "unknown";
   if (running.compare(0, sizeof(TRAJCAST_PYTHON_VERSION), TRAJCAST_PYTHON_VERSION ".") != 0) {
-    message =
-        who + " was built for Python " TRAJCAST_PYTHON_VERSION ", but this process runs Python " +
-        running.substr(0, running.find(' ')) +
-        ": use python" TRAJCAST_PYTHON_VERSION ", or install lammps-trajcast with the other one";
+    message = who +
+              " was built for Python " TRAJCAST_PYTHON_VERSION ", but this process runs Python " +
+              running.substr(0, running.find(' ')) +
+              ": use python" TRAJCAST_PYTHON_VERSION
+              ", or install lammps-trajcast with the Python of this process";
     return false;
   }
 
@@ -184,8 +186,10 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
   auto *start = lookup<decltype(trajcast_python_start)>(library, "trajcast_python_start");
   if (start(executable.c_str(), module, functions, &answer) != TRAJCAST_OK) {
     message = who + " cannot use the Python " + executable + " (" + text.data() +
-              "): run pip install lammps-trajcast in its environment, or set " + PYTHON_VARIABLE +
-              " to the python3 of the environment that has it";
+              "): run pip install lammps-trajcast in its environment";
+    if (executable != "of this process")
+      message += std::string(", or set ") + PYTHON_VARIABLE +
+                 " to the python3 of the environment that has it";
     return false;
   }
   return true;

@@ -36,14 +36,12 @@ std::string ReferencePotential::find(double cutoff) {
   // Accelerated sub-styles add up their threads' forces when the last of them is computed, which
   // may be one that is switched off.
   if (utils::strmatch(pair_style, "^hybrid/overlay/"))
-    return fmt::format("the reference potential {} cannot be evaluated by an accelerated pair "
-                       "style, {}: write 'suffix off' before pair_style and 'suffix on' after "
-                       "pair_coeff",
+    return fmt::format("the potential {} cannot be part of an accelerated pair style, {}: write "
+                       "'suffix off' before pair_style and 'suffix on' after pair_coeff",
                        full_name, pair_style);
   if (pair_style != "hybrid/overlay")
-    return fmt::format("the reference potential {} has to be a sub-style of pair_style "
-                       "hybrid/overlay, which evaluates it only when it is needed, but the pair "
-                       "style is {}: {}",
+    return fmt::format("the potential {} after 'energy' or 'guard fallback' has to be a sub-style "
+                       "of pair_style hybrid/overlay, but the pair style is {}: {}",
                        full_name, pair_style, remedy);
 
   const int there = count();

@@ -233,7 +233,7 @@ def test_forces_of_a_fix_defined_before(lmp, quartz, quartz_model) -> None:
     run = lmp(script, quartz)
     assert run.returncode == 0, run.output
     warnings = [line for line in run.output.splitlines() if line.startswith("WARNING")]
-    assert any("fix 0" in line and "define it after fix 1" in line for line in warnings)
+    assert any("fix 0" in line and "define fix 0 after fix 1" in line for line in warnings)
 
 
 # ---- the wrong LAMMPS, no Python, no package --------------------------------------------------

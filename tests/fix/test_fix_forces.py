@@ -169,7 +169,7 @@ def test_a_force_defined_too_early(pushed, model_file) -> None:
     """A warning says that it does nothing, and it does nothing."""
     warnings = [line for line in pushed.output.splitlines() if "do not act" in line]
     assert len(warnings) == 1
-    assert "fix 2 (style addforce)" in warnings[0] and "define it after fix 1" in warnings[0]
+    assert "fix 2 (style addforce)" in warnings[0] and "define fix 2 after fix 1" in warnings[0]
     alone = Reference(model_file("moving_com")).run(load_case("moving_com"), STEPS)
     positions, velocities = read_dump(pushed.directory / "too_early.dump")
     assert_close(positions, alone.positions, 1e-11, scale=1.0)

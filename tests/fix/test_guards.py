@@ -503,7 +503,7 @@ def test_fallback_goes_on_with_predictions(one_rank, two_ranks) -> None:
     assert np.abs(one - other).max() < 1e-7
     assert np.abs(one - one_rank["fallback_nve"].final()[:, :6]).max() > 1e-2
     warned = one_rank["fallback_some"].warnings()
-    assert "10 steps of vashishta instead" in warned[0] and len(warned) == 1
+    assert "replaced by 10 steps of velocity Verlet" in warned[0] and len(warned) == 1
 
 
 def test_fallback_by_its_old_name(one_rank) -> None:
@@ -530,7 +530,7 @@ def test_wrong_words(line, one_rank) -> None:
 
 def test_model_without_limits(one_rank) -> None:
     """The input script can set them; the log says that it has to, if anything is to be checked."""
-    note = "does not say how far its training data went"
+    note = "holds no limits of its training data"
     error = one_rank["bare"].error
     assert error is not None and "'lammps-trajcast add-bounds'" in error
     assert one_rank["bare_stop"].log.count(note) == 1 and note not in one_rank["bare_off"].log

@@ -70,7 +70,7 @@ def test_two_writers_of_a_log_file_are_one_too_many(directory: Path) -> None:
         output, _ = second.communicate()
         assert second.returncode != 0
         (line,) = [line for line in output.splitlines() if line.startswith("ERROR")]
-        assert "another one writes the same log file" in line
+        assert "another process writes the same log file" in line
     finally:
         first.kill()
         first.communicate()

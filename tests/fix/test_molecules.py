@@ -134,10 +134,10 @@ def test_wrong_molecules(
 @pytest.mark.parametrize(
     ("bath", "mol", "fixed"),
     [
-        ("temp/csvr 300 300 100 5", 2, "place and rotation of each molecule as it is.*dof 12'"),
-        ("temp/csvr 300 300 100 5", 1, "place and rotation of the molecule as it is.*dof 6'"),
+        ("temp/csvr 300 300 100 5", 2, "linear and angular momentum of each molecule.*dof 12'"),
+        ("temp/csvr 300 300 100 5", 1, "linear and angular momentum of the molecule.*dof 6'"),
         # This model takes the angular momentum away, whatever makes molecules turn.
-        ("langevin 300 300 100 5", 2, "place and rotation of each molecule as it is.*dof 12'"),
+        ("langevin 300 300 100 5", 2, "linear and angular momentum of each molecule.*dof 12'"),
     ],
 )
 def test_motions_that_no_temperature_should_count(

@@ -460,7 +460,7 @@ WRONG: dict[str, tuple[str, str, str]] = {
     ),
     "element of the calculator": (pair(elements="Cu U"), "", "No EMT-potential for U"),
     "no element": (pair(elements="Cu Xy"), "", "'Xy' is not a chemical element"),
-    "elements": (pair(elements="Cu"), "", "1 elements are given for 2 atom types"),
+    "elements": (pair(elements="Cu"), "", "1 chemical symbol given for 2 atom types"),
     "types": (
         f"pair_style python/ase {EMT_NAME}\npair_coeff 1 1 Cu Ag",
         "",

@@ -71,4 +71,4 @@ def test_ranks_that_are_bound_to_one_core(directory: Path) -> None:
     output = found(directory, ranks=2, first_core=True)
     assert said(output) == (1, 1, True)
     assert "1 thread on each of 2 MPI ranks" in output
-    assert output.count("more threads than cores, by 1 on one machine") == 1
+    assert output.count("one machine runs more threads than cores, 1 too many") == 1

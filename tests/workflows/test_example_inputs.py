@@ -193,7 +193,7 @@ def test_molecules_keep_their_bonds(name: str, steps: int, bonds: dict[float, in
 
 def test_many_molecules(logs) -> None:
     """They stay where they are, and turn: no temperature is warned of."""
-    assert "counts it as a motion" not in (logs / "molecules.log").read_text()
+    assert "counts these degrees of freedom" not in (logs / "molecules.log").read_text()
     (table,) = tables(logs, "molecules")
     assert table["Step"][-1] == 120
     assert 220.0 < table["Temp"][-1] < 420.0
@@ -202,7 +202,7 @@ def test_many_molecules(logs) -> None:
 
 def test_thermostats_of_a_molecule_are_told_of_its_rotation(tmp_path: Path, logs) -> None:
     """A temperature that counts the rotation, which the model keeps at zero, is too low by 3/57."""
-    assert "counts it as a motion" not in (logs / "paracetamol.log").read_text()
+    assert "counts these degrees of freedom" not in (logs / "paracetamol.log").read_text()
     lines = (EXAMPLES / "lammps_inputs" / "in.paracetamol").read_text().splitlines()
     lines = [line for line in lines if "extra/dof" not in line]
     text = "\n".join(lines).replace("../paracetamol", str(EXAMPLES / "paracetamol"))
@@ -213,5 +213,5 @@ def test_thermostats_of_a_molecule_are_told_of_its_rotation(tmp_path: Path, logs
         check=True,
     ).stdout
     for compute in ("thermo_temp", "2_temp"):
-        assert f"compute {compute} counts it as a motion with the temperature" in found
+        assert f"compute {compute} counts these degrees of freedom" in found
         assert f"write 'compute_modify {compute} extra/dof 6'" in found
