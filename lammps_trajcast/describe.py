@@ -12,8 +12,8 @@ from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile
 
 NOT_PLAIN = (
-    "LAMMPS commands cannot hold this path: rename or link the file, with letters of ASCII, "
-    "digits and _ . - alone"
+    "LAMMPS commands cannot hold this path: rename the file, or link to it, so that the path has "
+    "only ASCII letters, digits and _ . -"
 )
 VELOCITY_UNIT = {"real": "Angstrom/fs", "metal": "Angstrom/ps"}
 

@@ -46,7 +46,7 @@ def read_checked(
     content, lines = read_yaml_with_lines(path, failure)
     if not isinstance(content, dict):
         keys = ", ".join([name for name, key in schema.model_fields.items() if key.is_required()])
-        raise failure(f"{path}: must be a mapping with the keys {keys}")
+        raise failure(f"{path}: must have lines 'key: value' with the keys {keys}")
     try:
         return schema(**content), lines
     except ValidationError as error:
@@ -135,7 +135,7 @@ def _describe_problem(
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         section, near = _section_of(place, schema), _nearest(place, schema)
-        message = "no such key" + (f"; did you mean {near}?" if near else "")
+        message = "no such key; " + (f"did you mean {near}?" if near else "leave it out")
         # Keys of earlier versions, and what to write instead.
         message = getattr(section, "moved", {}).get(place[-1], message)
     elif problem["type"] in REMEDIES:

@@ -28,19 +28,26 @@ def equipartition(
         Path | None, typer.Option(help="Model file instead of the one in the YAML file.")
     ] = None,
     directory: Annotated[
-        Path | None, typer.Option(help="Of the runs; default: equipartition, beside YAML.")
+        Path | None,
+        typer.Option(help="Directory of the runs; default: equipartition, beside the YAML file."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=2, help="Runs, each followed by a change.")] = 12,
-    duration: Annotated[float, typer.Option(min=0.0, help="Of a run, ps.")] = 20.0,
+    duration: Annotated[float, typer.Option(min=0.0, help="Length of a run, ps.")] = 20.0,
     rate: Annotated[
-        float, typer.Option(min=0.0, help="Change of an energy in one step, of its deviation.")
+        float,
+        typer.Option(min=0.0, help="Change of an energy in one step, as a share of its deviation."),
     ] = 1e-3,
     damping: Annotated[
-        float, typer.Option(min=0.0, help="The same, of what a deviation has grown in a round.")
+        float,
+        typer.Option(
+            min=0.0, help="The same, as a share of what the deviation has grown since the last run."
+        ),
     ] = 0.0,
     temperature: Annotated[
         list[float] | None,
-        typer.Option(min=1.0, help="Of the runs, K; default: that of the YAML file. Repeatable."),
+        typer.Option(
+            min=1.0, help="Of the runs, K; default: that of the YAML file; may be repeated."
+        ),
     ] = None,
     lmp: Annotated[
         str | None, typer.Option(help='Command that starts LAMMPS, as "mpirun -np 4 lmp".')
@@ -81,7 +88,7 @@ def equipartition(
             lammps_command(lmp),
         )
         corrector.run(rounds, tell).save(output)
-    typer.echo(f"{output}: mean of the later half")
+    typer.echo(f"{output}: mean of the models of the later half of the rounds")
 
 
 def match_moments(
@@ -93,10 +100,10 @@ def match_moments(
     states: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Data set at the temperature of the runs; default: the other. Repeatable."
+            help="Data set at the temperature of the runs; default: --dataset. Repeatable."
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option(min=100, help="How many of its pairs to use.")] = 100_000,
+    pairs: Annotated[int, typer.Option(min=100, help="Number of its pairs to use.")] = 100_000,
 ) -> None:
     """Change the last layer of a model until single steps keep energies on the mean.
 

@@ -49,7 +49,7 @@ def dataset(
         tuple[float, float, float],
         typer.Option(help="Shares of the segments for training, validation and test."),
     ] = (0.8, 0.1, 0.1),
-    seed: Annotated[int, typer.Option(help="Of the random assignment of segments.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random assignment of segments.")] = 0,
 ) -> None:
     """Make a data set of pairs (state at t, state at t + horizon) from ordinary NVE runs."""
     from lammps_trajcast.data.build import DatasetOptions, build_dataset
@@ -108,7 +108,7 @@ def record(
         tuple[float, float, float],
         typer.Option(help="Shares of the segments for training, validation and test."),
     ] = (0.8, 0.1, 0.1),
-    seed: Annotated[int, typer.Option(help="Of thermostats, strains and the splits.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of thermostats, strains and splits.")] = 0,
     strain: Annotated[
         float,
         typer.Option(
@@ -158,7 +158,7 @@ def record(
         lmp=lmp,
         masses=masses,
     )
-    with one_line_for(DatasetError, TrajectoryError):
+    with one_line_for(DatasetError, TrajectoryError, OSError):
         shards = run_recording(script, output, options)
         statistics = dataset_statistics(shards)
     typer.echo(f"{output}: {len(shards)} files; in a training file write  dataset: {output}")
@@ -186,7 +186,7 @@ def label(
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.recording.label import label as run_labeling
 
-    with one_line_for(DatasetError):
+    with one_line_for(DatasetError, OSError):
         written = run_labeling(dataset, system, _variables(var), lmp)
     for path in written:
         typer.echo(f"{path}")
@@ -213,7 +213,7 @@ def baseline(
         Path | None, typer.Option("--json", help="File for the same numbers as JSON.")
     ] = None,
 ) -> None:
-    """Tell the error that a network has to beat: a linear map's on a crystal, straight flight's."""
+    """Print the error that a network has to beat: that of a linear map, or of straight flight."""
     import json
 
     from lammps_trajcast.data.baseline import (

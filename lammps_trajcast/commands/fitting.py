@@ -48,7 +48,7 @@ def fit(
     ] = None,
     interval: Annotated[
         float | None,
-        typer.Option(help="fs between frames of trajectories that do not say."),
+        typer.Option(help="Time between frames, fs, of trajectories that do not tell it."),
     ] = None,
     start_from: Annotated[
         Path | None, typer.Option(help="Model file whose weights the training begins with.")

@@ -83,7 +83,7 @@ def add_energy(
         ),
     ] = None,
 ) -> None:
-    """Fit a potential energy, which energies, pressures and virials in LAMMPS come from."""
+    """Add a potential energy to a model, from which LAMMPS gets energies, pressures and virials."""
     from lammps_trajcast.data.layout import DatasetError
     from lammps_trajcast.describe import describe_energy
     from lammps_trajcast.energy.add import with_energy
@@ -109,11 +109,12 @@ def clamp_speed(
         typer.Option(help="The limit, in rms speeds of the training data.", min=1.0, max=100.0),
     ] = 2.0,
 ) -> None:
-    """Let a network see atoms that are faster than training had enough of as less fast ones."""
+    """Limit the speeds that a network sees: of faster atoms training has had too few."""
     from lammps_trajcast.model.file import ModelFile, ModelFileError
     from lammps_trajcast.model.speed_limit import with_speed_limit
 
     with one_line_for(ModelFileError):
         limited = with_speed_limit(ModelFile.load(model), factor)
         limited.save(output)
-    typer.echo(f"{output}: speed limit {limited.metadata.architecture.speed_limit:g}")
+    unit = "Angstrom/fs" if limited.metadata.units == "real" else "Angstrom/ps"
+    typer.echo(f"{output}: speed limit {limited.metadata.architecture.speed_limit:g} {unit}")

@@ -72,7 +72,9 @@ class ASETrajectory(Frames):
         except CompressionError as error:
             raise self.error(str(error)) from None
         except DAMAGE as error:
-            raise self.error(f"cannot be read ({error}); write it anew") from None
+            raise self.error(
+                f"cannot be read ({error}); check its permissions, or write it anew"
+            ) from None
 
     def _frame(self, number: int, atoms: Atoms) -> Frame:
         if len(atoms) < 1:

@@ -171,8 +171,8 @@ class Masses:
         mass = self._from_file.setdefault(index, float(of_species[0]))
         if not np.allclose(of_species, mass, rtol=1e-6):
             raise frames.error(
-                f"atoms of element {element} have different masses; "
-                "a data set has one mass for each element",
+                f"atoms of element {element} have different masses, but a data set has one mass "
+                "for each element; give them the same mass in the run",
                 frame.step,
             )
         expected = species.masses[index]
@@ -358,8 +358,8 @@ def _share_out(number: int, shares: tuple[float, float, float]) -> list[int]:
     wanted = sum(share > 0.0 for share in shares)
     if number < wanted:
         raise DatasetError(
-            f"{number} segment(s) for {wanted} splits; write a shorter --segment-length, add "
-            "trajectories, or write --split 1 0 0"
+            f"{number} segment(s) for {wanted} splits are too few; write more --segments (record), "
+            "a shorter --segment-length or more trajectories (dataset), or --split 1 0 0"
         )
     counts = [max(round(number * share), 1) if share > 0.0 else 0 for share in shares]
     counts[0] = number - counts[1] - counts[2]

@@ -182,7 +182,9 @@ class Frames:
         except UnicodeDecodeError:
             raise self.error(f"is not a text file; write {kind}") from None
         except DAMAGE as error:
-            raise self.error(f"cannot be read ({error}); write it anew") from None
+            raise self.error(
+                f"cannot be read ({error}); check its permissions, or write it anew"
+            ) from None
 
     def _species(
         self,

@@ -139,7 +139,9 @@ class LammpsDump(Frames):
             places = [header.columns.index(name) for name in names]
             words = [[line.split(None, k + 1)[k] for line in rows] for k in places]
         except (ValueError, IndexError) as error:
-            raise self.error(f"unreadable atom line ({error})", header.step) from None
+            raise self.error(
+                f"unreadable atom line ({error}); delete the broken frame", header.step
+            ) from None
         order = np.argsort(table[:, 0], kind="stable")
         table = table[order]
         column = {name: table[:, k] for k, name in enumerate(columns)}

@@ -112,8 +112,7 @@ def dataset_statistics(
         progress: called with the number of segments that are done, and of all.
 
     Raises:
-        DatasetError: the file is not a data set.
-        ValueError: the split is empty.
+        DatasetError: the file is not a data set, or the split is empty.
     """
     pairs = 0
     velocity_squares = 0.0
@@ -149,11 +148,14 @@ def dataset_statistics(
                         lone_distance, smallest_distance(positions[frame], cell, pbc)
                     )
     if pairs == 0:
-        raise ValueError(f"{path}: split '{split}' is empty")
+        raise DatasetError(
+            f"{path}: the split '{split}' is empty; make the data set of more segments"
+        )
     squares = (displacements.sum_of_squares, velocity_squares, *temperatures)
     if not np.isfinite(squares).all():
         raise DatasetError(
-            f"{path}: displacements or velocities are too large to be squared; record the data anew"
+            f"{path}: the squares of displacements or velocities are not finite numbers; leave out "
+            "the run that diverged and make the data set anew"
         )
     components = 3 * displacements.count
     return Statistics(

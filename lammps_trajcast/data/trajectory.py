@@ -94,7 +94,7 @@ def checked(
         last = frame
         yield frame
     if first is None:
-        raise frames.error("holds no frame")
+        raise frames.error("holds no frame; leave it out, or dump frames more often")
     if motion is not None:
         motion.finish()
 
@@ -227,9 +227,15 @@ def _check_first(frames: Frames, frame: Frame) -> None:
 
 def _check_finite(frames: Frames, frame: Frame) -> None:
     if not np.isfinite(frame.cell).all():
-        raise frames.error("a number of the cell is not finite", frame.step)
+        raise frames.error(
+            "a number of the cell is not finite: the run was unstable; use another run", frame.step
+        )
     if not (np.isfinite(frame.positions).all() and np.isfinite(frame.velocities).all()):
-        raise frames.error("a position or velocity is not a finite number", frame.step)
+        raise frames.error(
+            "a position or velocity is not a finite number: the run was unstable; use another run, "
+            "e.g. with a shorter time step",
+            frame.step,
+        )
 
 
 def _check_next(
@@ -260,7 +266,9 @@ def _check_next(
             frame.step,
         )
     if not np.array_equal(frame.pbc, first.pbc):
-        raise frames.error("the boundary conditions have changed", frame.step)
+        raise frames.error(
+            "the boundary conditions have changed; give every run a file of its own", frame.step
+        )
     # In an open direction the box means nothing, and may follow the atoms.
     before, now = first.cell[first.pbc], frame.cell[first.pbc]
     if not np.allclose(now, before, rtol=0.0, atol=1e-6 * np.abs(before).max(initial=0.0)):

@@ -35,7 +35,9 @@ class ExtendedXYZ(Frames):
                 for number, found in enumerate(extended_xyz.read(lines)):
                     yield self._frame(number, found)
             except extended_xyz.FormatError as error:
-                raise self.error(f"cannot be read as extended XYZ ({error})") from None
+                raise self.error(
+                    f"cannot be read as extended XYZ ({error}); correct the file, or write it anew"
+                ) from None
 
     def _frame(self, number: int, found: extended_xyz.Frame) -> Frame:
         step = found.number("step", "Step", "Timestep")

@@ -108,7 +108,10 @@ def fit_energy(
         )
     missing = [element for element in elements if element not in train.elements]
     if missing:
-        raise DatasetError(f"{names}: has no {missing[0]}, which the model knows")
+        raise DatasetError(
+            f"{names}: has no {missing[0]}, which the model knows; give the data set that the "
+            "model was trained on"
+        )
     units = fluctuations(train)
     if not (units.energy > 0.0 and units.forces > 0.0):
         raise DatasetError(
@@ -205,8 +208,8 @@ class _Task:
             self._judges = self._examiners
         if not self._judges:
             raise DatasetError(
-                "the data set has no segments for validation and test: a tenth of them each is "
-                "what 'lammps-trajcast record' and 'dataset' set aside"
+                "the data set has no segments for validation and test; give all of its files, or "
+                "make it anew without --split, which sets aside a tenth of them for each"
             )
         self._offset = float(
             np.mean([self._frame(k).energy / self._size(k) for k in range(len(train))])

@@ -232,7 +232,10 @@ class FitConfig(_Section):
     @classmethod
     def _plain_name(cls, name: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-            raise ValueError(f"'{name}': a name has letters, digits, _, - and .")
+            raise ValueError(
+                f"'{name}' cannot be a model's name, which is that of the directory --output; use "
+                "letters, digits, _, - and . only, and no . or - at the beginning"
+            )
         return name
 
     @field_validator("elements")

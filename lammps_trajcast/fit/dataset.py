@@ -212,8 +212,8 @@ def _check_ready(path: Path, config: FitConfig, horizon: float) -> None:
         )
     if elements != list(dict.fromkeys(config.elements)):
         raise DatasetError(
-            f"{path}: is for {' '.join(elements)}, not {' '.join(config.elements)}; name the "
-            "elements in its order, or another data set"
+            f"{path}: is for {' '.join(elements)}, not for {' '.join(config.elements)}; write the "
+            "elements in the order of the data set, or name another data set"
         )
 
 

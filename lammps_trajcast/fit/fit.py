@@ -169,9 +169,9 @@ class _Fit:
         atoms = survey.inspected.atoms
         if choose.expected_speed(atoms, horizon, survey.timestep, seconds) < 0.7:
             self.stages.tell(
-                f"the reference is fast: {1e3 * seconds:.2g} ms a step. One of the network takes "
-                f"some {1e3 * choose.NETWORK_SECONDS * atoms:.2g} ms on one core and replaces "
-                f"{steps:.3g}: the model will probably be slower than the reference"
+                f"the reference is fast: {1e3 * seconds:.2g} ms a step. A step of the network "
+                f"takes some {1e3 * choose.NETWORK_SECONDS * atoms:.2g} ms on one core and "
+                f"replaces {steps:.3g} of them: the model will probably be slower than it"
             )
 
     def _horizon(self, survey: Survey, before: list[Candidate]) -> float:

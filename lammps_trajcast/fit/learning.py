@@ -222,7 +222,7 @@ class Learning:
         with self.stages.progress.stage(f"training {number}: time of a step"), self.stages.quiet():
             timed.append(seconds_a_step(settings(EPOCH_TIMED, LEAST, None)))
         seconds = choose.TRAIN_SHARE * self.stages.left
-        self.stages.need(f"training {number} is worth it", LEAST * timed[0])
+        self.stages.need(f"training {number} can make {LEAST} steps", LEAST * timed[0])
         every = int(given.get("epoch_steps", epoch_steps(seconds, timed[0])))
         return every, None, round(seconds / 3600.0, 4)
 

@@ -112,7 +112,10 @@ def highest_frequency(frequencies: Floats, density: Floats) -> float:
     """
     power = np.cumsum(density)
     if power[-1] <= 0.0:
-        raise FitError("the atoms of the reference do not move; is its temperature right?")
+        raise FitError(
+            "the atoms of the reference do not move; remove what holds them from the system, and "
+            "check the temperature"
+        )
     return float(np.interp(POWER, power / power[-1], frequencies))
 
 

@@ -113,8 +113,11 @@ class Stages:
 
 def _check_files(config: FitConfig) -> None:
     """Raises FitError if a file that is needed late is not there."""
-    named = {"trajectories": config.trajectories, "start_from": (config.start_from,)}
+    named = {
+        "trajectories (--from)": config.trajectories,
+        "start_from (--start-from)": (config.start_from,),
+    }
     for key, paths in named.items():
         for path in paths:
             if path is not None and not path.is_file():
-                raise FitError(f"{key}: {path}: no such file")
+                raise FitError(f"{key}: {path}: no such file; correct the path")

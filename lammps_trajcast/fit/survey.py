@@ -153,7 +153,7 @@ class Surveyor:
         reach = ForceRange(**found)
         self.stages.tell(
             f"cutoff {reach.cutoff:g} Å: beyond it {100 * reach.beyond:.2g} % of the response of "
-            "the forces" + ("" if reach.reached else "; they reach farther")
+            "the forces" + ("" if reach.reached else ", but no longer cutoff is tried")
         )
         return reach
 

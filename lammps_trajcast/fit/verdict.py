@@ -135,11 +135,15 @@ def _advice(inspected: Inspected, outcome: Outcome, facts: Facts, budget: str) -
         if not facts.converged:
             parts.append(f"the training {facts.training}")
         elif not facts.out_of_time:
-            parts.append("the training has converged: try a shorter --horizon or a larger network")
+            parts.append(
+                "the training has converged: try a shorter --horizon with another --output, or "
+                "more num_hidden_channels under network in fit.yaml"
+            )
         if all(fault.startswith("temperature of ") for fault in outcome.fails):
             parts.append(
-                "under fix langevin these temperatures are often right: write it as 'thermostat' "
-                "in fit.yaml, which begins with another equilibration and data set"
+                "under fix langevin these temperatures are often right: write 'thermostat: "
+                "langevin {start} {stop} 0.5 {seed}' (500 in units real) in fit.yaml, which begins "
+                "with another equilibration and data set"
             )
     elif outcome.undecided:
         if outcome.noisy:

@@ -128,7 +128,7 @@ class Runner:
         done = json.loads(record.read_text())
         if done.get("key") != key:
             return None
-        tqdm.write(f"{name}: {place.name} is there already", file=sys.stderr)
+        tqdm.write(f"{name}: finished before, taken from {place.name}", file=sys.stderr)
         return FinishedRun(place, key, done.get("error", ""), tuple(done.get("cpu", ())))
 
     def _run(
@@ -211,7 +211,9 @@ class Runner:
                 raise
         status = process.wait()
         if status != 0 or message:
-            raise FailedRunError(message or f"status {status}: {last_line}")
+            raise FailedRunError(
+                message or f"LAMMPS ended with status {status}, last line: '{last_line}'"
+            )
 
 
 def file_key(path: Path) -> str:

@@ -160,7 +160,7 @@ class LammpsSession:
     def _stopped(self, lines: list[str]) -> FailedRunError:
         printed = [line.strip() for line in lines if line.strip()]
         if self._process.wait() == 0:
-            reason = "it ended; a script for record must not 'quit'"
+            reason = "it ended; the script must not 'quit': remove that command"
         else:
             reason = first_error(printed) or (printed or ["it printed nothing"])[-1]
         return FailedRunError(f"LAMMPS stopped: {reason} (its output: {self._log_path})")

@@ -61,7 +61,10 @@ def read_state(session: LammpsSession, echoed: list[str]) -> State:
     step = re.search(r"^Current timestep number = (\d+)", text, re.MULTILINE)
     size = re.search(r"^Current timestep size = (\S+)", text, re.MULTILINE)
     if not (types and units and step and size):
-        raise FailedRunError("the script makes no system; LAMMPS has no simulation box at its end")
+        raise FailedRunError(
+            "LAMMPS has no simulation box at the end of the script; make one in it with read_data, "
+            "read_restart or create_box"
+        )
     fixes = [
         Fix(name, style, group, _commands_of(name, echoed))
         for name, style, group in re.findall(

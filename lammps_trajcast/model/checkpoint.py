@@ -124,7 +124,8 @@ def convert_checkpoint(
         key = checkpoint_key(name)
         if key not in state:
             raise ModelFileError(
-                f"{weights}: weight {key} is missing; is it a TrajCast state dict?"
+                f"{weights}: weight {key} is missing; give the state dict of a TrajCast network "
+                "and the config that belongs to it"
             )
         if tuple(state[key].shape) != shape:
             raise ModelFileError(

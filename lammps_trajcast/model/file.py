@@ -150,7 +150,7 @@ class ModelFile:
         except (OSError, ValueError) as error:
             raise ModelFileError(
                 f"{path}: cannot be read ({_reason(error)}); give the path of a .safetensors file "
-                "that can"
+                "that can be read"
             ) from None
         try:
             with safe_open(path, framework="np") as file:

@@ -151,7 +151,10 @@ def sort_fixes(fixes: list[Fix], keep: list[str]) -> Ensemble:
         integrates |= style in {"nve", *INTEGRATING_BATHS} and fix.group == "all"
     absent = sorted(set(keep) - {fix.name for fix in fixes})
     if absent:
-        raise DatasetError(f"--keep {absent[0]}: the script leaves no fix of that name")
+        raise DatasetError(
+            f"--keep {absent[0]}: the script leaves no fix of that name on; write the ID of a fix "
+            "that is on at its end, or leave --keep out"
+        )
     if not integrates:
         raise DatasetError(
             "the script leaves no integrator on for all atoms; a network moves all of them: end "
@@ -159,7 +162,7 @@ def sort_fixes(fixes: list[Fix], keep: list[str]) -> Ensemble:
         )
     if not bath:
         raise DatasetError(
-            "the script leaves no thermostat on, which draws new starts between segments; end it "
-            "with fix langevin"
+            "the script leaves no thermostat on, but one has to run between the segments to make "
+            "them independent; end the script with fix langevin"
         )
     return Ensemble(moving, output)

@@ -109,7 +109,7 @@ def label(
 
 def _label_file(path: Path, evaluator: _Evaluator, bar: ProgressBar) -> None:
     try:
-        with alone_with(path, "wait for the other one"), replacing(path) as partial:
+        with alone_with(path, "stop it"), replacing(path) as partial:
             shutil.copyfile(path, partial)
             with h5py.File(partial, "r+") as file, one_line_for_damage(path):
                 masses = np.asarray(file.attrs["masses"], dtype=np.float64)

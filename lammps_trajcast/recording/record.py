@@ -85,7 +85,7 @@ def _steps(option: str, time: float, timestep: float) -> int:
     if steps < 1 or abs(steps * timestep - time) > 1e-6 * time:
         raise DatasetError(
             f"{option} {time:g} fs is not a multiple of the script's time step of {timestep:g} fs; "
-            "write another"
+            f"write {timestep * max(steps, 1):g}, or another multiple"
         )
     return steps
 
@@ -118,7 +118,9 @@ def record(script: Path, output: Path, options: RecordOptions, progress: bool = 
     except LaunchError as error:
         raise DatasetError(str(error)) from None
     except OSError as error:
-        raise DatasetError(f"{output}: cannot be made ({error.strerror})") from None
+        raise DatasetError(
+            f"{output}: cannot be made ({error.strerror}); name another --output"
+        ) from None
     try:
         with alone_in(output, "name another --output") as lock, PlainPaths() as paths:
             runs = [
@@ -199,8 +201,8 @@ class _Recording:
                 )
         if 0 < self.finished < len(self.shards) and not self._state_file(self.finished).is_file():
             raise DatasetError(
-                f"{self._state_file(self.finished)}: is missing, where the recording would go on "
-                f"from; delete the shards {self.output / self.name}.*.h5 to begin anew"
+                f"{self._state_file(self.finished)}: is missing, and the recording cannot go on "
+                f"without it; delete {self.output / self.name}.*.h5 to begin anew"
             )
 
     def finish(self, command: list[str], lock: int, bar: ProgressBar) -> None:

@@ -293,7 +293,10 @@ class Calculator:
         }
         for name, values in others.items():
             if values is not None and not np.isfinite(values).all():
-                raise CalculatorError(f"the {name} that {self.name} gives: not a finite number")
+                raise CalculatorError(
+                    f"the {name} that {self.name} gives: not a finite number; check the state for "
+                    "atoms that nearly touch, and the time step"
+                )
 
 
 def atomic_numbers(symbols: Sequence[str]) -> list[int]:

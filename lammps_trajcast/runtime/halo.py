@@ -288,7 +288,8 @@ def adopt_communicator(handle: int, mpi_function: int, library: str) -> MPI.Comm
         from mpi4py import MPI
     except ModuleNotFoundError as error:
         raise HaloError(
-            f"several MPI ranks need mpi4py, which is not there ({error}): write pip install mpi4py"
+            f"several MPI ranks need mpi4py, which is not installed ({error}): run 'pip install "
+            "mpi4py'"
         ) from None
     except (ImportError, RuntimeError) as error:
         raise HaloError(
@@ -302,8 +303,8 @@ def adopt_communicator(handle: int, mpi_function: int, library: str) -> MPI.Comm
         theirs = MPI.Get_library_version()
         raise HaloError(
             f"LAMMPS uses the MPI library '{_first_line(library)}' but mpi4py uses "
-            f"'{_first_line(theirs)}', another one or another copy: write pip install "
-            "--force-reinstall --no-binary mpi4py mpi4py with the mpicc of LAMMPS's MPI in PATH"
+            f"'{_first_line(theirs)}', another one or another copy: run 'pip install "
+            "--force-reinstall --no-binary mpi4py mpi4py' with the mpicc of LAMMPS's MPI in PATH"
         )
     return MPI.Comm.f2py(handle)
 

@@ -400,7 +400,9 @@ class Predictor:
                 num_threads=self._num_threads or torch.get_num_threads(),
             )
         except MemoryError as error:
-            raise PredictorError(f"out of memory: {error}") from None
+            raise PredictorError(
+                f"out of memory ({error}): use more MPI ranks on more machines"
+            ) from None
         virials = None if found.virials is None else found.virials * self._energy_ratio
         return Energies(found.energies * self._energy_ratio, virials)
 

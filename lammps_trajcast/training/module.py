@@ -215,7 +215,8 @@ class TrainingModule(pl.LightningModule):
             raise TrainingError(
                 f"training has diverged: the loss at step {self.trainer.global_step} is "
                 f"{float(loss.detach())}; lower optimization.learning_rate, now "
-                f"{self.options.learning_rate:g}, or raise warmup_steps, and start with --fresh"
+                f"{self.options.learning_rate:g}, or raise optimization.warmup_steps, and start "
+                "anew (train --fresh)"
             )
         loss = self._weight_among_processes(len(batch.species)) * loss
         self.log(

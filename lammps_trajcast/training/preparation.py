@@ -77,7 +77,7 @@ def make_architecture(
         )
     except ValidationError as error:
         raise TrainingError(
-            f"network: there is none with this data set: {explain(error)}"
+            f"network: these values do not fit the data set: {explain(error)}"
         ) from None
 
 
@@ -190,8 +190,8 @@ def load_start(config: TrainingConfig, pairs: TrajectoryPairs) -> ModelFile:
         )
     if different:
         raise TrainingError(
-            f"start_from: {config.start_from} has another {', '.join(different)}; write its values "
-            "under network (see 'lammps-trajcast info')"
+            f"start_from: {config.start_from} has another {', '.join(different)}; leave these keys "
+            "out under network, which takes them from the model, or write the model's values"
         )
     return start
 

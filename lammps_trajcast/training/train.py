@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
 
 from lammps_trajcast.child_processes import PARENT_VARIABLE, end_with_parent
@@ -205,10 +206,15 @@ def _train(
         checkpoint = fit(
             *(config, process, environment, module, training, validation, fresh, reporter, baseline)
         )
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"optimization.batch_size: {options.batch_size} frames do not fit into the memory of "
+            f"the GPU ({str(error).partition('.')[0]}); write fewer, or a smaller network"
+        ) from None
     except OSError as error:
         raise TrainingError(
-            f"{config.directory}: {error.strerror or error}; the checkpoints there are whole: make "
-            "room or mend the disk, and the same command goes on from the newest"
+            f"{config.directory}: {error.strerror or error}; the checkpoints there are whole: free "
+            "space or repair the disk, and the same command goes on from the newest"
         ) from None
     if checkpoint is None:
         return None

@@ -164,9 +164,9 @@ class Check:
                 return self.blind
             low, high = self.interval
             if self.floor > 0.0 and self.at_least and 1.0 - self.floor < (self.limit or 0.0):
-                return f"chance alone takes {self.text(self.floor)} off: too short"
+                return f"runs too short: chance alone takes {self.text(self.floor)} off"
             if self.floor > (self.limit or 0.0) and not self.at_least:
-                return f"chance alone makes {self.text(self.floor)}: too short"
+                return f"runs too short: chance alone makes {self.text(self.floor)}"
             return f"between {self.text(low if self.at_least else max(low, 0.0))} and " + (
                 self.text(high)
             )

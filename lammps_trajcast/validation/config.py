@@ -35,7 +35,7 @@ def known_elements(elements: list[str]) -> list[str]:
     """Return chemical symbols as they are; raise ValueError, for pydantic, if one is wrong."""
     for element in elements:
         if atomic_numbers.get(element, 0) == 0:
-            raise ValueError(f"'{element}' is not a chemical element")
+            raise ValueError(f"'{element}' is not a chemical element; write a symbol, as Si")
     return elements
 
 
@@ -111,10 +111,12 @@ class Lengths(_Section):
     @model_validator(mode="after")
     def _bound(self) -> Lengths:
         if not self.until_decided and (self.longest or self.max_hours):
-            raise ValueError("longest and max_hours bound until_decided: true; write that, too")
+            raise ValueError(
+                "longest and max_hours need until_decided: true; write that, too, or leave them out"
+            )
         if not self.until_decided and self.until_failed:
             raise ValueError(
-                "until_failed ends what until_decided: true continues; write that, too"
+                "until_failed needs until_decided: true; write that, too, or leave it out"
             )
         if self.longest is not None and self.longest < self.production:
             raise ValueError(
@@ -337,7 +339,10 @@ class ValidationConfig(_Section):
     def _protocol_names(cls, protocols: dict[str, Protocol]) -> dict[str, Protocol]:
         for name in protocols:
             if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name in ("all", EQUILIBRIUM):
-                raise ValueError(f"'{name}': a name has letters, digits, _ and -, and is not all")
+                raise ValueError(
+                    f"'{name}': a name has letters, digits, _ and - only, and is neither all nor "
+                    f"{EQUILIBRIUM}"
+                )
         return protocols
 
     @model_validator(mode="after")

@@ -96,6 +96,8 @@ def _check_that_nothing_moves(path: Path, lines: list[list[str]]) -> None:
                 f"{path}: has the line '{line}'; it is to define units, atoms and the reference "
                 "potential and no more: remove it"
             )
+        if words[:1] == ["log"]:
+            raise SetupError(f"{path}: has the line '{line}'; every run has its own log: remove it")
         style = plain_style(words[3]) if words[:1] == ["fix"] and len(words) > 3 else ""
         if style in MOVES or style.partition("/")[0] in MOVING_KINDS:
             raise SetupError(

@@ -132,7 +132,7 @@ def test_record_in_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         # The second shard once more, from the state after the first.
         saved = shards[1].read_bytes()
         shards[1].unlink()
-        with pytest.raises(DatasetError, match="is missing, where the recording would go on"):
+        with pytest.raises(DatasetError, match="is missing, and the recording cannot go on"):
             record(Path(script), Path(output), options, progress=False)
         shards[1].write_bytes(saved)
         with h5py.File(shards[1]) as file:

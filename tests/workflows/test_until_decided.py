@@ -118,8 +118,11 @@ def test_a_model_that_fails_to_run_is_not_continued() -> None:
     ("change", "message"),
     [
         ({"longest": 1.5}, r"longest \(1.5 ps\) is less than production \(2 ps\)"),
-        ({"until_decided": False, "max_hours": 1}, "bound until_decided: true; write that, too"),
-        ({"until_decided": False, "until_failed": True}, "continues; write that, too"),
+        ({"until_decided": False, "max_hours": 1}, "need until_decided: true; write that, too"),
+        (
+            {"until_decided": False, "until_failed": True},
+            "needs until_decided: true; write that, too",
+        ),
     ],
 )
 def test_bounds_that_do_not_fit(change: dict[str, Any], message: str) -> None:

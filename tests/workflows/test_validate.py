@@ -590,7 +590,7 @@ assert (run.directory / "a.dump").is_file()
     messages = [other.communicate()[1] for other in others]
     assert [other.returncode for other in others] == [0, 0], messages
     assert (tmp_path / "begun").read_text() == "xx"
-    assert sum("is there already" in message for message in messages) == 1
+    assert sum("finished before" in message for message in messages) == 1
     assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [""]
 
 

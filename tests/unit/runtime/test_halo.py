@@ -77,7 +77,7 @@ def test_rows_arrive(way, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "): write pip install mpi4py"),
+        (None, "): run 'pip install mpi4py'"),
         (
             "raise RuntimeError('cannot load MPI library')",
             "(cannot load MPI library): set the environment variable MPI4PY_LIBMPI",

@@ -425,7 +425,7 @@ def test_wrong_configuration(tmp_path: Path, dataset: Path, change, message: str
 
 @pytest.mark.parametrize(
     "text,message",
-    [("a: [", "not YAML"), ("- 1", "must be a mapping"), ("{}", "dataset: Field required")],
+    [("a: [", "not YAML"), ("- 1", "must have lines"), ("{}", "dataset: Field required")],
 )
 def test_unusable_configuration(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "train.yaml"

@@ -88,7 +88,7 @@ def test_a_second_stage_need_not_repeat_the_network(
     assert first == second
     content["network"]["message_features"] = "both"
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(TrainingError, match="has another message_features; write its values"):
+    with pytest.raises(TrainingError, match="has another message_features; leave these keys"):
         train(TrainingConfig.load(path), progress=False, fresh=True)
 
 
