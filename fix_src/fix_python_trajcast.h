@@ -84,7 +84,7 @@ private:
   void prepare_run();
   void check_start();
   bool has_unfit_atoms() const;
-  [[noreturn]] void explain_unfit_atoms();
+  void explain_unfit_atoms();
   void check_timestep();
   bool has_wrong_mass(int atom) const;
   void check_masses();

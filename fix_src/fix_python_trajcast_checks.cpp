@@ -98,7 +98,8 @@ void FixPythonTrajcast::check_start() {
 
 /* ----------------------------------------------------------------------
    what may have changed since then: atoms that other fixes insert, their types, masses and bonds,
-   the members of groups. See has_unfit_atoms().
+   the members of groups. See has_unfit_atoms(). Of two groups that exclude each other and were both
+   empty, one may have got atoms: from now on the other one is watched.
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::explain_unfit_atoms() {
@@ -106,10 +107,11 @@ void FixPythonTrajcast::explain_unfit_atoms() {
   check_masses();
   check_exclusions();
   check_special_bonds();
-  fail(fmt::format("bonds or 'neigh_modify exclude' may hide neighbors from the model at step {}: "
-                   "write 'neigh_modify exclude none', or 'unfix' the fix that changes bonds or "
-                   "groups",
-                   update->ntimestep));
+  neighbors_are_hidden = hides_neighbors();
+  fail_if_any(has_unfit_atoms(),
+              fmt::format("'neigh_modify exclude' hides neighbors from the model at step {}: write "
+                          "'neigh_modify exclude none', or 'unfix' the fix that changes groups",
+                          update->ntimestep));
 }
 
 /* ----------------------------------------------------------------------

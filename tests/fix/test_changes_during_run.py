@@ -235,6 +235,21 @@ def test_exclusion_of_groups_with_atoms(run, record_property) -> None:
     wrong_input(record_property, "`neigh_modify exclude` of a group that gets atoms later", says)
 
 
+def test_exclusion_of_two_groups_of_which_one_gets_atoms(run) -> None:
+    """No pair is hidden as long as the other one is empty: the run goes on."""
+    groups = "group new empty\ngroup other empty\nneigh_modify exclude group {}\n"
+    finals = []
+    for pair in ("new other", "other new", ""):
+        exclude = groups.format(pair) if pair else "group new empty\n"
+        deposit = DEPOSIT.replace("group new empty\n", exclude)
+        found = run(deposit.format(fix=FIX.format("all"), into="new", runs="run 8", state=STATE))
+        assert found.returncode == 0, found.output
+        finals.append(found.final())
+    for other in finals[:2]:
+        for one, two in zip(finals[2], other, strict=True):
+            assert_close(two, one, 1e-9)
+
+
 HELD = {
     "setforce": "0 0 0",
     "planeforce": "0 0 1",
