@@ -301,8 +301,8 @@ class TrainingConfig(_Section):
     so itself. The result is the same.
 
     Attributes:
-        dataset: the data set: a file, a directory (all .h5 files in it), a pattern with *, or a
-            list of these.
+        dataset: the data set: a file, a directory (all .h5 files in it), a file name with * in it,
+            or a list of these.
         output: model file that is written, with the best weights.
         directory: directory for checkpoints, logs and the learning curve.
         seed: seed of the initial weights and of the order of the data.
