@@ -197,7 +197,7 @@ class FitConfig(_Section):
         horizon: time step of the model, fs; without it, the longest that comes out proven.
         reversible: whether the fix takes reversible steps, which cost three times as much; without
             it, a short run decides.
-        trajectories: data sets (.h5), dumps, extended XYZ or .traj files that are used instead of a
+        trajectories: data sets (.h5), dumps, extended XYZ or .traj files to begin with instead of a
             recording.
         interval: time between the frames of the trajectories in fs, if the files do not contain it.
         start_from: model file to fine-tune; the training begins with its weights.
