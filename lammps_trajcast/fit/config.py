@@ -76,14 +76,15 @@ class _Section(BaseModel):
 
 
 class Recording(_Section):
-    """Of the data set: NVE segments for each temperature; times in ps. What is absent is chosen.
+    """NVE segments of the data set at each temperature. Keys that are absent are chosen.
 
     Attributes:
-        segments: number for each temperature.
-        segment_length: length of a segment.
-        decorrelate: time with the thermostat between two segments.
-        equilibration: time with the thermostat before the first segment.
-        strain: largest strain of the cell of a segment; 0.01 for periodic systems.
+        segments: number of segments for each temperature.
+        segment_length: length of a segment, ps.
+        decorrelate: time with the thermostat between two segments, ps.
+        equilibration: time with the thermostat before the first segment, ps.
+        strain: largest strain of the cell, drawn anew for each segment, so that the potential
+            energy learns pressures; without it 0.01 for periodic systems.
     """
 
     segments: int | None = Field(None, ge=10)
@@ -94,19 +95,21 @@ class Recording(_Section):
 
 
 class Runs(_Section):
-    """Of the validation: times in ps, as in the YAML file of `validate`. What is absent is chosen.
+    """Runs of the validation, as in the YAML file of `validate`. Keys that are absent are chosen.
 
     A production is continued to its longest as long as a check is undecided by chance.
 
     Attributes:
-        equilibration: time of the reference before anything is measured.
-        production: length of each run, at first.
-        blocks: parts of equal length that a production is divided into.
-        nve: length of the runs without a thermostat.
-        longest: length up to which a production is continued.
+        equilibration: time of the reference before anything is measured, ps.
+        production: length of each run with the thermostat, at first, ps.
+        blocks: number of parts of equal length that a production is divided into; the statistical
+            errors come from their differences.
+        nve: length of the runs without a thermostat, ps.
+        longest: length up to which a production is continued, ps.
         runs: number of independent runs of the model.
-        speed: pairs of pieces in which the speed of both is measured; 0: not measured.
-        probe: length of the short run that chooses between plain and reversible steps.
+        speed: number of pairs of pieces in which the speed of model and reference is measured; 0:
+            not measured.
+        probe: length of the short run that chooses between plain and reversible steps, ps.
     """
 
     equilibration: Positive | None = None
@@ -123,15 +126,16 @@ class Round(_Section):
     """One training, with its data set and what followed.
 
     Attributes:
-        horizon: fs.
-        segments: of the data set, for each temperature.
-        hours: of the training, at most; it ends when the error has stopped falling.
-        epoch_steps: between its validations.
-        steps: of the optimizer, at most.
-        budget: of the whole fit, when the length of the training was chosen.
-        start_from: number of the round whose model it began with, from 1.
-        reversible: whether the fix takes reversible steps, by the probe.
-        production: ps of the validation, at first.
+        horizon: time step of the model, fs.
+        segments: number of segments of the data set for each temperature.
+        hours: wall time of the training in hours, at most; it ends when the error has stopped
+            falling.
+        epoch_steps: number of steps between two validations of the training.
+        steps: number of optimizer steps, at most.
+        budget: budget of the whole fit when the length of the training was chosen.
+        start_from: number of the round whose model the training began with, from 1.
+        reversible: whether the fix takes reversible steps, as the probe has decided.
+        production: length of the runs of the validation, at first, ps.
     """
 
     horizon: Positive
@@ -149,13 +153,13 @@ class Chosen(_Section):
     """What the program has chosen.
 
     Attributes:
-        timestep: of the reference, fs.
-        initial_temperature: K, of the velocities that the reference begins with.
-        network: keys of `network` of a training.
-        batch_size: frames in a mini-batch.
-        equilibration: ps.
-        recording: of the data set, ps.
-        rounds: trainings with what followed.
+        timestep: time step of the reference, fs.
+        initial_temperature: temperature of the velocities that the reference begins with, K.
+        network: keys of the section `network` in the YAML file of `train`.
+        batch_size: number of frames in a mini-batch of the training.
+        equilibration: time of equilibration of the reference, ps.
+        recording: lengths of the recording of the data set, ps.
+        rounds: the trainings, each with its data set and what followed.
     """
 
     timestep: Positive | None = None
@@ -175,32 +179,40 @@ class FitConfig(_Section):
     """Everything that decides the result. Paths are relative to the YAML file.
 
     Attributes:
-        name: name of the model; files are called after it.
+        name: name of the model; files are named after it.
         system: LAMMPS input that defines units, atoms and the reference potential, and no more.
         elements: element of LAMMPS type 1, 2, …
-        temperature: K, at which the model is validated.
-        temperatures: K, at which the data are recorded; absent: 25 % less, the same, 25 and 60 %
-            more.
-        budget: wall time of everything together, as "2h".
+        temperature: temperature in K at which the model is validated.
+        temperatures: temperatures in K at which the data are recorded; without it, 25 % less than
+            `temperature`, the same, 25 and 60 % more.
+        budget: wall time of the whole fit, as "90m", "2h" or "1h30m".
         seed: seed of all random numbers.
-        thermostat: as in the YAML file of `validate`; absent: temp/csvr with a time of 0.1 ps, for
-            an isolated molecule langevin with 0.5 ps.
-        timestep: fs, of the reference; absent: that of the system, or by the shortest period.
-        masses: g/mol of each LAMMPS type, where those of the system are not near standard weights.
-        horizon: fs, time step of the model; absent: the longest that comes out proven.
-        reversible: whether the fix takes reversible steps; absent: measured.
-        trajectories: data sets (.h5), dumps or .traj files to begin with instead of a recording.
-        interval: fs between frames of the trajectories, where they do not say.
-        start_from: model file whose weights the training begins with.
-        fix_options: keywords for fix python/trajcast, as "device cuda".
-        rounds: largest number of rounds of training and validation.
+        thermostat: style and arguments of the thermostat, as in the YAML file of `validate`;
+            without it, temp/csvr with a time of 0.1 ps, for an isolated molecule langevin with 0.5
+            ps.
+        timestep: time step of the reference, fs; without it, that of the system, or a twentieth of
+            the shortest period.
+        masses: mass of each LAMMPS type in g/mol, if those of the system are not near standard
+            weights.
+        horizon: time step of the model, fs; without it, the longest that comes out proven.
+        reversible: whether the fix takes reversible steps, which cost three times as much; without
+            it, a short run decides.
+        trajectories: data sets (.h5), dumps, extended XYZ or .traj files to begin with instead of a
+            recording.
+        interval: time between the frames of the trajectories in fs, if the files do not contain it.
+        start_from: model file to fine-tune; the training begins with its weights.
+        fix_options: further keywords for fix python/trajcast in all runs, as "device cuda".
+        rounds: largest number of rounds; each is a training and a validation.
         lmp: command that starts LAMMPS, as "mpirun -np 4 lmp".
-        network: keys of that section in the YAML file of `train`, in place of the defaults.
-        optimization: keys of that section in the YAML file of `train`, the same.
-        recording: lengths of the recording, below.
+        network: keys of the section `network` in the YAML file of `train`, in place of the
+            defaults.
+        optimization: keys of the section `optimization` in the YAML file of `train`, in place of
+            the defaults.
+        recording: lengths of the recording of the data set, below.
         validation: lengths of the runs that judge the model, below.
-        tolerances: what still passes, as in the YAML file of `validate`.
-        chosen: what the program has chosen, below the line that says so.
+        tolerances: tolerances of the checks, as in the YAML file of `validate`.
+        chosen: what the program has chosen; it writes this section, below a line that says so.
+            Delete a part to have it chosen again.
     """
 
     name: str

@@ -70,28 +70,39 @@ class NetworkConfig(_Section):
     keys that are absent are as in that model.
 
     Attributes:
-        preset: "published" for the published network.
-        edge_cutoff: Angstrom.
-        max_rotation_order: highest order l of the features.
-        num_hidden_channels: channels of each irrep; at least 8, or 4 with read_out_pairs 0.
-        num_mp_layers: interaction layers.
-        num_edge_rbf: radial functions of the distance.
-        num_edge_poly_cutoff: exponent of the cutoff function.
-        num_vel_rbf: radial functions of the speed.
-        edge_mlp_kwargs: `n_neurons`, hidden layers of the radial networks of distances.
-        vel_mlp_kwargs: `n_neurons`, hidden layers of the radial networks of speeds.
-        nl_gate_kwargs: activations of the gates.
-        conserve_ang_mom: keep the angular momentum; for isolated molecules.
-        net_lin_mom: total momentum that a step sets, that of the data set; null keeps that of the
-            input.
-        net_ang_mom: angular momentum that a step sets; null keeps that of the input.
-        velocity_harmonics: of the direction alone ("unit"), or polynomials of the velocity.
-        message_features: made of the sender's features, or of those of both atoms.
-        feature_parity: all parities, or the natural one of each order.
-        speed_units: rms speed of each element, in which light and heavy atoms are alike fast, or
-            of all atoms.
-        speed_limit_rms: speed, in those units, above which an atom is seen as one of that speed;
-            null for none.
+        preset: "best": the defaults below; "published": those of the published network. Keys that
+            are written come first.
+        edge_cutoff: distance in Angstrom within which an atom sees its neighbors in one layer.
+        max_rotation_order: highest order l of the features, 0 for scalars, 1 for vectors and so on.
+        num_hidden_channels: number of channels of each irrep, the width of the network; at least 8,
+            or 4 with read_out_pairs 0.
+        num_mp_layers: number of interaction layers; an atom sees as far as edge_cutoff times this
+            number.
+        num_edge_rbf: number of radial functions of the distance.
+        num_edge_poly_cutoff: exponent of the polynomial cutoff function, which is zero at
+            edge_cutoff.
+        num_vel_rbf: number of radial functions of the speed.
+        edge_mlp_kwargs: `n_neurons`, the numbers of neurons in the hidden layers of the radial
+            networks of distances.
+        vel_mlp_kwargs: `n_neurons`, the numbers of neurons in the hidden layers of the radial
+            networks of speeds.
+        nl_gate_kwargs: activation functions of the gates: `activation_scalars` and
+            `activation_gates`, each with `e` for even and `o` for odd parity.
+        conserve_ang_mom: whether a step keeps the angular momentum; for isolated molecules only.
+        net_lin_mom: total momentum (x, y, z) that each step sets, g/mol Angstrom/fs; the states of
+            the data set have to have it, too. null: each step keeps the momentum of its input.
+        net_ang_mom: angular momentum (x, y, z) that each step sets with conserve_ang_mom; the
+            states of the data set have to have it, too. null: each step keeps that of its input.
+        velocity_harmonics: how the network sees a velocity: "unit" by harmonics of its direction,
+            "solid" by polynomials of the velocity itself.
+        message_features: features that a message is made of: those of the sender, or those of both
+            atoms.
+        feature_parity: features of both parities of each order, or only those of the natural parity
+            (-1)^l.
+        speed_units: unit in which the radial functions see a speed: the rms speed of the atom's
+            element, so that light and heavy atoms are equally fast, or that of all atoms.
+        speed_limit_rms: largest speed that the radial functions see, in the unit that speed_units
+            names; faster atoms are treated as if they had this speed. null: no limit.
     """
 
     preset: Literal["best", "published"] = "best"
@@ -173,32 +184,42 @@ class OptimizationConfig(_Section):
     fewer steps.
 
     Attributes:
-        optimizer: "muon" needs several times fewer steps.
-        schedule: "plateau" trains until the error has stopped falling, "cosine" for `steps`.
-        steps: optimizer steps in all; with a plateau at most so many.
-        max_hours: wall time, all starts of the training together; with a plateau only.
-        patience: validations over which the error has to have stopped falling.
-        min_fall: relative fall over these below which it has.
-        decay_share: steps in which the learning rate goes down, as a share of those before.
-        epoch_steps: steps between validations and checkpoints.
-        batch_size: frames in a mini-batch; they may differ in size.
-        learning_rate: the highest.
-        final_learning_rate: that of the last step.
-        warmup_steps: linear rise to the highest.
-        gradient_clip: largest norm of the gradient.
-        ema_decay: of the exponential average of the weights.
-        validation_pairs: pairs of the validation split that are used.
+        optimizer: "muon" needs several times fewer steps than "adam".
+        schedule: "plateau": train until the validation error has stopped falling; "cosine": train
+            for `steps` steps.
+        steps: number of optimizer steps; with a plateau an upper bound.
+        max_hours: upper bound of the wall time in hours, all starts of the training together; with
+            a plateau only.
+        patience: number of last validations that show whether the error has stopped falling; with a
+            plateau only.
+        min_fall: the error has stopped falling if its relative fall over these validations is
+            smaller; with a plateau only.
+        decay_share: length of the last part of a plateau, in which the learning rate goes down, as
+            a share of the steps before.
+        epoch_steps: number of steps between validations; a checkpoint is written after each.
+        batch_size: number of frames in a mini-batch; the frames may differ in size.
+        learning_rate: highest learning rate, the rms change of a weight in a step.
+        final_learning_rate: learning rate of the last step.
+        warmup_steps: number of steps in which the learning rate rises linearly to the highest.
+        gradient_clip: largest norm of the gradient; a larger gradient is scaled down to it.
+        ema_decay: share of the mean weights that is kept in each step; the mean, not the last
+            weights, is validated and stored in the model file.
+        validation_pairs: number of pairs of the validation split on which each validation is done.
         pushforward_steps: a mini-batch begins up to so many steps into the network's own
-            trajectory.
-        reversibility_weight: weight of the way back from a prediction in the loss.
-        velocity_weight: weight of the velocity's square error beside the displacement's.
-        normalization: errors count in units of the rms of the atom's element, or of all atoms.
-        early_stopping: end after so many validations in a row without a better one; with a cosine
-            only; null for never.
-        time_reversal: run every second pair, at random, backwards.
-        training_pairs: train on so many pairs, drawn with the seed; null for all.
-        read_out_pairs: pairs on which the read-out is solved for at the end; 0 leaves it as
-            trained.
+            trajectory, so that the network learns to damp its own errors; 0: from true states only.
+        reversibility_weight: weight, in the loss, of the square distance from the start after a
+            step forward and a step back; a value above 0 makes a training step three times as long.
+        velocity_weight: weight of the velocity's square error in the loss; that of the displacement
+            is 1.
+        normalization: unit of errors in the loss: the rms of the atom's element, or that of all
+            atoms, in which light elements outweigh heavy ones.
+        early_stopping: number of validations in a row without a better one after which training
+            ends; with a cosine only. null: it goes on to the last step.
+        time_reversal: whether every second pair, at random, is run backwards.
+        training_pairs: number of pairs to train on, drawn with the seed, to measure the error
+            against it; null for all.
+        read_out_pairs: number of training pairs on which the last linear map is solved for at the
+            end; 0 leaves it as trained.
     """
 
     moved: ClassVar[dict[str, str]] = {
@@ -256,7 +277,8 @@ class ExperimentalConfig(_Section):
     later state.
 
     Attributes:
-        input_noise: standard deviation of noise on the input, over the rms.
+        input_noise: standard deviation of Gaussian noise on the input, in units of the rms
+            displacement for positions and of the rms velocity for velocities; 0 for none.
     """
 
     input_noise: float = Field(0.0, ge=0.0, lt=1.0)
@@ -279,21 +301,26 @@ class TrainingConfig(_Section):
     so itself. The result is the same.
 
     Attributes:
-        dataset: a file, a directory, a pattern, or a list of these.
-        output: model file to write.
-        directory: where checkpoints and logs go.
-        seed: seed of initial weights and of the order of the data.
-        start_from: model file whose weights training begins with; may be for another horizon.
+        dataset: the data set: a file, a directory (all .h5 files in it), a file name with * in it,
+            or a list of these.
+        output: model file that is written, with the best weights.
+        directory: directory for checkpoints, logs and the learning curve.
+        seed: seed of the initial weights and of the order of the data.
+        start_from: model file whose weights training begins with, to fine-tune it or for a second
+            stage; may be for another horizon.
         precision: floating-point numbers of the network.
-        kernels: "fused" (compiled CPU kernels, Triton on GPUs) or "plain" (e3nn).
-        accelerator: "auto" takes a GPU if there is one.
-        devices: how many of them share each mini-batch.
-        workers: processes that read frames ahead of the training; for a GPU as many as there are
-            cores. Each keeps a data set of up to 512 MB in memory.
-        tensorboard: also log for TensorBoard.
-        network: the network, below.
-        optimization: how long and how fast, below.
-        experimental: what has shown no use yet, below.
+        kernels: code that evaluates the network: "fused" (compiled CPU kernels, Triton on GPUs) or
+            "plain" (e3nn, slower).
+        accelerator: kind of device to train on; "auto" takes a GPU if there is one.
+        devices: number of devices, each with a process, that share each mini-batch; batch_size must
+            be a multiple of it.
+        workers: number of processes that read frames ahead of the training, for each device; for a
+            GPU as many as there are cores. Each keeps a data set of up to 512 MB in memory. 0:
+            none.
+        tensorboard: whether event files for TensorBoard are written, too.
+        network: size and variants of the network, below.
+        optimization: how long and how fast to train, below.
+        experimental: options that have shown no use yet, below.
     """
 
     dataset: Annotated[tuple[Path, ...], BeforeValidator(_as_list), Field(min_length=1)]

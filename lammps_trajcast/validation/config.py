@@ -47,16 +47,19 @@ class Reference(_Section):
     """How the reference is integrated.
 
     Attributes:
-        timestep: fs.
-        initial_temperature: K, of the velocities that the first run begins with; without it, the
-            temperature of the protocol.
-        equilibration: "local": the first half with fix langevin, which acts on each atom by
-            itself; "thermostat": all of it with the configured thermostat.
-        damping: ps, of fix langevin; without it, 0.2 or an eighth of its time, whichever is less.
-        rounds: of equilibration, each twice as long as the one before, until the reference passes
-            the tests of equilibrium.
+        timestep: time step of the reference in fs; the model's time step must be a multiple of it.
+        initial_temperature: temperature in K of the velocities that the first run begins with;
+            without it, the temperature of the protocol. Use twice that for atoms that start at rest
+            in a crystal.
+        equilibration: "local": the first half with fix langevin, which acts on each atom by itself,
+            the second half with the configured thermostat; "thermostat": all of it with the
+            configured thermostat.
+        damping: time constant of fix langevin in ps; without it, 0.2 or an eighth of the time that
+            it acts, whichever is less.
+        rounds: largest number of rounds of equilibration, each twice as long as the one before,
+            until the reference passes the tests of equilibrium.
         equilibrated: directory of a finished equilibration at `temperature`, with its log.lammps
-            and state.dump, that the first start takes instead of one of its own.
+            and state.dump, that the first start takes instead of an equilibration of its own.
     """
 
     timestep: Positive
@@ -71,26 +74,30 @@ class Lengths(_Section):
     """How long to run; times in ps, of each run.
 
     Attributes:
-        equilibration: of the reference, before anything is measured: half of it as `reference`
+        equilibration: time of the reference before anything is measured: half of it as `reference`
             says, half with the thermostat, in which it is tested for equilibrium.
-        production: with the thermostat.
-        blocks: parts of equal length that a production is divided into.
-        frames_every: horizons between the frames for structure, displacement and energy.
-        spectrum: the part of each block in which every horizon is kept, for the spectrum.
-        nve: without a thermostat, for the drift of the total energy; the reference's also gives
-            the pairs of states for the errors of single steps.
-        one_step: number of such pairs.
-        runs: independent runs of the model.
-        reference_runs: independent runs of the reference with the thermostat; more than one where
-            a single one does not say well enough what the model is to be compared with.
+        production: time of each run with the thermostat, which most checks are made of.
+        blocks: number of parts of equal length that a production is divided into; the statistical
+            errors come from their differences.
+        frames_every: number of horizons between the frames for structure, displacement and energy.
+        spectrum: time in each block in which a frame is kept at every horizon, for the spectrum;
+            without it, the whole block.
+        nve: time of the runs without a thermostat, for the drift of the total energy; that of the
+            reference also gives the pairs of states for the errors of single steps.
+        one_step: number of these pairs of states.
+        runs: number of independent runs of the model.
+        reference_runs: number of independent runs of the reference with the thermostat, which are
+            averaged; take more than one if a single run is too inaccurate a measure for the model.
         until_decided: whether all runs of the production are continued, each time to twice their
             length, until no check is undecided.
-        longest: ps that a run has at most then; 16 times `production` if neither this nor
-            max_hours is given.
-        max_hours: no run is continued if that would probably take longer than so many hours of
-            wall time in all.
-        until_failed: whether they are not continued any more as soon as a check fails.
-        speed: pairs of pieces in which the speed of both is measured; 0: not measured.
+        longest: with until_decided, largest length of a run in ps; 16 times `production` if neither
+            this nor max_hours is given.
+        max_hours: with until_decided, no run is continued if the validation would probably take
+            longer than so many hours of wall time.
+        until_failed: with until_decided, whether runs are no longer continued as soon as a check
+            fails.
+        speed: number of pairs of pieces in which the speed of model and reference is measured; 0:
+            not measured.
     """
 
     equilibration: Positive
@@ -138,8 +145,8 @@ class RadialSettings(_Section):
     """How g(r) is compared.
 
     Attributes:
-        r_max: Angstrom, up to which it is compared.
-        bin_width: Angstrom.
+        r_max: distance in Angstrom up to which g(r) is compared.
+        bin_width: width of a bin of g(r) in Angstrom.
     """
 
     r_max: Positive = 6.0
@@ -150,7 +157,8 @@ class DiffusionSettings(_Section):
     """How diffusion coefficients are measured.
 
     Attributes:
-        fit: ps, the part of the mean-square displacement through which a line is laid.
+        fit: two times in ps; a straight line is fitted to the mean-square displacement between
+            them.
     """
 
     fit: tuple[float, float]
@@ -166,8 +174,10 @@ class SpectrumSettings(_Section):
     """How spectra are measured.
 
     Attributes:
-        resolution: THz.
-        prominence: of a main peak, as a share of the highest.
+        resolution: distance in THz below which two lines of the spectrum count as one; a finer
+            resolution needs longer blocks.
+        prominence: least prominence of a peak that is compared as a main peak, as a share of the
+            highest peak.
     """
 
     resolution: Positive = 0.5
@@ -178,27 +188,35 @@ class Tolerances(_Section):
     """What still passes. A tolerance of null is not judged, only reported.
 
     Attributes:
-        rdf: integrated |g - g_ref| over that of |g_ref - 1|.
-        rdf_peak: Angstrom, position of the first peak.
-        distribution: half the integrated |p - p_ref| of bond lengths and angles.
-        spectrum_similarity: least cosine of the angle between the spectra.
-        spectrum_peak: THz.
-        energy: mean potential energy per atom, in kT.
-        fluctuation: standard deviation of the potential energy, relative.
-        temperature: mean, relative; of the thermostat's.
-        element_temperature: mean of each element, relative.
-        wave_temperature: mean of the longest waves of a periodic cell, relative.
-        diffusion: relative.
-        displacement: mean-square displacement, integrated difference, relative.
-        faulty_frames: share of frames with changed bonds, beyond that of the reference.
-        one_step_displacement: displacement in a single step, RMSE over rms.
-        one_step_velocity: velocity of a single step, RMSE over rms.
-        nve_drift: meV per atom and ps, of the total energy.
-        own_energy: error of a potential energy in the model file, over its thermal fluctuation.
-        own_pressure: error of its pressure, over the thermal fluctuation.
-        elastic: elastic constants of a strain protocol, difference over those of the reference.
-        density: of a strain protocol, at the pressure of the reference, relative.
-        series: of a protocol without equilibrium: mean deviation of a series over time from the
+        rdf: g(r), integral of |g - g_ref| over that of |g_ref - 1|.
+        rdf_peak: difference in the position of the first peak of g(r), Angstrom.
+        distribution: half the integral of |p - p_ref| of bond lengths, angles and dihedral angles.
+        spectrum_similarity: least cosine of the angle between the two spectra.
+        spectrum_peak: largest distance of a main peak of the reference's spectrum from the nearest
+            peak of the model's, THz.
+        energy: difference of the mean potential energy per atom, in kT.
+        fluctuation: relative difference of a standard deviation: of the temperature to the
+            canonical one, of the potential energy to the reference's.
+        temperature: relative difference of the mean temperature to the thermostat's.
+        element_temperature: relative difference of the mean temperature of an element to the
+            thermostat's.
+        wave_temperature: difference of the mean temperature of the longest waves to that of the
+            reference, over the thermostat's; in a periodic cell.
+        diffusion: relative difference of the diffusion constant.
+        displacement: mean-square displacement, integral of the difference over that of the
+            reference.
+        faulty_frames: share of frames in which an atom has another number of bonds than at the
+            start, beyond that of the reference.
+        one_step_displacement: error of the displacement in a single step, RMSE over rms.
+        one_step_velocity: error of the velocity in a single step, RMSE over rms.
+        nve_drift: drift of the total energy without a thermostat, meV per atom and ps.
+        own_energy: error of the potential energy in the model file, over its thermal fluctuation.
+        own_pressure: error of the pressure of that energy, over the thermal fluctuation.
+        elastic: difference of an elastic constant C_ij of a strain protocol, over sqrt(C_ii C_jj)
+            of the reference.
+        density: relative difference of the density at the pressure of the reference, in a strain
+            protocol.
+        series: for quench and two_temperature, mean deviation of a series over time from the
             reference, over the range that the reference goes through.
     """
 
@@ -240,14 +258,16 @@ class Protocol(_Section):
     """One thing to do to the system: exactly one of the keys but for duration.
 
     Attributes:
-        temperature: K, equilibrium at another temperature.
-        quench: K, K, K/ps: the thermostat's temperature goes from the first to the second.
-        two_temperature: K, K: the atoms in the lower half of the cell along z get velocities of
-            the second temperature, the others have the first; no thermostat.
-        strain: 0.01 for 1 %: elastic constants and density, by the mean pressures of cells that
-            are strained to both sides along each direction; the model file needs an energy.
-        duration: ps, of two_temperature and of each run of strain; a quench takes as long as its
-            rate says.
+        temperature: temperature in K; all checks of equilibrium at this temperature.
+        quench: two temperatures in K and a rate in K/ps; the thermostat's temperature goes from the
+            first to the second.
+        two_temperature: two temperatures in K; the atoms in the lower half of the cell along z get
+            velocities of the second, the others of the first, and there is no thermostat.
+        strain: 0.01 for 1 %; elastic constants and density, from the mean pressures of cells that
+            are strained to both sides along each periodic direction; the model file needs an
+            energy.
+        duration: time of two_temperature and of each run of strain, ps; a quench takes as long as
+            its rate says.
     """
 
     temperature: Positive | None = None
@@ -276,26 +296,29 @@ class ValidationConfig(_Section):
     """A system and what to compare on it. Paths are relative to the YAML file.
 
     Attributes:
-        name: a title.
-        model: model file.
+        name: title of the report.
+        model: model file that is validated.
         system: LAMMPS input that defines units, atoms and the reference potential, and no more.
             LAMMPS runs in its directory.
         elements: element of LAMMPS type 1, 2, …
-        temperature: K.
-        thermostat: style and arguments of the fix; {start}, {stop} are temperatures, {seed} a
-            seed.
-        fix_options: keywords for fix python/trajcast, as "device cuda".
+        temperature: temperature of the runs, K.
+        thermostat: style and arguments of the thermostat fix; {start} and {stop} stand for
+            temperatures, {seed} for a seed. Times are in the unit of the system (ps for metal, fs
+            for real).
+        fix_options: further keywords for fix python/trajcast, as "device cuda".
         seed: seed of velocities and thermostats.
         reference: how the reference is integrated, below.
-        lengths: `short` and `full`, below.
-        rdf: settings of g(r), below; null: no g(r). Systems that are not periodic have none.
+        lengths: lengths of the runs, by the names `short` and `full`, below.
+        rdf: settings of g(r), below; null: g(r) is not compared. Systems that are not periodic have
+            none.
         spectrum: settings of the vibrational spectrum, below.
-        bonds: Angstrom, largest length of a bond between two elements, as "Si-O": 2.2.
-        permanent_bonds: whether every atom has to keep its number of bonds.
-        dihedrals: the IDs of four atoms, by a name of your own.
-        diffusion: settings of diffusion, for liquids, below.
+        bonds: largest length in Angstrom of a bond between two elements, as "Si-O": 2.2; bonds and
+            angles are compared for these.
+        permanent_bonds: whether a check requires that every atom keeps its number of bonds.
+        dihedrals: IDs of four atoms whose dihedral angle is compared, by a name of your own.
+        diffusion: settings of diffusion, for liquids, below; null: diffusion is not compared.
         protocols: what else to do to the system, by a name of your own, below.
-        tolerances: what still passes, below.
+        tolerances: largest deviations with which the checks pass, below.
     """
 
     name: str
