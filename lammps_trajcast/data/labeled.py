@@ -47,12 +47,14 @@ class SegmentLabels(NamedTuple):
     Attributes:
         file: number of its file.
         cell: (3, 3) Angstrom.
+        pbc: (3,) bool.
         energies: (F,) kcal/mol.
         virials: (F, 6) kcal/mol; not a number where they are not known.
     """
 
     file: int
     cell: NDArray[np.float64]
+    pbc: NDArray[np.bool_]
     energies: NDArray[np.float64]
     virials: NDArray[np.float64]
 
@@ -125,6 +127,7 @@ class LabeledFrames:
             SegmentLabels(
                 file=file,
                 cell=arrays["cell"].astype(np.float64),
+                pbc=arrays["pbc"].astype(bool),
                 energies=arrays["energy"].astype(np.float64),
                 virials=arrays.get("virial", np.full((len(arrays["energy"]), 6), np.nan)),
             )

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lammps_trajcast.data.labeled import LabeledFrame, LabeledFrames
+from lammps_trajcast.data.labeled import LabeledFrame, LabeledFrames, SegmentLabels
 from lammps_trajcast.data.layout import DatasetError, DatasetSource
 from lammps_trajcast.energy.features import Features
 from lammps_trajcast.energy.model import EnergyBasis, EnergyErrors, EnergyModel
@@ -132,24 +132,27 @@ def fluctuations(frames: LabeledFrames) -> Fluctuations:
     """
     segments = frames.labels_of_segments()
     counts = np.array([len(segment.energies) for segment in segments])
-    strains = _strains([segment.cell for segment in segments])
+    files = np.array([segment.file for segment in segments])
     labels = [
         np.column_stack([segment.energies, segment.virials[:, :3].mean(1), segment.virials])
         for segment in segments
     ]
-    files = np.repeat([segment.file for segment in segments], counts)
-    values = np.concatenate(labels)
-    values -= _file_means(values, files)
+    # Within segments, and means of segments among those of a file.
+    within = [values - values.mean(axis=0) for values in labels]
+    means = np.array([values.mean(axis=0) for values in labels])
+    means -= _file_means(means, files, counts)
+    strains = _strains(segments)
     if strains is not None:
-        seen = np.repeat(strains, counts, axis=0)
-        seen -= _file_means(seen, files)
-        usable = np.isfinite(values).all(axis=0)
-        response, _, rank, _ = np.linalg.lstsq(seen, values[:, usable], rcond=1e-6)
-        values[:, usable] -= seen @ response
-        # The response has taken a part of the fluctuations for its own.
+        seen = strains - _file_means(strains, files, counts)
+        usable = np.isfinite(means).all(axis=0)
+        response, _, rank, _ = np.linalg.lstsq(seen, means[:, usable], rcond=1e-6)
         free = len(segments) - len(set(files.tolist()))
-        values *= math.sqrt(free / max(free - rank, 1))
-    squares = np.mean(values**2, axis=0)
+        if free > 2 * rank:
+            means[:, usable] -= seen @ response
+            # The response has taken a part of the fluctuations for its own.
+            means *= math.sqrt(free / (free - rank))
+    squares = np.mean(np.concatenate(within) ** 2, axis=0)
+    squares += np.average(means**2, axis=0, weights=counts)
     energy, pressure, stress = squares[0], squares[1], squares[2:].mean()
     some = range(0, len(frames), max(1, len(frames) // 50))
     forces = [frames[k].forces for k in some]
@@ -163,28 +166,36 @@ def fluctuations(frames: LabeledFrames) -> Fluctuations:
     )
 
 
-def _strains(cells: list[NDArray[np.float64]]) -> NDArray[np.float64] | None:
-    """Return the strains (S, 6) of cells to their mean; None if there are none, or too few cells.
+def _strains(segments: Sequence[SegmentLabels]) -> NDArray[np.float64] | None:
+    """Return the strains (S, any) of cells to their mean; None if all have the same.
 
-    A strain of zero in all cells has no column.
+    A component that is zero in all cells has no column, nor has one of a direction that is not
+    periodic, in which a box means nothing.
     """
+    cells = np.array([segment.cell for segment in segments])
     mean = np.mean(cells, axis=0)
+    pbc = np.all([segment.pbc for segment in segments], axis=0)
     if abs(np.linalg.det(mean)) < 1e-9:
         return None  # a molecule in no cell
-    gradients = np.linalg.solve(mean, np.array(cells)) - np.eye(3)
-    strains = (
-        0.5 * (gradients + gradients.transpose(0, 2, 1))[:, [0, 0, 0, 1, 1, 2], [0, 1, 2, 1, 2, 2]]
-    )
-    strains = strains[:, np.abs(strains).max(axis=0) > _NO_STRAIN]
-    return strains if 0 < strains.shape[1] < len(cells) // 2 else None
+    gradients = np.linalg.solve(mean, cells) - np.eye(3)
+    symmetric = 0.5 * (gradients + gradients.transpose(0, 2, 1))
+    columns = [
+        symmetric[:, i, j]
+        for i in range(3)
+        for j in range(i, 3)
+        if pbc[i] and pbc[j] and np.abs(symmetric[:, i, j]).max() > _NO_STRAIN
+    ]
+    return np.column_stack(columns) if columns else None
 
 
-def _file_means(values: NDArray[np.float64], files: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return, in each row, the mean of the rows of its file."""
+def _file_means(
+    values: NDArray[np.float64], files: NDArray[np.int64], counts: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return, in each row, the mean of the rows of its file; counts: weights of the rows."""
     _, where = np.unique(files, return_inverse=True)
     sums = np.zeros((where.max() + 1, values.shape[1]))
-    np.add.at(sums, where, values)
-    return (sums / np.bincount(where)[:, None])[where]
+    np.add.at(sums, where, counts[:, None] * values)
+    return (sums / np.bincount(where, weights=counts)[:, None])[where]
 
 
 class _Task:

@@ -39,6 +39,7 @@ NETWORK: dict[str, Any] = {
     "velocity_harmonics": "solid",
     "message_features": "both",
     "feature_parity": "natural",
+    "speed_units": "element",
     "speed_limit_rms": 2.0,
     "nl_gate_kwargs": {"activation_gates": {"e": "sigmoid"}},
 }

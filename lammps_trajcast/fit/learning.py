@@ -47,7 +47,9 @@ class Learning:
         """Return the keys of `network` for a training file."""
         chosen = self.stages.config.chosen.network
         if chosen is not None:
-            return chosen | self.stages.config.network
+            # Files of earlier releases, which had no choice, do not say.
+            before = {} if self.stages.config.start_from else {"speed_units": "all"}
+            return before | chosen | self.stages.config.network
         network = choose.make_network(
             self.stages.config, self.survey.reach.cutoff, self.survey.inspected.isolated
         )
@@ -56,6 +58,7 @@ class Learning:
             there = ModelFile.load(self.stages.config.start_from).metadata.architecture
             # Its speed limit stays as it is, whatever it is in the new data.
             network.pop("speed_limit_rms", None)
+            network.pop("speed_units", None)
             network |= there.model_dump(mode="json", include=set(network))
             network |= self.stages.config.network
         self.stages.choose(network=network)
@@ -96,11 +99,13 @@ class Learning:
         )
         strain = config.recording.strain
         times["strain"] = 0.0 if inspected.isolated else choose.STRAIN if strain is None else strain
+        given = config.recording.model_dump(exclude={"segments"}, exclude_none=True)
         if plan is not None:
             segments = plan.segments
         elif last is not None and last.horizon == horizon:
             segments = last.segments + segments // 2
-        times = config.chosen.recording or times
+        if config.chosen.recording is not None:
+            times = config.chosen.recording | {key: round(x, 6) for key, x in given.items()}
         self.stages.choose(recording=times)
         expected = choose.recording_seconds(
             segments, times, temperatures, self.survey.timestep, step_seconds

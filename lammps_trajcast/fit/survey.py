@@ -159,6 +159,10 @@ class Surveyor:
 
     def _check_system(self, inspected: Inspected) -> None:
         config = self.stages.config
+        if inspected.isolated and config.recording.strain:
+            raise FitError(
+                "recording.strain: an isolated molecule has no cell to be strained; leave it out"
+            )
         if not inspected.isolated and not all(inspected.periodic):
             flags = " ".join("p" if flag else "f" for flag in inspected.periodic)
             raise FitError(

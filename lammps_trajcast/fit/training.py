@@ -85,7 +85,8 @@ def _forget_other(path: Path, directory: Path, content: dict[str, Any]) -> None:
 
     def compared(of: dict[str, Any]) -> dict[str, Any]:
         kept = {k: v for k, v in of["optimization"].items() if k not in LENGTH_KEYS}
-        return {**of, "optimization": kept}
+        # Earlier releases had no other unit, and did not name it.
+        return {**of, "optimization": kept, "network": {"speed_units": "all"} | of["network"]}
 
     if compared(before) != compared(content):
         shutil.rmtree(directory, ignore_errors=True)

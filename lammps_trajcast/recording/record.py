@@ -172,6 +172,7 @@ class _Recording:
         count = -(-options.segments // options.segments_per_shard)
         self.shards = [output / f"{self.name}.{k:03d}.h5" for k in range(count)]
         self.finished = 0
+        self.box: Box | None = None
         while self.finished < count and self.shards[self.finished].exists():
             self.finished += 1
         self.splits = draw_splits(options.segments, options.split, options.seed)
@@ -231,7 +232,7 @@ class _Recording:
                     "in all segments; end the script with fix langevin instead",
                     file=sys.stderr,
                 )
-            box = self._box(lammps, ensemble)
+            self.box = box = self._box(lammps, ensemble)
             schedule = _Schedule.of(self.options, state.timestep * TIME_IN_FS[state.units])
             lammps.run(
                 [
@@ -287,6 +288,10 @@ class _Recording:
                 f"{self.script}: fix {barostat.name} ({barostat.style}) changes the cell, and so "
                 "does --strain: leave one of them out"
             )
+        if self.finished:
+            # The script, which has run again, may end with another one.
+            with open_dataset(self.shards[0]) as file:
+                return Box.from_json(str(file.attrs["unstrained_box"]))
         box = Box.of(lammps)
         if not any(box.periodic):
             raise DatasetError(
@@ -313,6 +318,8 @@ class _Recording:
                 bar.update()
             target.attrs["masses"] = masses.values
             target.attrs["recording"] = json.dumps(self._description())
+            if self.box is not None:
+                target.attrs["unstrained_box"] = self.box.as_json()
             # Before the shard appears: a shard without the state at its end could not be followed
             # by other segments than its own.
             worker.save_state(self._state_file(number + 1))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +56,19 @@ class Box:
             periodic=(x, y, z),
             triclinic=re.search(r"^Triclinic box", text, re.MULTILINE) is not None,
         )
+
+    @classmethod
+    def from_json(cls, text: str) -> Box:
+        """Return what :meth:`as_json` has written."""
+        given: dict[str, Any] = json.loads(text)
+        values: dict[str, Any] = {
+            name: tuple(x) if isinstance(x, list) else x for name, x in given.items()
+        }
+        return cls(**values)
+
+    def as_json(self) -> str:
+        """In one line, with all digits."""
+        return json.dumps(asdict(self))
 
     def strained(self, strains: tuple[float, float, float, float, float, float]) -> Box:
         """Return the box with edges that are multiplied by one plus a strain.

@@ -327,7 +327,7 @@ class Predictor:
         Returns:
             As the sums of :meth:`predict`: what :meth:`conserve` needs to know of this rank.
         """
-        with torch.inference_mode():
+        with own_torch_settings(self._num_threads), torch.inference_mode():
             values = torch.from_numpy(rows.copy())
             return self._begin_conservation(
                 frame, Prediction(values[:, :3], values[:, 3:] / self._time_ratio)

@@ -62,6 +62,25 @@ def _ended(checkpoint: dict[str, Any], options: OptimizationConfig) -> bool:
     )
 
 
+def _check_speed_factors(
+    checkpoint: dict[str, Any], module: TrainingModule, config: TrainingConfig
+) -> None:
+    """Check that the network sees speeds as the one of the checkpoint did.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    # Earlier releases had none.
+    before = checkpoint.get("speed_factors")
+    if before == module.speed_factors:
+        return
+    units = "all" if before is None else "element"
+    raise TrainingError(
+        f"{config.directory}: holds a training of a network with other speed_units: write "
+        f"'speed_units: {units}' under network to go on with it, or begin anew with --fresh"
+    )
+
+
 def _loggers(config: TrainingConfig, first_step: int) -> list[Logger]:
     # One log for each start: the logger empties the file that it is given.
     start = f"from_step_{first_step:08d}"
@@ -97,6 +116,8 @@ def fit(
     """
     options = config.optimization
     resume = None if fresh else _checkpoint_to_resume(config.directory)
+    if resume is not None:
+        _check_speed_factors(resume.content, module, config)
     resumed_at = 0 if resume is None else int(resume.content["global_step"])
     last_step = options.steps
     if resume is not None and _ended(resume.content, options):

@@ -71,6 +71,7 @@ class TrainingModule(pl.LightningModule):
             scales = rms_of_elements
         self.register_buffer("loss_scales", scales.to(self.real), persistent=False)
         self.cutoff = architecture.edge_cutoff
+        self.speed_factors = architecture.speed_factors
         self.network = TrajCast(architecture, rms_targets).to(self.real)
         # In a list, so that its parameters, which are the network's, are not listed twice; with the
         # device that its own tables are on.
@@ -274,6 +275,10 @@ class TrainingModule(pl.LightningModule):
                 self.log(f"validation_{name}_error", error)
                 if self.baseline is not None and self.baseline[k] > 0.0:
                     self.log(f"{name}_over_baseline", error / self.baseline[k])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what no weight shows."""
+        checkpoint["speed_factors"] = self.speed_factors
 
     def configure_optimizers(self) -> Any:
         """The optimizer asked for, with the learning rate set anew at every step."""

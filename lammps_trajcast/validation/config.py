@@ -215,7 +215,7 @@ class Tolerances(_Section):
         elastic: difference of an elastic constant C_ij of a strain protocol, over sqrt(C_ii C_jj)
             of the reference.
         density: relative difference of the density at the pressure of the reference, in a strain
-            protocol.
+            protocol of a cell that is periodic in all directions.
         series: for quench and two_temperature, mean deviation of a series over time from the
             reference, over the range that the reference goes through.
     """

@@ -324,7 +324,7 @@ class Inputs(ScriptParts):
         of_model: bool,
         run: int = 0,
     ) -> str:
-        """A strained cell with the thermostat. Writes series, the first frame, and pressures.
+        """A strained cell with the thermostat. Writes series, a frame, and pressures.
 
         Args:
             direction: x, y or z.
@@ -354,10 +354,11 @@ class Inputs(ScriptParts):
             self._model_integrator() if of_model else self._degrees_of_freedom(),
             "fix_modify      integrate energy yes virial yes" if of_model else "",
             self._bath(self.temperature, self.temperature, 1 + run),
-            f"write_dump      all custom ${{out}}/series.dump {DUMP} "
-            "modify sort id format float %.10g",
             self._thermo(self.plan.every * steps),
             f"run             {horizons[0] * steps}",
+            # A run of the model that has written a file has started.
+            f"write_dump      all custom ${{out}}/series.dump {DUMP} "
+            "modify sort id format float %.10g",
             self._thermo(self.plan.every * steps, f"{THERMO} pxx pyy pzz"),
             f"run             {horizons[1] * steps}",
         )

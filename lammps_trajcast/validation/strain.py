@@ -23,6 +23,8 @@ COLUMNS = ("Pxx", "Pyy", "Pzz")
 GIGAPASCAL = {"metal": 1e-4, "real": 1.01325e-4}
 # Of the length of a run, before its pressure counts.
 SETTLING = 0.2
+# Of thermodynamic output, at least.
+LINES_OF_A_BLOCK = 2
 
 
 @dataclass

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from lammps_trajcast.validation.speed import Speeds
 from lammps_trajcast.validation.strain import (
     AXES,
     COLUMNS,
+    LINES_OF_A_BLOCK,
     SETTLING,
     Pressures,
     strain_parts,
@@ -190,8 +192,20 @@ class Validation:
                 f"{self.config.model} has no potential energy: add one with 'lammps-trajcast "
                 "add-energy'"
             )
-        plan, inputs = self.plan, self.inputs(self.config.temperature)
+        plan, temperature = self.plan, self.config.temperature
+        inputs = self.inputs(temperature)
+        # The energy may reach farther than the steps.
+        farther = max(self.model.cutoff, self.energy.basis.cutoff)
+        of_strain = Inputs(
+            *(self.config, self.system, replace(self.model, cutoff=farther), plan, temperature)
+        )
         lengths = (self._horizons(SETTLING * duration), self._horizons(duration))
+        lines, needed = lengths[1] // plan.every, LINES_OF_A_BLOCK * plan.blocks
+        if lines < needed:
+            raise SetupError(
+                f"protocols.{name}: {duration:g} ps are {lines} frames for {plan.blocks} blocks; "
+                f"write a duration of at least {needed * plan.every * plan.horizon * 1e-3:.3g}"
+            )
         starts = [self.equilibrated(inputs.temperature, number) for number in range(plan.runs)]
         first = self.reading.read(starts[0].run, "state.dump", plan.steps)
         directions = [d for d in range(3) if first.pbc[d]]
@@ -207,7 +221,7 @@ class Validation:
                     which = f"{name}-{AXES[d]}{'+' if sign > 0 else '-'}"
                     which += f"-{number + 1}" if number else ""
                     texts = [
-                        inputs.strain(AXES[d], sign * strain, lengths, of_model, number)
+                        of_strain.strain(AXES[d], sign * strain, lengths, of_model, number)
                         for of_model in (False, True)
                     ]
                     known = self.reference(f"{which}-reference", texts[0], start.run)

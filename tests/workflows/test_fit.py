@@ -383,6 +383,8 @@ def test_damaged_state_is_one_line(tmp_path: Path) -> None:
         (f"{ARGON}fix 1 all nve\n", {}, "integrator and thermostat are added"),
         (f"{ARGON}fix 1 all nve/limit 0.1\n", {}, "integrator and thermostat are added"),
         (f"{ARGON}run 100\n", {}, "has the line 'run 100'"),
+        (ARGON.replace("units           real", "units real\nboundary f f f"),
+         {"recording": {"strain": 0.01}}, "an isolated molecule has no cell to be strained"),
         (f"{ARGON}log other.lammps\n", {}, "has the line 'log other.lammps'; every run has"),
     ],
 )  # fmt: skip

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from lammps_trajcast.data.labeled import LabeledFrame, LabeledFrames
+from lammps_trajcast.data.labeled import LabeledFrame, LabeledFrames, SegmentLabels
 from lammps_trajcast.data.labels import VOIGT
 from lammps_trajcast.data.layout import DatasetError
 from lammps_trajcast.energy import regression
@@ -179,6 +179,55 @@ def test_a_strain_is_no_fluctuation(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.pressure == pytest.approx(expected.pressure, rel=0.25)
     assert found.energy == pytest.approx(expected.energy, rel=0.25)
     assert found.stress == pytest.approx(expected.stress, rel=0.25)
+
+
+class _Segments:
+    """What `fluctuations` asks of frames."""
+
+    def __init__(self, segments: list[SegmentLabels]) -> None:
+        self.segments = segments
+
+    def labels_of_segments(self) -> list[SegmentLabels]:
+        return self.segments
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, _: int) -> LabeledFrame:
+        empty = np.zeros((1, 3))
+        return LabeledFrame(
+            np.zeros(1, int), np.eye(3), np.ones(3, bool), empty, 0.0, empty, None, 0
+        )
+
+
+@pytest.mark.parametrize(
+    ("number", "of_a_file", "pbc"),
+    [
+        (40, 1, (True, True, True)),
+        (12, 2, (True, True, True)),
+        (60, 10, (True, True, True)),
+        (60, 10, (True, True, False)),
+    ],
+)
+def test_fluctuations_of_few_segments(
+    number: int, of_a_file: int, pbc: tuple[bool, bool, bool]
+) -> None:
+    """Within segments and between them, both of one: the energy does not know of the strain.
+
+    A box that follows the atoms along a direction that is not periodic is no strain.
+    """
+    random = np.random.default_rng(1)
+    segments = []
+    for k in range(number):
+        cell = 10.0 * (np.eye(3) + np.triu(random.uniform(-0.01, 0.01, (3, 3))))
+        cell[2] *= 1.0 if pbc[2] else random.uniform(0.5, 2.0)
+        energies = random.normal() + random.normal(size=200)
+        virials = np.repeat(energies[:, None], 6, axis=1)
+        segments.append(SegmentLabels(k // of_a_file, cell, np.array(pbc), energies, virials))
+    found = fluctuations(_Segments(segments))  # type: ignore[arg-type]
+    # One segment in a file has no others to be compared with.
+    expected = np.sqrt(1.0 + (1.0 - 1.0 / of_a_file))
+    assert found.energy == pytest.approx(expected, rel=0.25)
 
 
 def argon_model() -> ModelFile:

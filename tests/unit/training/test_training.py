@@ -637,6 +637,27 @@ def test_speeds_in_units_of_the_element(tmp_path: Path, dataset: Path) -> None:
     assert factors == (1.0, 1.0)
 
 
+def test_a_training_goes_on_with_the_speeds_that_it_began_with(
+    tmp_path: Path, dataset: Path
+) -> None:
+    """All weights have the same shapes: nothing else would show that the network is another one."""
+    config = TrainingConfig.load(write_config(tmp_path, dataset, steps=2, epoch_steps=2))
+    train(config, progress=False)
+    network = config.network.model_copy(update={"speed_units": "element"})
+    other = config.model_copy(update={"network": network})
+    with pytest.raises(TrainingError, match="other speed_units: write 'speed_units: all' under"):
+        train(other, progress=False)
+    train(other, progress=False, fresh=True)
+    with pytest.raises(TrainingError, match="write 'speed_units: element' under network to go on"):
+        train(config, progress=False)
+    # Checkpoints of earlier releases do not say, and had none.
+    for path in (tmp_path / "run").glob("*.ckpt"):
+        content = torch.load(path, weights_only=False)
+        assert content.pop("speed_factors") is not None
+        torch.save(content, path)
+    train(config, progress=False)
+
+
 # ---- options -------------------------------------------------------------------------------------
 def test_options_resume_to_the_same_weights(tmp_path: Path, dataset: Path) -> None:
     """Reversal, noise, few pairs, a short last epoch: a resumed run repeats what was drawn."""
