@@ -194,22 +194,30 @@ CHANGES = {
 
 
 @pytest.mark.parametrize(
-    "kernels, early, changes",
+    "case, kernels, early, changes",
     [
-        ("fused", (True, False), list(CHANGES)),
-        pytest.param("plain", (True,), ["", "torch.set_default_device"], marks=pytest.mark.long),
+        ("quartz_l2", "fused", (True, False), list(CHANGES)),
+        # Reversible steps of a molecule.
+        ("benzene_angular", "fused", (True,), ["", "torch.set_default_device"]),
+        pytest.param(
+            *("quartz_l2", "plain", (True,), ["", "torch.set_default_device"]),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_settings_of_torch_have_no_effect_and_are_kept(
-    tmp_path, python, quartz, model_file, kernels, early, changes, record_property
+    tmp_path, python, model_file, case, kernels, early, changes, record_property
 ) -> None:
+    system = load_case(case)
     options = f"precision double threads 1 kernels {kernels}"
-    script = quartz.script(model_file("quartz_l2"), 0, options=options)
+    if case != "quartz_l2":
+        options += " reversible yes guard off"
+    script = system.script(model_file(case), 0, options=options)
     before, fix, after = script.partition("fix 1")
     parts = {"system": before, "fix": fix + after.splitlines()[0]}
     (tmp_path / "script.json").write_text(json.dumps(parts))
     tried = {name: CHANGES[name] for name in changes}
-    run = python(f"EARLY = {early!r}\nCHANGES = {tried!r}\n{SETTINGS}", quartz)
+    run = python(f"EARLY = {early!r}\nCHANGES = {tried!r}\n{SETTINGS}", system)
     assert run.returncode == 0, run.output
     results = {
         name: np.array(positions)
@@ -219,7 +227,7 @@ def test_settings_of_torch_have_no_effect_and_are_kept(
     assert np.abs(unchanged).max() > 1.0
     for name, result in results.items():
         assert np.abs(result - unchanged).max() < 1e-11, name
-    if kernels == "fused":
+    if kernels == "fused" and case == "quartz_l2":
         host_state(
             record_property,
             f"Python program with other settings of torch ({', '.join(results)})",
