@@ -177,7 +177,7 @@ Factory *find_factory(void *lammps, const std::string &who, const char *function
   auto *create = library ? lookup<Factory>(library, function) : nullptr;
   if (!create)
     stop(lammps, who + " cannot be loaded (" + std::string(dlerror()) +
-                     "): install it again with pip install --force-reinstall lammps-trajcast");
+                     "): install lammps-trajcast there again, with pip install --force-reinstall");
   return create;
 }
 

@@ -177,7 +177,7 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
   void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (!library) {
     message = who + " cannot load its bridge to Python (" + std::string(dlerror()) +
-              "): install it again with pip install --force-reinstall lammps-trajcast";
+              "): install lammps-trajcast there again, with pip install --force-reinstall";
     return false;
   }
 
@@ -186,7 +186,7 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
   auto *start = lookup<decltype(trajcast_python_start)>(library, "trajcast_python_start");
   if (start(executable.c_str(), module, functions, &answer) != TRAJCAST_OK) {
     message = who + " cannot use the Python " + executable + " (" + text.data() +
-              "): run pip install lammps-trajcast in its environment";
+              "): pip install lammps-trajcast, from its source tree or its wheel, in that environment";
     if (executable != "of this process")
       message += std::string(", or set ") + PYTHON_VARIABLE +
                  " to the python3 of the environment that has it";

@@ -24,7 +24,7 @@ def plugin_directory() -> str:
     # No exception: every start of lmp comes here, also those that need no plugin.
     print(
         "WARNING: lammps_trajcast was installed without its LAMMPS plugin, fix python/trajcast "
-        "will be unknown: pip install --force-reinstall lammps-trajcast",
+        "will be unknown: install lammps-trajcast again, with pip install --force-reinstall",
         file=sys.stderr,
     )
     return str(directories[0])
