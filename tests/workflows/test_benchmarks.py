@@ -133,7 +133,8 @@ def test_memory_and_time_of_a_program(tmp_path: Path) -> None:
     large = in_child(run_program, [sys.executable, "-c", fill], tmp_path)
     assert 300e6 < large.memory < 400e6
     assert small.memory < 200e6
-    assert large.wall > 0.4 > large.cpu - small.cpu
+    # On a busy machine everything takes longer, but waiting takes no CPU time.
+    assert large.wall > 0.4 and large.wall - large.cpu > 0.3 and large.cpu > small.cpu
 
 
 def test_a_program_that_fails(tmp_path: Path) -> None:
