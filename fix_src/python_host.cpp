@@ -185,8 +185,9 @@ bool load(const std::string &who, const char *module, void *functions, std::stri
   trajcast_message answer = {text.data(), static_cast<int64_t>(text.size())};
   auto *start = lookup<decltype(trajcast_python_start)>(library, "trajcast_python_start");
   if (start(executable.c_str(), module, functions, &answer) != TRAJCAST_OK) {
-    message = who + " cannot use the Python " + executable + " (" + text.data() +
-              "): pip install lammps-trajcast, from its source tree or its wheel, in that environment";
+    message =
+        who + " cannot use the Python " + executable + " (" + text.data() +
+        "): pip install lammps-trajcast, from its source tree or its wheel, in that environment";
     if (executable != "of this process")
       message += std::string(", or set ") + PYTHON_VARIABLE +
                  " to the python3 of the environment that has it";
