@@ -27,15 +27,19 @@ class Error(NamedTuple):
     @property
     def half_width(self) -> float:
         """Half of the interval that covers as much as two exact standard errors to both sides."""
-        return quantile(self.freedom) * self.size if self.size > 0.0 else 0.0
+        return self.width_of(STANDARD_ERRORS)
+
+    def width_of(self, errors: float) -> float:
+        """Half of the interval that covers as much as so many exact standard errors."""
+        return quantile(self.freedom, errors) * self.size if self.size > 0.0 else 0.0
 
 
 @functools.lru_cache(maxsize=1000)
-def quantile(freedom: float) -> float:
-    """Student's t that covers as much as two standard deviations of a normal distribution do."""
+def quantile(freedom: float, errors: float = STANDARD_ERRORS) -> float:
+    """Student's t that covers as much as so many standard deviations of a normal distribution."""
     if not np.isfinite(freedom):
-        return STANDARD_ERRORS
-    return float(scipy.stats.t.ppf(scipy.stats.norm.cdf(STANDARD_ERRORS), max(freedom, 1.0)))
+        return errors
+    return float(scipy.stats.t.ppf(scipy.stats.norm.cdf(errors), max(freedom, 1.0)))
 
 
 def combined(errors: Sequence[Error]) -> Error:

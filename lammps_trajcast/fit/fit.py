@@ -30,8 +30,6 @@ from lammps_trajcast.training.config import TrainingError
 from lammps_trajcast.validation.config import SetupError
 from lammps_trajcast.validation.system import Model, System
 
-# The share of the budget that another round of training and validation needs.
-ANOTHER = 0.2
 ERRORS = (
     DatasetError,
     TrajectoryError,
@@ -125,14 +123,14 @@ class _Fit:
             elif number == 1:
                 plan = None
             else:
-                if self.stages.left < ANOTHER * self.stages.config.seconds:
+                if not self.stages.time_for_another:
                     return
                 plan = None
             self.stages.progress.stages = 4 + 5 * number
             candidate = self._round(survey, number, plan, before)
             yield candidate
             before.append(candidate)
-            if candidate.outcome.verdict != "fails":
+            if not candidate.needs_training and candidate.outcome.verdict != "fails":
                 return
 
     def _round(

@@ -34,6 +34,7 @@ class Outcome:
         score: sum of excesses over tolerances, 0 for a model that passes all.
         unstable: whether a run ended early, so that other checks are absent.
         leaning: number of undecided checks that would fail if longer runs gave the same value.
+        doubtful: number of those beyond their limit by two standard errors, but not by three.
     """
 
     passed: int
@@ -43,6 +44,7 @@ class Outcome:
     score: float
     unstable: bool = False
     leaning: int = 0
+    doubtful: int = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -52,9 +54,9 @@ class Outcome:
         return "undecided" if self.undecided or not self.passed else "proven"
 
     @property
-    def rank(self) -> tuple[bool, float, int, int]:
+    def rank(self) -> tuple[bool, float, int, int, int]:
         """Smaller is better."""
-        return self.unstable, self.score, self.leaning, -self.passed
+        return self.unstable, self.score, self.doubtful, self.leaning, -self.passed
 
     @classmethod
     def of(cls, report: Report) -> Outcome:
@@ -64,7 +66,7 @@ class Outcome:
     @classmethod
     def of_checks(cls, checks: Sequence[Check]) -> Outcome:
         """Judge: within the tolerance, beyond it, or too noisy to tell."""
-        passed, score, unstable, leaning = 0, 0.0, False, 0
+        passed, score, unstable, leaning, doubtful = 0, 0.0, False, 0, 0
         fails: list[str] = []
         undecided: list[str] = []
         noisy: list[str] = []
@@ -76,6 +78,7 @@ class Outcome:
                 undecided.append(words)
                 noisy.append(check.name)
                 leaning += _leans(check)
+                doubtful += check.doubtful
             elif check.verdict == REFERENCE_FAILS and check.of_reference is None:
                 undecided.append(f"{check.name} (the reference itself fails)")
             elif check.verdict == FAILED and check.limit is not None:
@@ -85,7 +88,7 @@ class Outcome:
                 scale = 1.0 - check.limit if check.at_least else check.limit
                 excess = beyond / scale if scale > 0.0 and math.isfinite(beyond) else WORST
                 score += min(excess, WORST)
-        return cls(passed, fails, undecided, noisy, score, unstable, leaning)
+        return cls(passed, fails, undecided, noisy, score, unstable, leaning, doubtful)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what :meth:`from_dict` reads, as JSON can hold it."""
@@ -97,6 +100,7 @@ class Outcome:
             "score": round(self.score, 4),
             "unstable": self.unstable,
             "leaning": self.leaning,
+            "doubtful": self.doubtful,
         }
 
     @classmethod

@@ -21,6 +21,7 @@ from lammps_trajcast.fit.validating import (
 )
 from lammps_trajcast.fit.watch import watch_runs
 from lammps_trajcast.model.file import ModelFile
+from lammps_trajcast.validation.compare import TO_FAIL
 from lammps_trajcast.validation.config import ValidationConfig
 
 # The share of the budget that the validation of the second kind of steps needs.
@@ -44,6 +45,11 @@ class Candidate:
     production: float
     converged: bool
     training: str
+
+    @property
+    def needs_training(self) -> bool:
+        """Whether more training is a better use of time than longer runs."""
+        return not self.converged and self.outcome.doubtful > 0
 
 
 class Proving:
@@ -234,13 +240,21 @@ class Proving:
         def work() -> dict[str, Any]:
             assert plan.production is not None
             done = judge(at_first, "full", self.stages.validation_runs, self.stages.command)
-            if done.outcome.noisy and not done.outcome.fails and longest > plan.production:
+            # Where there is time to train the model further, it is not worth longer runs.
+            another = number < self.stages.config.rounds and self.stages.time_for_another
+            train = another and not converged and done.outcome.doubtful > 0
+            noisy = done.outcome.noisy and not done.outcome.fails
+            if noisy and not train and longest > plan.production:
                 done = judge(bounded, "full", self.stages.validation_runs, self.stages.command)
             page = done.report.write(place).name if done.report is not None else None
             found = {"speed": done.speed, "length": done.length, "report": page}
-            return {**done.outcome.as_dict(), **found, "budget": budget}
+            criterion = {"budget": budget, "to_fail": TO_FAIL}
+            return {**done.outcome.as_dict(), **found, **criterion}
 
         def finished(found: dict[str, Any]) -> bool:
+            # Failures of earlier releases: of two standard errors. The runs are there already.
+            if found["fails"] and found.get("to_fail") != TO_FAIL:
+                return False
             if found["fails"] or not found["noisy"] or longest <= (plan.production or 0.0):
                 return True
             return budget <= found.get("budget", budget) and not again
@@ -253,7 +267,8 @@ class Proving:
             )
         )
         speed, length, page = (found.pop(key) for key in ("speed", "length", "report"))
-        found.pop("budget", None)
+        for key in ("budget", "to_fail"):
+            found.pop(key, None)
         outcome = Outcome.from_dict(found)
         self.stages.tell(f"{name}: {outcome}")
         return Candidate(

@@ -13,6 +13,9 @@ from lammps_trajcast.fit.reference import SurveyRuns
 from lammps_trajcast.fit.state import State
 from lammps_trajcast.lammps_runs.program import lammps_command
 
+# The share of the budget that another round of training and validation needs.
+ANOTHER = 0.2
+
 
 class OutOfTimeError(Exception):
     """The budget does not suffice for the next stage; the message says which."""
@@ -47,6 +50,11 @@ class Stages:
     def left(self) -> float:
         """Seconds of the budget that are left."""
         return self.config.seconds - self.state.elapsed
+
+    @property
+    def time_for_another(self) -> bool:
+        """Whether another round of training and validation can begin."""
+        return self.left >= ANOTHER * self.config.seconds
 
     def run(
         self,

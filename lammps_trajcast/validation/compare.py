@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lammps_trajcast.analysis.blocks import Blocks
-from lammps_trajcast.analysis.uncertainty import Error, chance_distance, jackknife
+from lammps_trajcast.analysis.uncertainty import STANDARD_ERRORS, Error, chance_distance, jackknife
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +25,10 @@ HALF = "a half beside the whole"
 CHANCE = 2.0
 # So many times the distance that chance makes, halves of a curve of the reference may differ by.
 CHANCE_DISTANCES = 2.0
+# A model fails if a value is beyond its limit by so many standard errors. It passes if all of some
+# twenty checks pass, but one is enough to fail: with two standard errors, looked at again whenever
+# the runs have doubled, a right model would fail one of ten validations by chance.
+TO_FAIL = 3.0
 # Below this a number is nothing but rounding.
 ROUNDING = 1e-12
 PASSED, FAILED, UNDECIDED, NOT_JUDGED = "passed", "failed", "undecided", "not judged"
@@ -66,8 +70,8 @@ class Check:
     """One quantity of the model, with its uncertainty, and what it may be.
 
     The true value, of runs without end, lies in `interval` with a probability of 95 %. It passes
-    if the whole interval is within the limit, and fails if all of it is beyond; in between it is
-    undecided.
+    if the whole interval is within the limit, and fails if all of a wider one, of 99.7 %, is
+    beyond; in between it is undecided.
 
     Attributes:
         value: what is judged.
@@ -102,14 +106,21 @@ class Check:
     @property
     def half_width(self) -> float:
         """Half of the interval, without the floor: two standard errors, or as Student's t says."""
+        return self._half_width(STANDARD_ERRORS)
+
+    def _half_width(self, errors: float) -> float:
         if self.error is None:
             return 0.0
-        return Error(self.error, self.freedom).half_width if self.error >= 0.0 else float("inf")
+        return Error(self.error, self.freedom).width_of(errors) if self.error >= 0.0 else math.inf
 
     @property
     def interval(self) -> tuple[float, float]:
         """In which the true value lies: without what chance alone adds at one end."""
-        low, high = self.value - self.half_width, self.value + self.half_width
+        return self._interval(STANDARD_ERRORS)
+
+    def _interval(self, errors: float) -> tuple[float, float]:
+        width = self._half_width(errors)
+        low, high = self.value - width, self.value + width
         return (low, high + self.floor) if self.at_least else (low - self.floor, high)
 
     @property
@@ -126,6 +137,7 @@ class Check:
         low, high = self.interval
         if low >= self.limit if self.at_least else high <= self.limit:
             return UNDECIDED if self.blind else PASSED
+        low, high = self._interval(TO_FAIL)
         if high < self.limit if self.at_least else low > self.limit:
             return FAILED
         return UNDECIDED
@@ -139,6 +151,14 @@ class Check:
     def undecided(self) -> bool:
         """Whether it should be judged and is not: by chance, or as the reference itself fails."""
         return self.verdict in (UNDECIDED, REFERENCE_FAILS)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is undecided although the whole interval of 95 % is beyond the limit."""
+        if self.verdict != UNDECIDED or self.limit is None:
+            return False
+        low, high = self.interval
+        return high < self.limit if self.at_least else low > self.limit
 
     @property
     def reference_fails(self) -> bool:
@@ -163,6 +183,8 @@ class Check:
             if self.blind:
                 return self.blind
             low, high = self.interval
+            if self.doubtful:
+                low, high = self._interval(TO_FAIL)
             if self.floor > 0.0 and self.at_least and 1.0 - self.floor < (self.limit or 0.0):
                 return f"runs too short: chance alone takes {self.text(self.floor)} off"
             if self.floor > (self.limit or 0.0) and not self.at_least:

@@ -34,6 +34,7 @@ BAD = Outcome(15, ["spectrum 0.9"], [], [], 2.0)
 WORSE = Outcome(10, ["spectrum 0.5", "energy 2 kT"], [], [], 20.0)
 CHANCE = Outcome(19, [], ["temperature"], ["temperature"], 0.0)
 LEANS = replace(CHANCE, leaning=1)
+DOUBTFUL = replace(LEANS, doubtful=1)
 SYSTEM = "units metal\nboundary p p p\npair_style sw\n"
 SURVEY = survey.Survey(
     Inspected(216, [28.0855], None, [True] * 3, [16.3] * 3, True, 1e-3, 2.35),
@@ -210,6 +211,35 @@ def test_a_larger_budget_goes_on_with_an_undecided_validation(pretend: Any) -> N
     hours = [config.lengths["full"].max_hours for config in (first, second)]
     assert hours[1] == pytest.approx(3.0 * hours[0], rel=0.01)
     assert len(made.trained) == 1
+
+
+def test_a_doubtful_model_that_has_not_converged_is_trained_further(pretend: Any) -> None:
+    """Not run on: a check is beyond its limit by two standard errors, but not by three."""
+    made = pretend(outcomes={"full reversible": [DOUBTFUL, GOOD]}, converged=False)
+    assert made.fit(reversible=True).status == 0
+    assert len(made.trained) == 2
+
+
+@pytest.mark.parametrize(("converged", "rounds"), [(True, 3), (False, 1)])
+def test_a_doubtful_model_that_training_cannot_help_is_run_on(
+    pretend: Any, converged: bool, rounds: int
+) -> None:
+    made = pretend(outcomes={"full reversible": [DOUBTFUL, GOOD]}, converged=converged)
+    assert made.fit(reversible=True, rounds=rounds).status == 0
+    assert made.kinds == ["full reversible"] * 2 and len(made.trained) == 1
+
+
+def test_a_failure_by_two_standard_errors_is_judged_again(pretend: Any) -> None:
+    """Of a fit of an earlier release; its runs are there already."""
+    made = pretend(outcomes={"full reversible": [BAD, GOOD]})
+    assert made.fit(reversible=True, rounds=1).status == 2
+    assert made.fit().status == 2  # nothing is left to do
+    state = made.directory / "state.json"
+    content = json.loads(state.read_text())
+    del content["stages"]["validation 1, reversible steps"]["result"]["to_fail"]
+    state.write_text(json.dumps(content))
+    assert made.fit().status == 0
+    assert made.kinds == ["full reversible"] * 2
 
 
 def test_no_reversible_steps_beyond_half_a_period(pretend: Any) -> None:
