@@ -319,4 +319,6 @@ def _content(settings: ValidationConfig) -> dict[str, Any]:
 
     Tolerances of other protocols do not count; files of earlier releases did not have them.
     """
-    return settings.model_dump(mode="json", exclude={"tolerances": {"elastic", "density"}})
+    return settings.model_dump(
+        mode="json", exclude={"tolerances": {"elastic", "density", "expansion"}}
+    )

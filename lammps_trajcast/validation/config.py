@@ -216,6 +216,8 @@ class Tolerances(_Section):
             of the reference.
         density: relative difference of the density at the pressure of the reference, in a strain
             protocol of a cell that is periodic in all directions.
+        expansion: relative difference of the thermal expansion of the volume, in a strain protocol
+            with `expansion`.
         series: for quench and two_temperature, mean deviation of a series over time from the
             reference, over the range that the reference goes through.
     """
@@ -240,6 +242,7 @@ class Tolerances(_Section):
     own_pressure: Positive | None = None
     elastic: Positive | None = 0.10
     density: Positive | None = 0.005
+    expansion: Positive | None = 0.20
     series: Positive | None = 0.10
 
     @model_validator(mode="before")
@@ -255,7 +258,7 @@ class Tolerances(_Section):
 
 
 class Protocol(_Section):
-    """One thing to do to the system: exactly one of the keys but for duration.
+    """One thing to do to the system: exactly one of the keys but for duration and expansion.
 
     Attributes:
         temperature: temperature in K; all checks of equilibrium at this temperature.
@@ -266,6 +269,9 @@ class Protocol(_Section):
         strain: 0.01 for 1 %; elastic constants and density, from the mean pressures of cells that
             are strained to both sides along each periodic direction; the model file needs an
             energy.
+        expansion: of a strain protocol: two temperatures in K; both also run in the cell as it is
+            at each of them, and the thermal expansion is compared, from the pressures and the
+            elastic constants of each.
         duration: time of two_temperature and of each run of strain, ps; a quench takes as long as
             its rate says.
     """
@@ -274,6 +280,7 @@ class Protocol(_Section):
     quench: tuple[Positive, Positive, Positive] | None = None
     two_temperature: tuple[Positive, Positive] | None = None
     strain: Annotated[float, Field(gt=0.0, le=LARGEST_STRAIN)] | None = None
+    expansion: tuple[Positive, Positive] | None = None
     duration: Positive = 10.0
 
     @model_validator(mode="before")
@@ -287,8 +294,12 @@ class Protocol(_Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Protocol:
-        if len(self.model_fields_set - {"duration"}) != 1:
+        if len(self.model_fields_set - {"duration", "expansion"}) != 1:
             raise ValueError("needs exactly one of temperature, quench, two_temperature, strain")
+        if self.expansion is not None and self.strain is None:
+            raise ValueError("expansion needs strain beside it, for the elastic constants")
+        if self.expansion is not None and self.expansion[0] >= self.expansion[1]:
+            raise ValueError("expansion: the second temperature has to be above the first")
         return self
 
 

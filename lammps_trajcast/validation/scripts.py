@@ -327,20 +327,27 @@ class Inputs(ScriptParts):
         """A strained cell with the thermostat. Writes series, a frame, and pressures.
 
         Args:
-            direction: x, y or z.
+            direction: x, y or z; empty: the cell as it is.
             strain: of the cell along it.
             horizons: lengths before and while the pressure counts, in time steps of the model.
             of_model: whether the run is of the model or of the reference.
             run: its number, from 0; each has another start and other random numbers.
         """
-        what = f"{100.0 * strain:+g} % along {direction}" + (f", run {run + 1}" if run else "")
         side = "model" if of_model else "reference"
         steps = 1 if of_model else self.plan.steps
-        factor = f"{1.0 + strain:.12g}"
-        # An edge takes its tilts along.
-        tilts = {"x": ("xy", "xz"), "y": ("yz",), "z": ()}[direction]
-        finals = " ".join(f"{tilt} final $({tilt}*{factor})" for tilt in tilts)
-        change = f"change_box all {direction} scale {factor}"
+        what, changes = f"{self.temperature:g} K", []
+        if direction:
+            what = f"{100.0 * strain:+g} % along {direction}"
+            factor = f"{1.0 + strain:.12g}"
+            # An edge takes its tilts along.
+            tilts = {"x": ("xy", "xz"), "y": ("yz",), "z": ()}[direction]
+            finals = " ".join(f"{tilt} final $({tilt}*{factor})" for tilt in tilts)
+            change = f"change_box all {direction} scale {factor}"
+            changes = [
+                "variable        tilted equal xy!=0||xz!=0||yz!=0",
+                f'if "${{tilted}} > 0" then "{change} {finals} remap" else "{change} remap"',
+            ]
+        what += f", run {run + 1}" if run else ""
         return join(
             self._head(
                 f"the {side}, {what}",
@@ -349,8 +356,7 @@ class Inputs(ScriptParts):
             self._model_system() if of_model else self._reference_system(),
             f"read_dump       ${{start}} 0 {READ} {self._box}",
             "reset_timestep  0",
-            "variable        tilted equal xy!=0||xz!=0||yz!=0",
-            f'if "${{tilted}} > 0" then "{change} {finals} remap" else "{change} remap"',
+            *changes,
             self._model_integrator() if of_model else self._degrees_of_freedom(),
             "fix_modify      integrate energy yes virial yes" if of_model else "",
             self._bath(self.temperature, self.temperature, 1 + run),

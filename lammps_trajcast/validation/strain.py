@@ -1,9 +1,10 @@
-"""A strain protocol: elastic constants and density, by the pressures of strained cells."""
+"""A strain protocol: elastic constants, density and expansion, by pressures of given cells."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,13 @@ from lammps_trajcast.analysis.blocks import Blocks
 from lammps_trajcast.analysis.uncertainty import jackknife
 from lammps_trajcast.lammps_runs.runner import FinishedRun
 from lammps_trajcast.validation import plots
-from lammps_trajcast.validation.compare import Check, Plot, ReportSection, with_error
+from lammps_trajcast.validation.compare import (
+    Check,
+    Plot,
+    ReportSection,
+    relative,
+    with_error,
+)
 from lammps_trajcast.validation.config import ValidationConfig
 
 Floats = NDArray[np.float64]
@@ -27,35 +34,60 @@ SETTLING = 0.2
 LINES_OF_A_BLOCK = 2
 
 
-@dataclass
-class Pressures:
-    """Of one side: diagonal of the pressure tensor in strained cells.
+class Cell(NamedTuple):
+    """A cell that both run in.
 
     Attributes:
-        series: by direction, 0 to 2, and sign, 1 or -1: of each run (lines, 3), GPa.
+        direction: that it is strained along, 0 to 2; None: as it is.
+        sign: of the strain, 1 or -1; 0 without.
+        temperature: of the thermostat, K.
+    """
+
+    direction: int | None
+    sign: int
+    temperature: float
+
+
+@dataclass
+class Pressures:
+    """Of one side: diagonal of the pressure tensor in each cell.
+
+    Attributes:
+        series: by cell: of each run (lines, 3), GPa.
         errors: of each run that ended early, why.
     """
 
-    series: dict[tuple[int, int], list[Floats]] = field(default_factory=dict)
+    series: dict[Cell, list[Floats]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
 
-    def add(self, direction: int, sign: int, run: FinishedRun, units: str, why: str) -> None:
+    def add(self, cell: Cell, run: FinishedRun, units: str, why: str) -> None:
         """Take what the last loop of a run printed; why: it ended early, or empty."""
         self.errors.append(why)
         loops = run.loops()
-        found = self.series.setdefault((direction, sign), [])
+        found = self.series.setdefault(cell, [])
         if not why and loops:
             table = np.column_stack([loops[-1].columns[name] for name in COLUMNS])
             found.append(table * GIGAPASCAL[units])
 
-    def blocks(self, number: int) -> dict[tuple[int, int], Floats]:
-        """Means over so many parts of each run (runs x number, 3)."""
+    def strained(self, number: int) -> dict[tuple[int, int], Floats]:
+        """By direction and sign: means over so many parts of each run (runs x number, 3)."""
         return {
-            key: np.array(
-                [part.mean(axis=0) for run in runs for part in np.array_split(run, number)]
-            )
-            for key, runs in self.series.items()
+            (cell.direction, cell.sign): _parts(runs, number)
+            for cell, runs in self.series.items()
+            if cell.direction is not None
         }
+
+    def heated(self, number: int) -> dict[float, Floats]:
+        """By temperature, of the cell as it is: means over parts of each run, as above."""
+        return {
+            cell.temperature: _parts(runs, number)
+            for cell, runs in self.series.items()
+            if cell.direction is None
+        }
+
+
+def _parts(runs: Sequence[Floats], number: int) -> Floats:
+    return np.array([part.mean(axis=0) for run in runs for part in np.array_split(run, number)])
 
 
 def strain_parts(
@@ -65,8 +97,11 @@ def strain_parts(
     directions: Sequence[int],
     reference: Pressures,
     model: Pressures,
+    temperatures: Sequence[float] = (),
 ) -> list[ReportSection]:
     """Elastic constants of both, and the density at which the model has the reference's pressure.
+
+    With two temperatures also the thermal expansion between them.
 
     Args:
         config: of the validation.
@@ -75,8 +110,9 @@ def strain_parts(
         directions: that are strained, 0 to 2.
         reference: its pressures.
         model: its pressures.
+        temperatures: of the cells that are not strained, K: none or two.
     """
-    sides = [side.blocks(blocks) for side in (reference, model)]
+    sides = [side.strained(blocks) for side in (reference, model)]
     if any(not len(side.get((d, s), ())) for side in sides for d in directions for s in (1, -1)):
         # Nothing can be said without one of them; failures are told elsewhere.
         return []
@@ -100,6 +136,11 @@ def strain_parts(
             )
     if len(directions) == 3:
         checks.append(_density(sides, constants, config.tolerances.density))
+    if temperatures:
+        heated = [side.heated(blocks) for side in (reference, model)]
+        if all(len(side.get(t, ())) for side in heated for t in temperatures):
+            low, high = temperatures
+            checks.append(_expansion(heated, constants, (low, high), config.tolerances.expansion))
     lines = {
         f"along {AXES[d]}": [
             (
@@ -117,7 +158,9 @@ def strain_parts(
             f"Mean pressure in cells strained by {100.0 * strain:g} % to both sides along one "
             "direction, atoms free to relax: C_ij is what the pressure along i loses for the "
             "strain along j. Differences are over sqrt(C_ii C_jj) of the reference. Density: "
-            "where the model has the pressure of the reference, by its bulk modulus.",
+            "where the model has the pressure of the reference, by its bulk modulus. Expansion: "
+            "strain that takes back what the pressure gains between two temperatures in the same "
+            "cell, by the elastic constants of each side.",
             checks,
             [
                 Plot(
@@ -184,3 +227,24 @@ def _density(
         error=error.size,
         freedom=error.freedom,
     )
+
+
+def _expansion(
+    heated: Sequence[Mapping[float, Floats]],
+    constants: Sequence[Floats],
+    temperatures: tuple[float, float],
+    tolerance: float | None,
+) -> Check:
+    """Thermal expansion of the volume of the model, relative to that of the reference."""
+    low, high = temperatures
+    per_kelvin = []
+    for pressures, of_side in zip(heated, constants, strict=True):
+        number = min(len(pressures[low]), len(pressures[high]))
+        gained = pressures[high][:number] - pressures[low][:number]
+        matrix = of_side.mean(axis=0)
+        # The strains whose stress is the gained pressure along each direction.
+        strains = np.linalg.solve(0.5 * (matrix + matrix.T), gained.T).T
+        per_kelvin.append(Blocks(1e6 * strains.sum(axis=1) / (high - low)))
+    known, found = per_kelvin
+    name = f"thermal expansion, {low:g} to {high:g} K"
+    return relative(name, known, found, "10⁻⁶/K", tolerance)

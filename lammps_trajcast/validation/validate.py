@@ -6,7 +6,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -37,14 +36,7 @@ from lammps_trajcast.validation.script_parts import NOT_CANONICAL
 from lammps_trajcast.validation.scripts import Inputs
 from lammps_trajcast.validation.single_steps import SingleSteps, single_steps_part
 from lammps_trajcast.validation.speed import Speeds
-from lammps_trajcast.validation.strain import (
-    AXES,
-    COLUMNS,
-    LINES_OF_A_BLOCK,
-    SETTLING,
-    Pressures,
-    strain_parts,
-)
+from lammps_trajcast.validation.strained_cells import StrainedCells
 from lammps_trajcast.validation.system import Model, System
 
 
@@ -166,11 +158,11 @@ class Validation:
             return title, *self._equilibrium(name, protocol.temperature)
         if protocol.strain is not None:
             title = f"{name}: cells strained by {100.0 * protocol.strain:g} %"
-            return title, self._strain(name, protocol.strain, protocol.duration), ""
+            return title, StrainedCells(self, name, protocol).parts(), ""
         if protocol.quench is not None:
             start, stop, rate = protocol.quench
             title = f"{name}: from {start:g} to {stop:g} K at {rate:g} K/ps"
-            horizons = self._horizons(abs(stop - start) / rate)
+            horizons = self.horizons(abs(stop - start) / rate)
             inputs = self.inputs(start)
             text = partial(inputs.quench, start, stop, horizons)
             compare = quench_parts
@@ -178,68 +170,11 @@ class Validation:
             assert protocol.two_temperature is not None
             cold, hot = protocol.two_temperature
             title = f"{name}: a half at {hot:g} K, the other at {cold:g} K"
-            horizons = self._horizons(protocol.duration)
+            horizons = self.horizons(protocol.duration)
             inputs = self.inputs(cold)
             text = partial(inputs.two_temperature, cold, hot, horizons)
             compare = two_temperature_parts
         return title, self._over_time(name, inputs, text, horizons, compare), ""
-
-    def _strain(self, name: str, strain: float, duration: float) -> list[ReportSection]:
-        """Run both in cells that are strained to both sides along each periodic direction."""
-        if self.energy is None:
-            raise SetupError(
-                f"protocols.{name}: a strain needs the pressure of the model, and "
-                f"{self.config.model} has no potential energy: add one with 'lammps-trajcast "
-                "add-energy'"
-            )
-        plan, temperature = self.plan, self.config.temperature
-        inputs = self.inputs(temperature)
-        # The energy may reach farther than the steps.
-        farther = max(self.model.cutoff, self.energy.basis.cutoff)
-        of_strain = Inputs(
-            *(self.config, self.system, replace(self.model, cutoff=farther), plan, temperature)
-        )
-        lengths = (self._horizons(SETTLING * duration), self._horizons(duration))
-        lines, needed = lengths[1] // plan.every, LINES_OF_A_BLOCK * plan.blocks
-        if lines < needed:
-            raise SetupError(
-                f"protocols.{name}: {duration:g} ps are {lines} frames for {plan.blocks} blocks; "
-                f"write a duration of at least {needed * plan.every * plan.horizon * 1e-3:.3g}"
-            )
-        starts = [self.equilibrated(inputs.temperature, number) for number in range(plan.runs)]
-        first = self.reading.read(starts[0].run, "state.dump", plan.steps)
-        directions = [d for d in range(3) if first.pbc[d]]
-        if not directions:
-            raise SetupError(
-                f"protocols.{name}: {self.config.system.name} is periodic in no direction; there "
-                "is no cell to strain: leave the protocol out"
-            )
-        sides = reference, model = Pressures(), Pressures()
-        for number, start in enumerate(starts):
-            for d in directions:
-                for sign in (1, -1):
-                    which = f"{name}-{AXES[d]}{'+' if sign > 0 else '-'}"
-                    which += f"-{number + 1}" if number else ""
-                    texts = [
-                        of_strain.strain(AXES[d], sign * strain, lengths, of_model, number)
-                        for of_model in (False, True)
-                    ]
-                    known = self.reference(f"{which}-reference", texts[0], start.run)
-                    state = start.run.directory / "state.dump"
-                    found = self.model_run(which, texts[1], state, start.run)
-                    for side, run, steps in zip(
-                        sides, (known, found), (plan.steps, 1), strict=True
-                    ):
-                        loops = run.loops()
-                        last = loops[-1].columns if loops and not run.error else {}
-                        whole = COLUMNS[0] in last and last["Step"][-1] == sum(lengths) * steps
-                        why = "" if whole else self.reading.why(run)
-                        side.add(d, sign, run, self.system.units, why)
-        return [
-            failures_part(model.errors),
-            reference_part(starts, self.config.reference.rounds),
-            *strain_parts(self.config, strain, plan.blocks, directions, reference, model),
-        ]
 
     def _over_time(
         self,
@@ -296,7 +231,8 @@ class Validation:
         ]
         return [failures_part(errors), reference_part(starts, self.config.reference.rounds), *parts]
 
-    def _horizons(self, picoseconds: float) -> int:
+    def horizons(self, picoseconds: float) -> int:
+        """Steps of the model in so many ps; enough for a table."""
         return max(round(picoseconds * 1e3 / self.plan.horizon), 4 * self.plan.every)
 
     # ---- equilibration ---------------------------------------------------------------------------

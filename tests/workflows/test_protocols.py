@@ -21,7 +21,7 @@ from lammps_trajcast.validation.config import ValidationConfig
 from lammps_trajcast.validation.plan import RunSchedule
 from lammps_trajcast.validation.protocols import Series, quench_parts, two_temperature_parts
 from lammps_trajcast.validation.report import table_of_reports
-from lammps_trajcast.validation.strain import Pressures, strain_parts
+from lammps_trajcast.validation.strain import Cell, Pressures, strain_parts
 
 FRAMES, ATOMS, HORIZON = 200, 400, 30.0
 MASSES = np.full(ATOMS, 16.0)
@@ -243,7 +243,9 @@ def pressures(
     for d in range(3):
         for sign in (1, -1):
             mean = offset - stiffness[:, d] * sign * STRAIN
-            found.series[d, sign] = [mean + noise * random.normal(size=(length, 3)) for _ in "ab"]
+            found.series[Cell(d, sign, 300.0)] = [
+                mean + noise * random.normal(size=(length, 3)) for _ in "ab"
+            ]
     return found
 
 
@@ -281,8 +283,42 @@ def test_strains_of_a_slab_and_of_runs_that_failed(config: ValidationConfig) -> 
     reference, model = pressures(1, STIFFNESS), pressures(2, STIFFNESS)
     (part,) = strain_parts(config, STRAIN, 5, [0, 1], reference, model)
     assert [check.name.split()[-1] for check in part.checks] == ["C11", "C12", "C22"]
-    model.series[1, -1] = []
+    model.series[Cell(1, -1, 300.0)] = []
     assert strain_parts(config, STRAIN, 5, [0, 1], reference, model) == []
+
+
+# Linear expansion along each direction, 1/K.
+EXPANSION = np.array([12e-6, 14e-6, 8e-6])
+
+
+def heat(side: Pressures, stiffness: np.ndarray, expansion: np.ndarray, seed: int) -> Pressures:
+    """Add the cell as it is at 200 and 500 K, in which nothing can expand."""
+    random = np.random.default_rng(seed)
+    for temperature in (200.0, 500.0):
+        mean = stiffness @ expansion * (temperature - 200.0)
+        side.series[Cell(None, 0, temperature)] = [
+            mean + 0.05 * random.normal(size=(400, 3)) for _ in "ab"
+        ]
+    return side
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(1.1, True), (1.4, False)])
+def test_thermal_expansion_of_a_linear_solid(
+    config: ValidationConfig, factor: float, passed: bool
+) -> None:
+    """A model that is 5 % too stiff has more pressure, and takes less strain to lose it."""
+    reference = heat(pressures(1, STIFFNESS), STIFFNESS, EXPANSION, 3)
+    stiff = 1.05 * STIFFNESS
+    model = heat(pressures(2, stiff), stiff, factor * EXPANSION, 4)
+    (part,) = strain_parts(config, STRAIN, 5, range(3), reference, model, (200.0, 500.0))
+    check = named(part.checks, "thermal expansion")
+    assert check.value == pytest.approx(factor - 1.0, abs=0.02)
+    assert check.reference.startswith("34.") or check.reference.startswith("33.")
+    assert check.passed is passed
+    # A run that failed says nothing.
+    model.series[Cell(None, 0, 500.0)] = []
+    (part,) = strain_parts(config, STRAIN, 5, range(3), reference, model, (200.0, 500.0))
+    assert not any(check.name.startswith("thermal expansion") for check in part.checks)
 
 
 def box_of(path: Path) -> np.ndarray:
@@ -301,7 +337,7 @@ def test_strain_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A skewed cell keeps its shape but for the strain; pressures are those of the logs."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     data = yaml.safe_load((home / "validate.yaml").read_text())
-    data["protocols"] = {"stiff": {"strain": STRAIN, "duration": 0.9}}
+    data["protocols"] = {"stiff": {"strain": STRAIN, "expansion": [200, 400], "duration": 0.9}}
     data["lengths"]["short"]["runs"] = 1
     # An energy that reaches farther than the steps.
     model = ModelFile.load(home / "quartz.safetensors")
@@ -313,7 +349,7 @@ def test_strain_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "validate.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
     status, out, error = invoke("validate", home / "validate.yaml", "--protocol", "stiff")
     assert status in (0, 2, 3), error
-    assert re.search(r"passed +failures in 6 runs +0 ", out)
+    assert re.search(r"passed +failures in 8 runs +0 ", out)
     runs = {path.name[:-11]: path for path in (home / "validation" / "runs").iterdir()}
     (state,) = [run / "state.dump" for name, run in runs.items() if name.startswith("equil")][:1]
     original = box_of(state)
@@ -326,6 +362,12 @@ def test_strain_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for side in ("", "-reference"):
                 run = runs[f"stiff-{axis}{'+' if sign > 0 else '-'}{side}"]
                 np.testing.assert_allclose(box_of(run / "series.dump"), expected, atol=1e-6)
+    for temperature in ("200K", "400K"):
+        for side in ("", "-reference"):
+            run = runs[f"stiff-{temperature}{side}"]
+            np.testing.assert_allclose(box_of(run / "series.dump"), original, atol=1e-6)
+            kelvin = read_loops(run / "log.lammps")[-1].columns["Temp"].mean()
+            assert kelvin == pytest.approx(float(temperature[:-1]), rel=0.15)
     report = json.loads((home / "validation" / "quartz-short-stiff.json").read_text())
     (chapter,) = report["chapters"]
     checks = {check["name"]: check for part in chapter["parts"] for check in part["checks"]}
@@ -337,6 +379,22 @@ def test_strain_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = checks["elastic constant C33"]["reference"]
     assert float(words.split()[0]) == pytest.approx(stiffness, rel=0.05)
     assert 150.0 < stiffness < 400.0
+    assert checks["thermal expansion, 200 to 400 K"]["limit"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"),
+    [
+        ({"temperature": 300, "expansion": [200, 400]}, "expansion needs strain beside it"),
+        ({"strain": STRAIN, "expansion": [400, 200]}, "second temperature has to be above"),
+    ],
+)
+def test_an_expansion_that_makes_no_sense(home: Path, protocol: Any, words: str) -> None:
+    data = yaml.safe_load((home / "validate.yaml").read_text())
+    data["protocols"] = {"stiff": protocol}
+    (home / "validate.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+    status, _, error = invoke("validate", home / "validate.yaml", "--protocol", "stiff")
+    assert status == 1 and words in " ".join(error.split())
 
 
 def test_a_strain_needs_its_time(home: Path) -> None:
