@@ -1,8 +1,8 @@
-"""python -m benchmarks.network: two hosts, a network of limited bandwidth between them.
+"""python -m benchmarks.network: two hosts, a network of limited rate or with a delay between them.
 
-The hosts are network namespaces of this machine, joined by a virtual cable whose rate the kernel
-limits (tc tbf); MPI is told not to use shared memory. It takes root, and `ip` and `tc` (Debian's
-iproute2). Both hosts share the cores of this machine.
+The hosts are network namespaces of this machine (benchmarks/cable.py); MPI is told not to use
+shared memory. It takes root, and `ip` and `tc` (Debian's iproute2). Both hosts share the cores of
+this machine.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from benchmarks.cable import HOSTS, limit_rate, two_hosts
 from benchmarks.child import in_child, run_program
 from benchmarks.lammps import ATOMS_OF_CELL, last_loop, network_input
 from benchmarks.machine import describe_machine, describe_versions
@@ -29,10 +28,6 @@ from lammps_trajcast.lammps_runs.log import loops_in
 
 RESULTS = Path(__file__).resolve().parent / "results_network.json"
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "parallel.md"
-# Name of a host's namespace, of its end of the cable, and its address.
-HOSTS = (("trajcast0", "tjc0", "10.77.0.1"), ("trajcast1", "tjc1", "10.77.0.2"))
-# Gbit/s; infinity: as fast as the kernel copies.
-RATES = (float("inf"), 10.0, 1.0, 0.3)
 # What keeps MPICH from seeing that the hosts are one machine.
 NO_SHARED_MEMORY = {"MPIR_CVAR_NOLOCAL": "1", "UCX_TLS": "tcp,self", "FI_PROVIDER": "tcp"}
 REMOTE_SHELL = """\
@@ -47,58 +42,64 @@ case $host in
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def _call(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True, text=True)
+@dataclass(frozen=True)
+class Case:
+    """What is measured.
+
+    Attributes:
+        ranks: on both hosts together.
+        rate: of the cable, Gbit/s; None: as fast as the kernel copies.
+        delay: of a packet, s; None: a cable that has none.
+    """
+
+    ranks: int = 2
+    rate: float | None = None
+    delay: float | None = None
+
+    @property
+    def free(self) -> Case:
+        """With as many ranks, and nothing that is limited or late."""
+        return Case(self.ranks, None, None if self.delay is None else 0.0)
+
+    @property
+    def name(self) -> str:
+        """Of the cable."""
+        if self.delay is not None:
+            return f"of a program, {1e3 * self.delay:g} ms" if self.delay else "of a program"
+        return "no limit" if self.rate is None else f"{self.rate:g} Gbit/s"
 
 
-@contextmanager
-def two_hosts() -> Iterator[None]:
-    """Make the namespaces and the cable; at the end they are gone."""
-    try:
-        for host, _, _ in HOSTS:
-            _call("ip", "netns", "add", host)
-        (first, end, _), (second, other, _) = HOSTS
-        words = ["ip", "link", "add", end, "netns", first, "type", "veth"]
-        _call(*words, "peer", "name", other, "netns", second)
-        for host, cable, address in HOSTS:
-            _call("ip", "-n", host, "addr", "add", f"{address}/24", "dev", cable)
-            _call("ip", "-n", host, "link", "set", "lo", "up")
-            _call("ip", "-n", host, "link", "set", cable, "up")
-        yield
-    finally:
-        for host, _, _ in HOSTS:
-            subprocess.run(["ip", "netns", "del", host], capture_output=True, check=False)
+CASES = (
+    *(Case(rate=rate) for rate in (None, 10.0, 1.0, 0.3)),
+    *(Case(ranks, rate) for ranks in (4, 8) for rate in (None, 1.0)),
+    *(Case(delay=delay) for delay in (0.0, 1e-4, 1e-3)),
+)
 
 
-def limit_rate(rate: float) -> None:
-    """Limit what each host sends, Gbit/s."""
-    for host, cable, _ in HOSTS:
-        words = ["tc", "-n", host, "qdisc"]
-        subprocess.run([*words, "del", "dev", cable, "root"], capture_output=True, check=False)
-        if rate != float("inf"):
-            # A bucket of two ms, but at least some packets of this cable.
-            burst = max(int(2e-3 * rate * 1e9 / 8), 131072)
-            limits = ["rate", f"{rate * 1e3:g}mbit", "burst", f"{burst}b", "latency", "100ms"]
-            _call(*words, "add", "dev", cable, "root", "tbf", *limits)
-
-
-def measure_rate(directory: Path, launcher: list[str]) -> float:
-    """Return what a large message really gets, bytes/s."""
+def measure_cable(directory: Path, launcher: list[str]) -> tuple[float, float]:
+    """Return what a large message gets, bytes/s, and the time of a small one, s."""
     code = (
         "from mpi4py import MPI; import numpy as np, time\n"
-        "c = MPI.COMM_WORLD; b = np.zeros(16_000_000, 'u1'); times = []\n"
+        "c = MPI.COMM_WORLD\n"
+        "b = np.zeros(16_000_000, 'u1'); a = b.copy(); times = []\n"
         "for k in range(4):\n"
         "    c.Barrier(); t = time.perf_counter()\n"
-        "    c.Sendrecv(b, c.rank ^ 1, 0, b.copy(), c.rank ^ 1)\n"
+        "    c.Sendrecv(b, c.rank ^ 1, 0, a, c.rank ^ 1)\n"
         "    times.append(time.perf_counter() - t)\n"
-        "if c.rank == 0: print('RATE', 16e6 / sorted(times[1:])[1])\n"
+        "c.Barrier(); t = time.perf_counter()\n"
+        "for k in range(200):\n"
+        "    if c.rank == k % 2: c.Send(b[:8], c.rank ^ 1)\n"
+        "    else: c.Recv(a[:8], c.rank ^ 1)\n"
+        "found = 16e6 / sorted(times[1:])[1], (time.perf_counter() - t) / 200\n"
+        "if c.rank == 0: print('CABLE', *found)\n"
     )
     done = run_program([*launcher, sys.executable, "-c", code], directory, {})
-    return float(done.output.split("RATE")[1].split()[0])
+    rate, time = done.output.split("CABLE")[1].split()[:2]
+    return float(rate), float(time)
 
 
-def launch(directory: Path) -> list[str]:
-    """Return the words that start two ranks, one on each host."""
+def launch(directory: Path, ranks: int) -> list[str]:
+    """Return the words that start so many ranks, half of them on each host."""
     shell = directory / "remote_shell"
     cases = "".join(f"{address}) name={host};;\n" for host, _, address in HOSTS)
     shell.write_text(f'{REMOTE_SHELL}{cases}esac\nexec ip netns exec "$name" sh -c "$*"\n')
@@ -108,7 +109,8 @@ def launch(directory: Path) -> list[str]:
         *("ip", "netns", "exec", HOSTS[0][0], "env", *variables),
         *(str(Path(sys.executable).parent / "mpiexec"), "-launcher", "ssh"),
         *("-launcher-exec", str(shell), "-iface", HOSTS[0][1]),
-        *("-hosts", ",".join(address for _, _, address in HOSTS), "-np", "2"),
+        *("-hosts", ",".join(address for _, _, address in HOSTS)),
+        *("-ppn", str(ranks // 2), "-np", str(ranks)),
     ]
 
 
@@ -117,14 +119,14 @@ def run(
     model: Annotated[str, typer.Option(help=f"One of {', '.join(MODELS)}.")] = "small",
     cells: Annotated[int, typer.Option(min=1, help="Of quartz, along each axis.")] = 8,
     steps: Annotated[int, typer.Option(min=2, help="In each run.")] = 12,
-    rounds: Annotated[int, typer.Option(min=1, help="Runs at each rate, in turns.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each case, in turns.")] = 3,
     output: Annotated[Path, typer.Option(help="Results.")] = RESULTS,
 ) -> None:
-    """Measure two ranks on two hosts at several rates."""
+    """Measure ranks on two hosts, with cables of several rates and delays."""
     if os.geteuid() != 0:
         raise typer.BadParameter("network namespaces take root")
-    found: dict[str, list[dict[str, float]]] = {f"{rate:g}": [] for rate in RATES}
-    with tempfile.TemporaryDirectory() as name, two_hosts():
+    found: list[list[dict[str, float]]] = [[] for _ in CASES]
+    with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         path = directory / "model.safetensors"
         info = in_child(save_model, model, path)
@@ -133,27 +135,29 @@ def run(
             f"{cells} {cells} {cells}", 1, steps, 3, 1, columns, path, info["cutoff"]
         )
         (directory / "in.benchmark").write_text(script)
-        launcher = launch(directory)
+        program = [str(Path(sys.executable).parent / "lmp"), "-in", "in.benchmark", "-log", "none"]
         for number in range(rounds):
-            for rate in RATES:
-                limit_rate(rate)
-                real = measure_rate(directory, launcher)
-                program = [str(Path(sys.executable).parent / "lmp"), "-in", "in.benchmark"]
-                done = run_program(
-                    [*launcher, *program, "-log", "none"], directory, {"OMP_NUM_THREADS": "1"}
-                )
+            for case, samples in zip(CASES, found, strict=True):
+                with two_hosts(case.delay):
+                    if case.rate is not None:
+                        limit_rate(case.rate)
+                    rate, time = measure_cable(directory, launch(directory, 2))
+                    words = [*launch(directory, case.ranks), *program]
+                    done = run_program(words, directory, {"OMP_NUM_THREADS": "1"})
                 log = loops_in(done.output)[-1].columns
                 parts = {
                     key: statistics.median(log[f"f_1[{k}]"][1:]) for k, key in enumerate(VECTOR, 1)
                 }
-                found[f"{rate:g}"].append(
-                    {"step": last_loop(done).step_seconds, "rate": real, **parts}
-                )
-                typer.echo(f"round {number + 1} of {rounds}, {rate:g} Gbit/s")
+                step = last_loop(done).step_seconds
+                samples.append({"step": step, "rate": rate, "time": time, **parts})
+                typer.echo(f"round {number + 1} of {rounds}, {case}")
     content = {
         "model": model,
+        "layers": info["layers"],
         "atoms": ATOMS_OF_CELL * cells**3,
-        "rates": found,
+        "cases": [
+            {**asdict(case), "samples": samples} for case, samples in zip(CASES, found, strict=True)
+        ],
         "machine": describe_machine(),
         "versions": describe_versions(),
     }
@@ -164,37 +168,38 @@ def run(
 def table(content: dict[str, Any]) -> str:
     """Return the measured rows as Markdown.
 
-    What travels takes bytes / rate on the cable; what a step waits for beyond what it waits for
-    without a limit was not hidden behind the atoms that need nothing of the other host. The cost
-    model hides nothing.
+    On the cable a step takes bytes / rate, and the time of a small message for each message that
+    waits for the one before. What a step takes longer than without a limit or a delay was not
+    hidden behind the atoms that need nothing of the other host. The cost model
+    (benchmarks/scaling.py) hides nothing.
     """
-    samples = content["rates"]
-
-    def median(rate: str, key: str) -> float:
-        return statistics.median(sample[key] for sample in samples[rate])
-
-    free, lines = "inf", []
-    base = median(free, "step")
-    for rate in samples:
-        # Both hosts receive at the same time.
-        on_cable = 0.5 * median(rate, "bytes") / median(rate, "rate")
-        waits = median(rate, "exchange")
-        longer = median(rate, "step") - base
-        hidden = "–" if rate == free else f"{100 * max(1.0 - longer / on_cable, 0.0):.0f} %"
-        lines.append(
-            [
-                "no limit" if rate == free else f"{rate} Gbit/s",
-                f"{median(rate, 'rate') / 1e6:.0f} MB/s",
-                f"{1e3 * median(rate, 'step'):.1f}",
-                f"{1e3 * on_cable:.1f}",
-                f"{1e3 * waits:.1f}",
-                "–" if rate == free else f"{1e3 * (base + on_cable):.1f}",
-                hidden,
-            ]
+    medians: dict[Case, dict[str, float]] = {}
+    for row in content["cases"]:
+        keys = row["samples"][0]
+        medians[Case(row["ranks"], row["rate"], row["delay"])] = {
+            key: statistics.median(sample[key] for sample in row["samples"]) for key in keys
+        }
+    # States and masks beside the features, and a sum there and back.
+    messages = content["layers"] - 1 + 2 + 2
+    lines = []
+    for case, found in medians.items():
+        base = medians[case.free]
+        # Both hosts receive at the same time, all ranks of a host on one cable.
+        on_cable, free = (
+            0.5 * base["bytes"] / each["rate"] + messages * each["time"] for each in (found, base)
         )
-    header = ["cable", "measured", "ms a step", "ms on the cable", "ms of waiting"]
-    header += ["ms a step if nothing is hidden", "hidden"]
-    return markdown(header, lines)
+        cells = [str(case.ranks), case.name, f"{found['rate'] / 1e6:.0f} MB/s"]
+        cells += [f"{1e3 * found['time']:.2f}", f"{1e3 * found['step']:.1f}"]
+        cells += [f"{1e3 * found['exchange']:.1f}", f"{1e3 * on_cable:.1f}"]
+        if case == case.free:
+            cells += ["–", "–"]
+        else:
+            hidden = 1.0 - (found["step"] - base["step"]) / (on_cable - free)
+            cells.append(f"{1e3 * (base['step'] + on_cable - free):.1f}")
+            cells.append(f"{100 * min(max(hidden, 0.0), 1.0):.0f} %")
+        lines.append(cells)
+    header = ["ranks", "cable", "measured", "ms a message", "ms a step", "ms of waiting"]
+    return markdown([*header, "ms on the cable", "ms a step if nothing is hidden", "hidden"], lines)
 
 
 @app.command()
@@ -203,8 +208,8 @@ def report() -> None:
     content = json.loads(RESULTS.read_text())
     machine = content["machine"]
     text = (
-        f"{MODELS[content['model']]}, {content['atoms']:,} atoms, one rank of one thread on each "
-        f"of two hosts; medians. {machine['processor']}, {machine['cores']} cores.\n\n"
+        f"{MODELS[content['model']]}, {content['atoms']:,} atoms, one thread a rank, half of the "
+        f"ranks on each host; medians. {machine['processor']}, {machine['cores']} cores.\n\n"
     )
     PAGE.write_text(fill_in(PAGE.read_text(), {"network": text + table(content)}))
 

@@ -22,8 +22,8 @@ using namespace LAMMPS_NS;
 namespace trajcast {
 
 namespace {
-// Bits of Pair::suffix_flag: gpu, omp, intel. These styles expect other parts of LAMMPS to prepare
-// and complete each evaluation.
+// Bits of Pair::suffix_flag: gpu, omp, intel. These styles, and those of KOKKOS, expect other parts
+// of LAMMPS to prepare and complete each evaluation.
 constexpr int ACCELERATED = 1 << 1 | 1 << 2 | 1 << 3;
 } // namespace
 
@@ -42,10 +42,10 @@ std::string Fallback::find(double cutoff) {
   const std::string problem = potential.find(cutoff);
   if (!problem.empty())
     return problem;
-  if (trajcast::PairAccess::flags(potential.pair()) & ACCELERATED)
+  if ((trajcast::PairAccess::flags(potential.pair()) & ACCELERATED) || potential.pair()->kokkosable)
     return fmt::format(
         "'guard fallback' cannot use an accelerated variant of {}: write 'suffix off' "
-        "before 'pair_style', and the style there without /gpu, /omp or /intel",
+        "before 'pair_style', and the style there without /gpu, /intel, /kk or /omp",
         name());
   return "";
 }

