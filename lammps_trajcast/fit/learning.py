@@ -224,7 +224,8 @@ class Learning:
         if "steps" in given:
             return int(given.get("epoch_steps", max(int(given["steps"]) // 20, 1))), None, None
         timed: list[float] = []
-        with self.stages.progress.stage(f"training {number}: time of a step"), self.stages.quiet():
+        self.stages.name = f"training {number}: time of a step"
+        with self.stages.progress.stage(self.stages.name), self.stages.quiet():
             timed.append(seconds_a_step(settings(EPOCH_TIMED, LEAST, None)))
         seconds = choose.TRAIN_SHARE * self.stages.left
         self.stages.need(f"training {number} can make {LEAST} steps", LEAST * timed[0])

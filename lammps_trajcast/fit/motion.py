@@ -69,7 +69,8 @@ def measure_motion(
     """
     every = max(int(SAMPLING / timestep), 1)
     plan = _Plan(every * max(round(duration * 1e3 / timestep / every), 40), every)
-    done = runs.run("motion", _input(runs, inspected, timestep, plan), start)
+    watched = _watched(start, reader, inspected.atoms)
+    done = runs.run("motion", _input(runs, watched, timestep, plan), start)
     path = done.directory / "motion.dump"
     try:
         seen = reader.read(path, timestep)
@@ -130,17 +131,49 @@ def leaves_its_places(positions: Floats, nearest: float) -> bool:
     return bool(half > GROWS * quarter and half > (LEFT * nearest) ** 2 / 3.0)
 
 
-def _input(runs: SurveyRuns, inspected: Inspected, timestep: float, plan: _Plan) -> str:
+def _watched(start: FinishedRun, reader: TrajectoryReader, atoms: int) -> list[str]:
+    """Ranges of IDs for a group command: all atoms, or of each element as many as of any other.
+
+    Raises FitError if the state cannot be read.
+    """
+    if atoms < 2 * WATCHED:
+        return [f"1:{atoms}:1"]
+    path = start.directory / "state.dump"
+    try:
+        species = reader.read_states(path, 1.0).species
+    except TrajectoryError as error:
+        raise FitError(f"{path}: {error}") from None
+    return [str(atom + 1) for atom in some_of_each(species, WATCHED)]
+
+
+def some_of_each(species: NDArray[np.integer], number: int) -> NDArray[np.int64]:
+    """Indices of about so many atoms, of each element the same share, or all that there are.
+
+    Atoms of a file follow each other in a pattern: they are drawn at random.
+    """
+    random = np.random.default_rng(1)
+    kinds = np.unique(species)
+    found = []
+    for kind in kinds:
+        of_kind = np.flatnonzero(species == kind)
+        count = min(len(of_kind), -(-number // len(kinds)))
+        found.append(random.choice(of_kind, count, replace=False))
+    return np.sort(np.concatenate(found)).astype(np.int64)
+
+
+def _input(runs: SurveyRuns, watched: list[str], timestep: float, plan: _Plan) -> str:
     config: FitConfig = runs.config
     box = "yes" if runs.system.box else "no"
-    stride = max(inspected.atoms // WATCHED, 1)
+    # Short lines: LAMMPS adds to a group that is there.
+    pieces = [watched[k : k + 20] for k in range(0, len(watched), 20)]
+    group = "\n".join(f"group           watched id {' '.join(piece)}" for piece in pieces)
     return f"""\
 # {config.name}: the reference without a thermostat. Written by lammps-trajcast fit.
 include         {runs.system.include}
 timestep        {timestep / runs.time_unit:.12g}
 fix             integrate all nve
 read_dump       ${{start}} 0 {READ} box {box}
-group           watched id 1:{inspected.atoms}:{stride}
+{group}
 thermo          {max(plan.steps // 100, 1)}
 thermo_style    custom step temp pe ke etotal
 dump            motion watched custom {plan.every} ${{out}}/motion.dump {DUMP}

@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from lammps_trajcast.data.frames import Species, TrajectoryError
 from lammps_trajcast.data.lammps_dump import LammpsDump
 from lammps_trajcast.fit.config import FitConfig, FitError
+from lammps_trajcast.lammps_runs.errors import with_remedy
 from lammps_trajcast.lammps_runs.runner import FinishedRun, Runner, file_key
+from lammps_trajcast.lammps_runs.script import commands_in
+from lammps_trajcast.lammps_runs.state import fixes_in
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
+from lammps_trajcast.recording.ensemble import FORCE_FIELD, OUTPUT, plain_style
 from lammps_trajcast.units import BOLTZMANN, TIME_IN_FS
 from lammps_trajcast.validation.config import Lengths, Reference, SetupError, ValidationConfig
 from lammps_trajcast.validation.plan import RunSchedule
@@ -109,8 +113,8 @@ class SurveyRuns:
             raise FitError(str(error)) from None
         if done.error:
             raise FitError(
-                f"the reference failed: {done.error} (input: {done.directory / 'in.lmp'}); correct "
-                f"{self.system.path}"
+                f"the reference failed: {with_remedy(done.error)} (input: "
+                f"{done.directory / 'in.lmp'}); correct {self.system.path}"
             )
         return done
 
@@ -135,7 +139,7 @@ include         {system.include}
 {"" if own else f"timestep        {first / runs.time_unit:.12g}"}
 thermo_style    custom step temp pe
 run             0
-info            system out log
+info            system fixes out log
 print           "time step of fit: $(dt:%.12g)"
 write_dump      all custom ${{out}}/start.dump id type mass x y z vx vy vz fx fy fz &
                 modify sort id format float %.17g
@@ -152,6 +156,7 @@ run             {TIMED_STEPS}
             f"elements: {len(config.elements)} named ({' '.join(config.elements)}), but "
             f"{system.path} has {types[1]} atom types; write one element for each type"
         )
+    _check_what_acts(system, log)
     step = re.search(r"^time step of fit: (\S+)", log, re.MULTILINE)
     try:
         species = Species.from_types(config.elements, config.masses)
@@ -183,6 +188,24 @@ run             {TIMED_STEPS}
     )
 
 
+def _check_what_acts(system: System, log: str) -> None:
+    """Raise FitError if something else than a potential acts on the atoms, or in two dimensions."""
+    if re.search(r"^Dimensions\s+=\s+2", log, re.MULTILINE):
+        raise FitError(
+            f"{system.path}: is two-dimensional, which the network is not: write 'dimension 3', "
+            "and leave a vacuum in the cell"
+        )
+    for name, style, _ in fixes_in(log):
+        plain = plain_style(style)
+        # Those of LAMMPS itself, for a compute, are written in capitals.
+        if plain in FORCE_FIELD | OUTPUT or plain.startswith("ave/") or plain.isupper():
+            continue
+        raise FitError(
+            f"{system.path}: fix {name} ({style}) acts on the atoms beside the potential, and a "
+            "network would learn that, too: remove it; runs with the model can have it"
+        )
+
+
 def _check_masses(
     config: FitConfig, system: System, kinds: NDArray[np.int64], masses: Floats
 ) -> None:
@@ -207,8 +230,8 @@ def _own_timestep(system: System) -> bool:
     for path in system.files:
         # Data and potential files may be large, and set none.
         if path == system.path or path.stat().st_size < 1_000_000:
-            for line in path.read_text(errors="replace").splitlines():
-                if line.split()[:1] == ["timestep"]:
+            for words in commands_in(path.read_text(errors="replace")):
+                if words[0] == "timestep":
                     return True
     return False
 

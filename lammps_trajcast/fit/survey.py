@@ -12,9 +12,13 @@ from lammps_trajcast.fit.force_range import ForceRange, measure_range
 from lammps_trajcast.fit.motion import Motion, measure_motion
 from lammps_trajcast.fit.reference import Inspected, ReferenceAlone, inspect
 from lammps_trajcast.fit.stages import Stages
+from lammps_trajcast.fit.verdict import narrow_cell
 from lammps_trajcast.fit.watch import watch_runs
 from lammps_trajcast.lammps_runs.runner import FinishedRun
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
+
+# The share of the time of a survey that the range of the forces takes.
+RANGE_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ class Surveyor:
             + (f", but {'; '.join(result['faults'])}" if result["faults"] else "")
         )
         motion = self._motion(inspected, start, alone.reader, first, time, [*depends, result])
-        reach = self._range(inspected, start, alone.reader, [*depends, result])
+        reach = self._range(inspected, start, alone.reader, time, [*depends, result])
         timestep = config.timestep or chosen.timestep or inspected.timestep
         if timestep is None:
             timestep = choose.reference_step(motion.period)
@@ -141,24 +145,39 @@ class Surveyor:
         return motion
 
     def _range(
-        self, inspected: Inspected, start: FinishedRun, reader: TrajectoryReader, depends: Any
+        self,
+        inspected: Inspected,
+        start: FinishedRun,
+        reader: TrajectoryReader,
+        time: float,
+        depends: Any,
     ) -> ForceRange:
         runs = self.stages.survey_runs
         found = self.stages.run(
             "range of the forces",
             depends,
-            lambda: measure_range(runs, inspected, start, reader)._asdict(),
+            lambda: measure_range(
+                *(runs, inspected.step_seconds, start, reader, RANGE_SHARE * time)
+            )._asdict(),
             fraction=watch_runs(runs.runner.directory),
         )
         reach = ForceRange(**found)
         self.stages.tell(
             f"cutoff {reach.cutoff:g} Å: beyond it {100 * reach.beyond:.2g} % of the response of "
-            "the forces" + ("" if reach.reached else ", but no longer cutoff is tried")
+            "the forces"
+            + (f", {100 * reach.between:.2g} % of that between molecules" * (reach.between > 0.0))
+            + ("" if reach.reached else ", but no longer cutoff is tried")
+            + narrow_cell(inspected, reach.cutoff)
         )
         return reach
 
     def _check_system(self, inspected: Inspected) -> None:
         config = self.stages.config
+        if "T" in self.stages.survey_runs.system.variables:
+            raise FitError(
+                f"{config.system}: defines the variable 'T', which a recording has, too: give it "
+                "another name"
+            )
         if inspected.isolated and config.recording.strain:
             raise FitError(
                 "recording.strain: an isolated molecule has no cell to be strained; leave it out"

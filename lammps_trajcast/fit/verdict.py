@@ -156,15 +156,23 @@ def _advice(inspected: Inspected, outcome: Outcome, facts: Facts, budget: str) -
         parts.append("run the input script beside the model")
         if not facts.converged:
             parts.append(f"the training {facts.training}: a larger --budget may make it better")
-    sides = [h for h, flag in zip(inspected.heights, inspected.periodic, strict=True) if flag]
-    if sides and min(sides) < 2.0 * facts.cutoff:
-        parts.append(
-            f"the cell is only {min(sides):.3g} Å wide with a cutoff of {facts.cutoff:g} Å: fit in "
-            "a larger one (replicate) before larger cells are trusted"
-        )
+    narrow = narrow_cell(inspected, facts.cutoff)
+    if narrow:
+        parts.append(narrow.removeprefix("; "))
     elif not outcome.fails:
         parts.append("validate in larger cells and at other temperatures before using it there")
     return "; ".join(parts) + "."
+
+
+def narrow_cell(inspected: Inspected, cutoff: float) -> str:
+    """A remark, if a cell is so narrow that an atom would see images of its neighbors."""
+    sides = [h for h, flag in zip(inspected.heights, inspected.periodic, strict=True) if flag]
+    if not sides or min(sides) >= 2.0 * cutoff:
+        return ""
+    return (
+        f"; the cell is only {min(sides):.3g} Å wide with a cutoff of {cutoff:g} Å: fit in a "
+        "larger one (replicate) before larger cells are trusted"
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -7,3 +7,15 @@ class LaunchError(Exception):
 
 class FailedRunError(Exception):
     """LAMMPS ended with an error, or cannot go on; the message has LAMMPS's own words."""
+
+
+REMEDIES = {
+    "Lost atoms": "atoms left the box: a molecule needs 'boundary s s s', or a lower temperature",
+    "Atom IDs must be consecutive": "write 'reset_atoms id' at the end of the system",
+}
+"""What to do about errors of LAMMPS that do not say it."""
+
+
+def with_remedy(error: str) -> str:
+    """Return an error of LAMMPS, and what to do about it if that is known."""
+    return "; ".join([error, *(words for found, words in REMEDIES.items() if found in error)])

@@ -22,3 +22,13 @@ def dump_lines(name: str, every: int, file: str | None = None) -> str:
 def join(*parts: str) -> str:
     """Return the parts that are not empty, a line or more each, as one text."""
     return re.sub(r"\n+", "\n", "\n".join(part for part in parts if part)).strip("\n") + "\n"
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Return the words of each command of an input script, without comments and empty lines.
+
+    A line that ends with & is continued. Variables and quotes stay as they are.
+    """
+    whole = re.sub(r"&[ \t\r]*\n", " ", text)
+    found = (line.split("#")[0].split() for line in whole.splitlines())
+    return [words for words in found if words]

@@ -66,10 +66,7 @@ def read_state(session: LammpsSession, echoed: list[str]) -> State:
             "read_restart or create_box"
         )
     fixes = [
-        Fix(name, style, group, _commands_of(name, echoed))
-        for name, style, group in re.findall(
-            r"^Fix\[\s*\d+\]:\s*(\S+),\s+style = (\S+),\s+group = (\S+)", text, re.MULTILINE
-        )
+        Fix(name, style, group, _commands_of(name, echoed)) for name, style, group in fixes_in(text)
     ]
     return State(
         units=units[1],
@@ -78,6 +75,13 @@ def read_state(session: LammpsSession, echoed: list[str]) -> State:
         types=types,
         fixes=fixes,
         dumps=re.findall(r"^Dump\[\s*\d+\]:\s*(\S+),\s+file = ", text, re.MULTILINE),
+    )
+
+
+def fixes_in(text: str) -> list[tuple[str, str, str]]:
+    """Return name, style and group of each fix in what `info fixes` prints."""
+    return re.findall(
+        r"^Fix\[\s*\d+\]:\s*(\S+),\s+style = (\S+),\s+group = (\S+)", text, re.MULTILINE
     )
 
 

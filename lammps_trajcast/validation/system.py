@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from lammps_trajcast.lammps_runs.paths import is_plain
-from lammps_trajcast.recording.ensemble import BATHS, INTEGRATING_BATHS, plain_style
+from lammps_trajcast.lammps_runs.script import commands_in
+from lammps_trajcast.recording.ensemble import (
+    BATHS,
+    CONSTRAINTS,
+    INTEGRATING_BATHS,
+    plain_style,
+)
 from lammps_trajcast.units import TIME_IN_FS
 from lammps_trajcast.validation.config import SetupError
 
 # Styles of fixes that have no place in a system, and what those begin with that have many kinds.
 MOVES = INTEGRATING_BATHS | BATHS | {"deform"}
 MOVING_KINDS = {"nve", "nvt", "npt", "nph", "rigid"}
+# Variables of the inputs that include a system.
+RESERVED = re.compile(r"out|start|model|system|pair|state|lower|tilted|frames\d+")
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class System:
         charges: IDs of the fixes that equilibrate charges for its pair style.
         box: whether frames have to bring their box along: it follows the atoms.
         files: all files that it names and that exist, itself first.
+        variables: names of those that it defines.
     """
 
     path: Path
@@ -35,6 +45,7 @@ class System:
     charges: tuple[str, ...]
     box: bool
     files: tuple[Path, ...]
+    variables: tuple[str, ...] = ()
 
     @property
     def include(self) -> str:
@@ -56,8 +67,7 @@ class System:
         inputs, others = [path], list[Path]()
         lines: list[list[str]] = []
         for file in inputs:
-            for line in file.read_text(errors="replace").splitlines():
-                words = line.split("#")[0].split()
+            for words in commands_in(file.read_text(errors="replace")):
                 named = [path.parent / word for word in words[1:] if (path.parent / word).is_file()]
                 is_include = words[:1] == ["include"]
                 (inputs if is_include else others).extend(
@@ -65,8 +75,20 @@ class System:
                 )
                 lines.append(words)
         _check_that_nothing_moves(path, lines)
-        commands = {words[0]: words[1:] for words in lines if words}
+        variables = tuple(words[1] for words in lines if words[0] == "variable" and words[1:])
+        for name in variables:
+            if RESERVED.fullmatch(name):
+                raise SetupError(
+                    f"{path}: defines the variable '{name}', which the inputs that include it "
+                    "have, too: give it another name"
+                )
+        commands = {words[0]: words[1:] for words in lines}
         units = " ".join(commands.get("units", ["lj"]))
+        if "$" in units:
+            raise SetupError(
+                f"{path}: 'units {units}' is read without LAMMPS: write 'units metal' or 'units "
+                "real'"
+            )
         if units not in TIME_IN_FS:
             raise SetupError(
                 f"{path}: needs a line 'units metal' or 'units real' (it has '{units}')"
@@ -84,6 +106,7 @@ class System:
             ),
             box=set("".join(commands.get("boundary", ["p"]))) != {"p"},
             files=tuple(dict.fromkeys([*inputs, *others])),
+            variables=variables,
         )
 
 
@@ -99,6 +122,11 @@ def _check_that_nothing_moves(path: Path, lines: list[list[str]]) -> None:
         if words[:1] == ["log"]:
             raise SetupError(f"{path}: has the line '{line}'; every run has its own log: remove it")
         style = plain_style(words[3]) if words[:1] == ["fix"] and len(words) > 3 else ""
+        if style in CONSTRAINTS:
+            raise SetupError(
+                f"{path}: has the line '{line}'; a network cannot keep constraints: make the "
+                "molecules flexible, and remove it"
+            )
         if style in MOVES or style.partition("/")[0] in MOVING_KINDS:
             raise SetupError(
                 f"{path}: has the line '{line}'; integrator and thermostat are added where they "

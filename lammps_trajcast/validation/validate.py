@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from lammps_trajcast.analysis.thermal import degrees_of_freedom
 from lammps_trajcast.data.frames import Species, TrajectoryError
+from lammps_trajcast.lammps_runs.errors import with_remedy
 from lammps_trajcast.lammps_runs.runner import FinishedRun, Loop, Observer, Runner, file_key
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile, ModelFileError
@@ -406,8 +407,8 @@ class Validation:
     def _checked(self, run: FinishedRun) -> FinishedRun:
         if run.error:
             raise SetupError(
-                f"the reference failed: {run.error} (input: {run.directory / 'in.lmp'}); correct "
-                f"{self.system.path.name} or the YAML file"
+                f"the reference failed: {with_remedy(run.error)} (input: "
+                f"{run.directory / 'in.lmp'}); correct {self.system.path.name} or the YAML file"
             )
         return run
 

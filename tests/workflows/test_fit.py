@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import yaml
 from ase import Atoms
+from ase.build import bulk
 from runs import lammps_binary, lammps_environment
 from typer.testing import CliRunner
 
@@ -29,8 +30,8 @@ from lammps_trajcast.fit import choose
 from lammps_trajcast.fit.config import MARK, FitConfig, FitError, Round, seconds_of
 from lammps_trajcast.fit.dataset import from_trajectories, horizon_of
 from lammps_trajcast.fit.fit import fit
-from lammps_trajcast.fit.force_range import choose_cutoff
-from lammps_trajcast.fit.motion import highest_frequency, leaves_its_places
+from lammps_trajcast.fit.force_range import Response, choose_cutoff, find_molecules
+from lammps_trajcast.fit.motion import highest_frequency, leaves_its_places, some_of_each
 from lammps_trajcast.fit.progress import Progress
 from lammps_trajcast.fit.proof import Outcome
 from lammps_trajcast.fit.reference import Inspected, distances_from
@@ -38,6 +39,7 @@ from lammps_trajcast.fit.state import State
 from lammps_trajcast.fit.training import epoch_steps
 from lammps_trajcast.fit.validating import production_in
 from lammps_trajcast.fit.verdict import Facts, make_verdict, twice
+from lammps_trajcast.lammps_runs.script import commands_in
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.plugin import plugin_directory
@@ -127,20 +129,97 @@ def test_a_liquid_is_told_from_a_solid() -> None:
     assert leaves_its_places(diffusing, 2.5)
 
 
+def response(
+    distances: list[float],
+    squares: list[float],
+    elements: list[int] | None = None,
+    between: list[bool] | None = None,
+) -> Response:
+    count = len(distances)
+    return Response(
+        np.array(distances),
+        np.array(squares),
+        np.array(elements or [0] * count),
+        np.array(between or [False] * count),
+    )
+
+
 def test_cutoff_leaves_less_than_three_per_cent() -> None:
-    distances = np.array([2.4, 3.8, 4.6, 6.1])
-    reach = choose_cutoff(distances, np.array([1.0, 0.1, 0.01, 1e-6]))
+    distances = [2.4, 3.8, 4.6, 6.1]
+    reach = choose_cutoff(response(distances, [1.0, 0.1, 0.01, 1e-6]))
     assert reach.cutoff == 4.75
     assert reach.reached
     assert reach.beyond == pytest.approx(np.sqrt(1e-6 / 1.110001))
-    far = choose_cutoff(distances, np.array([1.0, 0.1, 0.01, 0.1]))
-    assert choose_cutoff(distances, np.array([1.0, 0.1, 0.01, 0.1])).cutoff == 6.25
+    far = choose_cutoff(response(distances, [1.0, 0.1, 0.01, 0.1]))
+    assert far.cutoff == 6.25
     assert far.reached
-    beyond = choose_cutoff(np.array([2.4, 9.0]), np.array([1.0, 1.0]))
+    beyond = choose_cutoff(response([2.4, 9.0], [1.0, 1.0]))
     assert not beyond.reached
     assert beyond.cutoff == 7.0
     with pytest.raises(FitError, match="no interactions"):
-        choose_cutoff(distances, np.zeros(4))
+        choose_cutoff(response(distances, [0.0] * 4))
+
+
+def test_stiff_bonds_do_not_hide_the_forces_between_molecules() -> None:
+    """Bonds of 1 Å, a thousand times as stiff as what acts between molecules; a soft element.
+
+    The cutoff was 3.5 Å for water and methane, where a quarter of the forces between molecules are
+    beyond.
+    """
+    distances, squares = [1.0, 3.0, 4.4, 6.0], [1e6, 1.0, 0.2, 0.02]
+    between = [False, True, True, True]
+    reach = choose_cutoff(response(distances, squares, between=between))
+    assert reach.cutoff == 4.5 and reach.reached
+    assert reach.between == pytest.approx(np.sqrt(0.02 / 1.22))
+    assert choose_cutoff(response(distances, squares)).cutoff == 3.5
+    # Coulomb forces have no end.
+    slow = choose_cutoff(response(distances, [1e6, 1.0, 0.5, 0.5], between=between))
+    assert slow.cutoff == 5.0 and slow.reached and slow.between == pytest.approx(0.5)
+    assert choose_cutoff(response(distances, squares, [0, 1, 1, 1])).cutoff == 4.5
+
+
+def test_molecules_are_told_from_crystals_and_atoms() -> None:
+    """Two waters, one of them across the faces of the cell; silicon; argon."""
+    water = np.array([[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
+    # Hydrogen bonds are 1.9 Å long.
+    positions = np.concatenate([water + 4.0, water + [6.86, 4.0, 4.0], water + [0.0, 0.0, 0.1]])
+    positions %= 9.0
+    species = np.array([1, 0, 0] * 3)
+    pbc = np.ones(3, dtype=bool)
+    molecules = find_molecules(species, ["H", "O"], positions, 9.0 * np.eye(3), pbc)
+    assert [len(set(molecules[3 * k : 3 * k + 3])) for k in range(3)] == [1, 1, 1]
+    assert len(set(molecules)) == 3
+    for crystal, element, number in (
+        (bulk("Si", cubic=True).repeat(2), "Si", 1),
+        (bulk("NaCl", "rocksalt", a=5.64, cubic=True), "Na Cl", 1),
+        (bulk("Ar", "fcc", a=5.3, cubic=True), "Ar", 4),
+    ):
+        elements = element.split()
+        kinds = np.array([elements.index(symbol) for symbol in crystal.symbols])
+        cell = np.array(crystal.cell)
+        found = find_molecules(kinds, elements, crystal.positions, cell, pbc)
+        assert len(set(found)) == number
+
+
+def test_every_element_is_watched() -> None:
+    """A single hydrogen in a metal was left out, and an element at every third place."""
+    species = np.zeros(864, dtype=int)
+    species[700] = 1
+    watched = some_of_each(species, 400)
+    assert 700 in watched and len(watched) == 201
+    pattern = some_of_each(np.tile([1, 0, 0], 400), 400)
+    assert np.bincount(np.tile([1, 0, 0], 400)[pattern]).tolist() == [200, 200]
+    few = some_of_each(np.tile([1, 0, 0], 10), 400)
+    assert few.tolist() == list(range(30))
+
+
+def test_commands_on_several_lines() -> None:
+    assert commands_in(
+        "fix move all &\n    nvt temp &\r\n 1 1 0.1 # why\n\n# no\nunits metal\n"
+    ) == [
+        "fix move all nvt temp 1 1 0.1".split(),
+        ["units", "metal"],
+    ]
 
 
 def test_nearest_images_of_a_skewed_cell() -> None:
@@ -383,6 +462,17 @@ def test_damaged_state_is_one_line(tmp_path: Path) -> None:
         (f"{ARGON}fix 1 all nve\n", {}, "integrator and thermostat are added"),
         (f"{ARGON}fix 1 all nve/limit 0.1\n", {}, "integrator and thermostat are added"),
         (f"{ARGON}run 100\n", {}, "has the line 'run 100'"),
+        (f"{ARGON}fix 1 all &\n  nvt temp 40 40 100\n", {}, "integrator and thermostat are added"),
+        (f"{ARGON}fix 1 all shake 1e-4 20 0 t 1\n", {}, "a network cannot keep constraints"),
+        (f"{ARGON}fix hold all setforce 0 0 0\n", {}, "fix hold (setforce) acts on the atoms"),
+        (f"dimension 2\n{ARGON}".replace("0 2 0 2 0 2", "0 2 0 2 -0.1 0.1").replace("fcc", "sq"),
+         {}, "is two-dimensional"),
+        (f"variable T index 4\n{ARGON}", {}, "defines the variable 'T', which a recording has"),
+        (f"variable out index 4\n{ARGON}", {}, "defines the variable 'out'"),
+        (f"variable u index real\n{ARGON.replace('units           real', 'units ${u}')}", {},
+         "'units ${u}' is read without LAMMPS"),
+        (f"{ARGON}group one id 1\ndelete_atoms group one compress no\n", {},
+         "write 'reset_atoms id' at the end"),
         (ARGON.replace("units           real", "units real\nboundary f f f"),
          {"recording": {"strain": 0.01}}, "an isolated molecule has no cell to be strained"),
         (f"{ARGON}log other.lammps\n", {}, "has the line 'log other.lammps'; every run has"),
