@@ -23,8 +23,8 @@ SEEDS = {"langevin": 3, "temp/csvr": 3, "temp/csld": 3, "gle": 3, "gld": 3}
 CONSTRAINTS = {"shake", "rattle"}
 # Part of the force field, or of how atoms are described.
 FORCE_FIELD = {
-    "acks2/reaxff", "cmap", "drude", "property/atom", "qeq/comb", "qeq/dynamic", "qeq/fire",
-    "qeq/point", "qeq/reaxff", "qeq/shielded", "qeq/slater", "store/state",
+    "acks2/reaxff", "amoeba/bitorsion", "amoeba/pitorsion", "cmap", "drude", "property/atom",
+    "qeq/comb", "qeq/dynamic", "qeq/fire", "qeq/point", "qeq/reaxff", "qeq/shielded", "qeq/slater", "store/state",
 }  # fmt: skip
 # Output only.
 OUTPUT = {"print", "vector"}

@@ -127,6 +127,8 @@ def test_recipes_are_lines_of_the_scripts_that_they_name() -> None:
 def test_the_system_of_the_page_is_one_that_is_fitted() -> None:
     """`your_own_system.md` shows the input of the fit suite's silicon, of which a model is made."""
     page = (ROOT / "docs" / "your_own_system.md").read_text()
+    # It is to be read before the first fit.
+    assert len(page.splitlines()) <= 150
     shown = re.search(r"(?m)^ {4}units .*\n(?: {4}.*\n)+", page)
     assert shown is not None
     lines = (ROOT / "examples" / "fit_suite" / "silicon.lmp").read_text().splitlines()
