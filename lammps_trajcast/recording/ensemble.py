@@ -24,7 +24,8 @@ CONSTRAINTS = {"shake", "rattle"}
 # Part of the force field, or of how atoms are described.
 FORCE_FIELD = {
     "acks2/reaxff", "amoeba/bitorsion", "amoeba/pitorsion", "cmap", "drude", "property/atom",
-    "qeq/comb", "qeq/dynamic", "qeq/fire", "qeq/point", "qeq/reaxff", "qeq/shielded", "qeq/slater", "store/state",
+    "qeq/comb", "qeq/dynamic", "qeq/fire", "qeq/point", "qeq/reaxff", "qeq/shielded",
+    "qeq/slater", "store/state",
 }  # fmt: skip
 # Output only.
 OUTPUT = {"print", "vector"}
