@@ -184,14 +184,16 @@ def table(content: dict[str, Any]) -> str:
     lines = []
     for case, found in medians.items():
         base = medians[case.free]
-        # Both hosts receive at the same time, all ranks of a host on one cable.
+        # Both hosts receive at the same time.
         on_cable, free = (
             0.5 * base["bytes"] / each["rate"] + messages * each["time"] for each in (found, base)
         )
         cells = [str(case.ranks), case.name, f"{found['rate'] / 1e6:.0f} MB/s"]
         cells += [f"{1e3 * found['time']:.2f}", f"{1e3 * found['step']:.1f}"]
-        cells += [f"{1e3 * found['exchange']:.1f}", f"{1e3 * on_cable:.1f}"]
-        if case == case.free:
+        cells.append(f"{1e3 * found['exchange']:.1f}")
+        # The bytes of more ranks are those between ranks of one host, too.
+        cells.append(f"{1e3 * on_cable:.1f}" if case.ranks == 2 else "–")
+        if case == case.free or case.ranks > 2:
             cells += ["–", "–"]
         else:
             hidden = 1.0 - (found["step"] - base["step"]) / (on_cable - free)

@@ -30,8 +30,14 @@ class Error(NamedTuple):
         return self.width_of(STANDARD_ERRORS)
 
     def width_of(self, errors: float) -> float:
-        """Half of the interval that covers as much as so many exact standard errors."""
-        return quantile(self.freedom, errors) * self.size if self.size > 0.0 else 0.0
+        """Half of the interval that covers as much as so many exact standard errors.
+
+        At most twice `half_width`: an error of one or two degrees of freedom would else exclude
+        nothing.
+        """
+        if not self.size > 0.0:
+            return 0.0
+        return min(quantile(self.freedom, errors), 2.0 * quantile(self.freedom)) * self.size
 
 
 @functools.lru_cache(maxsize=1000)

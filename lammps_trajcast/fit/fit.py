@@ -82,6 +82,9 @@ class _Fit:
                         self._keep(survey, best)
                     else:
                         stages.tell(f"the model of round {best.number} is better and is kept")
+                if best is not None and best.needs_training and stages.left > 0.0:
+                    best = Proving(stages, survey).run_on(best)
+                    self._keep(survey, best)
             except OutOfTimeError as error:
                 out_of_time = str(error)
             except KeyboardInterrupt:
@@ -130,7 +133,9 @@ class _Fit:
             candidate = self._round(survey, number, plan, before)
             yield candidate
             before.append(candidate)
-            if not candidate.needs_training and candidate.outcome.verdict != "fails":
+            # A model that was trained further is not judged by what it was before.
+            last = number >= len(self.stages.config.chosen.rounds)
+            if last and not candidate.needs_training and candidate.outcome.verdict != "fails":
                 return
 
     def _round(

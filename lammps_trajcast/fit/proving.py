@@ -49,7 +49,7 @@ class Candidate:
     @property
     def needs_training(self) -> bool:
         """Whether more training is a better use of time than longer runs."""
-        return not self.converged and self.outcome.doubtful > 0
+        return not self.converged and self.outcome.doubtful > 0 and self.outcome.verdict != "fails"
 
 
 class Proving:
@@ -97,6 +97,15 @@ class Proving:
         )
         self.stages.choose(rounds=tuple(rounds))
         return best
+
+    def run_on(self, candidate: Candidate) -> Candidate:
+        """Decide what was left undecided, as no training makes the model better any more."""
+        subject = (candidate.number, candidate.plan.horizon, candidate.model)
+        return self._validate(
+            *(*subject, candidate.reversible, candidate.converged, candidate.training),
+            share=SHARE,
+            forced=True,
+        )
 
     def _validation(
         self,
@@ -199,12 +208,16 @@ class Proving:
         training: str,
         share: float,
         again: bool = False,
+        forced: bool = False,
     ) -> Candidate:
         """Validate until no check is undecided by chance, for a share of the time left.
 
         What fails after the first length is not run on: the time is for a better model. What was
-        undecided goes on where it ended ``again``, and where the budget has grown.
+        undecided goes on where it ended ``again``, and where the budget has grown. A model that
+        training may make better is run on only if that is ``forced``, and one that was trained
+        further since not at all.
         """
+        superseded = number < len(self.stages.config.chosen.rounds) and not forced
         plan = self._with_lengths(number, horizon)
         assert plan.production is not None
         given = self.stages.config.validation
@@ -242,21 +255,26 @@ class Proving:
             done = judge(at_first, "full", self.stages.validation_runs, self.stages.command)
             # Where there is time to train the model further, it is not worth longer runs.
             another = number < self.stages.config.rounds and self.stages.time_for_another
-            train = another and not converged and done.outcome.doubtful > 0
+            train = another and not converged and done.outcome.doubtful > 0 and not forced
             noisy = done.outcome.noisy and not done.outcome.fails
-            if noisy and not train and longest > plan.production:
+            if noisy and not train and not superseded and longest > plan.production:
                 done = judge(bounded, "full", self.stages.validation_runs, self.stages.command)
             page = done.report.write(place).name if done.report is not None else None
             found = {"speed": done.speed, "length": done.length, "report": page}
-            criterion = {"budget": budget, "to_fail": TO_FAIL}
+            criterion = {"budget": budget, "to_fail": TO_FAIL, "forced": forced}
             return {**done.outcome.as_dict(), **found, **criterion}
 
         def finished(found: dict[str, Any]) -> bool:
-            # Failures of earlier releases: of two standard errors. The runs are there already.
-            if found["fails"] and found.get("to_fail") != TO_FAIL:
+            if superseded:
+                return True
+            # Failures of earlier releases: of two standard errors. The runs are there already, but
+            # for those that failed.
+            if found["fails"] and found.get("to_fail") != TO_FAIL and not found["unstable"]:
                 return False
             if found["fails"] or not found["noisy"] or longest <= (plan.production or 0.0):
                 return True
+            if forced and not found.get("forced"):
+                return False
             return budget <= found.get("budget", budget) and not again
 
         found = dict(
@@ -267,7 +285,7 @@ class Proving:
             )
         )
         speed, length, page = (found.pop(key) for key in ("speed", "length", "report"))
-        for key in ("budget", "to_fail"):
+        for key in ("budget", "to_fail", "forced"):
             found.pop(key, None)
         outcome = Outcome.from_dict(found)
         self.stages.tell(f"{name}: {outcome}")

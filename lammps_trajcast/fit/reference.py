@@ -19,7 +19,7 @@ from lammps_trajcast.lammps_runs.runner import FinishedRun, Runner, file_key
 from lammps_trajcast.lammps_runs.script import commands_in
 from lammps_trajcast.lammps_runs.state import fixes_in
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
-from lammps_trajcast.recording.ensemble import FORCE_FIELD, OUTPUT, plain_style
+from lammps_trajcast.recording.ensemble import CHARGES, FORCE_FIELD, OUTPUT, plain_style
 from lammps_trajcast.units import BOLTZMANN, TIME_IN_FS
 from lammps_trajcast.validation.config import Lengths, Reference, SetupError, ValidationConfig
 from lammps_trajcast.validation.plan import RunSchedule
@@ -198,7 +198,7 @@ def _check_what_acts(system: System, log: str) -> None:
     for name, style, _ in fixes_in(log):
         plain = plain_style(style)
         # Those of LAMMPS itself, for a compute, are written in capitals.
-        if plain in FORCE_FIELD | OUTPUT or plain.startswith("ave/") or plain.isupper():
+        if plain in FORCE_FIELD | OUTPUT or plain.startswith(("ave/", *CHARGES)) or plain.isupper():
             continue
         raise FitError(
             f"{system.path}: fix {name} ({style}) acts on the atoms beside the potential, and a "

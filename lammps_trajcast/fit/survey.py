@@ -167,13 +167,13 @@ class Surveyor:
             "the forces"
             + (f", {100 * reach.between:.2g} % of that between molecules" * (reach.between > 0.0))
             + ("" if reach.reached else ", but no longer cutoff is tried")
-            + narrow_cell(inspected, reach.cutoff)
+            + narrow_cell(inspected, self.stages.config.network.get("edge_cutoff", reach.cutoff))
         )
         return reach
 
     def _check_system(self, inspected: Inspected) -> None:
         config = self.stages.config
-        if "T" in self.stages.survey_runs.system.variables:
+        if "T" in self.stages.survey_runs.system.variables and not config.trajectories:
             raise FitError(
                 f"{config.system}: defines the variable 'T', which a recording has, too: give it "
                 "another name"

@@ -146,7 +146,9 @@ def _advice(inspected: Inspected, outcome: Outcome, facts: Facts, budget: str) -
                 "with another equilibration and data set"
             )
     elif outcome.undecided:
-        if outcome.noisy:
+        if outcome.doubtful and not facts.converged:
+            parts.append(f"the training {facts.training}: {more} trains it further")
+        elif outcome.noisy:
             parts.append(f"longer runs decide: {more} goes on with them")
         else:
             parts.append("the reference itself is too noisy or not in equilibrium: see the report")

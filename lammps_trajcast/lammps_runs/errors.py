@@ -10,7 +10,8 @@ class FailedRunError(Exception):
 
 
 REMEDIES = {
-    "Lost atoms": "atoms left the box: a molecule needs 'boundary s s s', or a lower temperature",
+    "Lost atoms": "look for atoms that overlap and too long a time step; where no boundary is "
+    "periodic, write 'boundary s s s'",
     "Atom IDs must be consecutive": "write 'reset_atoms id' at the end of the system",
 }
 """What to do about errors of LAMMPS that do not say it."""

@@ -29,6 +29,6 @@ def commands_in(text: str) -> list[list[str]]:
 
     A line that ends with & is continued. Variables and quotes stay as they are.
     """
-    whole = re.sub(r"&[ \t\r]*\n", " ", text)
+    whole = re.sub(r"&[ \t\r]*\n", "", text)
     found = (line.split("#")[0].split() for line in whole.splitlines())
     return [words for words in found if words]

@@ -23,10 +23,10 @@ SEEDS = {"langevin": 3, "temp/csvr": 3, "temp/csld": 3, "gle": 3, "gld": 3}
 CONSTRAINTS = {"shake", "rattle"}
 # Part of the force field, or of how atoms are described.
 FORCE_FIELD = {
-    "acks2/reaxff", "amoeba/bitorsion", "amoeba/pitorsion", "cmap", "drude", "property/atom",
-    "qeq/comb", "qeq/dynamic", "qeq/fire", "qeq/point", "qeq/reaxff", "qeq/shielded",
-    "qeq/slater", "store/state",
+    "cmap", "drude", "property/atom", "store/state",
 }  # fmt: skip
+# The same: they equilibrate charges.
+CHARGES = ("acks2/", "qeq/", "qtpie/")
 # Output only.
 OUTPUT = {"print", "vector"}
 
@@ -131,7 +131,7 @@ def sort_fixes(fixes: list[Fix], keep: list[str]) -> Ensemble:
     bath = integrates = False
     for fix in fixes:
         style = plain_style(fix.style)
-        if fix.name in keep or style in FORCE_FIELD:
+        if fix.name in keep or style in FORCE_FIELD or style.startswith(CHARGES):
             continue
         if style.startswith("ave/") or style in OUTPUT:
             output.append(fix)

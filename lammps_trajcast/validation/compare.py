@@ -27,7 +27,7 @@ CHANCE = 2.0
 CHANCE_DISTANCES = 2.0
 # A model fails if a value is beyond its limit by so many standard errors. It passes if all of some
 # twenty checks pass, but one is enough to fail: with two standard errors, looked at again whenever
-# the runs have doubled, a right model would fail one of ten validations by chance.
+# the runs have doubled, a right model would fail one of four validations by chance.
 TO_FAIL = 3.0
 # Below this a number is nothing but rounding.
 ROUNDING = 1e-12
@@ -241,6 +241,7 @@ class Check:
             "freedom": number(self.freedom),
             "chance": number(self.floor),
             "interval": [number(end) for end in self.interval],
+            "interval_to_fail": [number(end) for end in self._interval(TO_FAIL)],
             "passed": self.passed,
             "verdict": self.verdict,
             "reference_itself": None

@@ -10,6 +10,7 @@ from lammps_trajcast.lammps_runs.paths import is_plain
 from lammps_trajcast.lammps_runs.script import commands_in
 from lammps_trajcast.recording.ensemble import (
     BATHS,
+    CHARGES,
     CONSTRAINTS,
     INTEGRATING_BATHS,
     plain_style,
@@ -21,7 +22,7 @@ from lammps_trajcast.validation.config import SetupError
 MOVES = INTEGRATING_BATHS | BATHS | {"deform"}
 MOVING_KINDS = {"nve", "nvt", "npt", "nph", "rigid"}
 # Variables of the inputs that include a system.
-RESERVED = re.compile(r"out|start|model|system|pair|state|lower|tilted|frames\d+")
+RESERVED = re.compile(r"out|start|model|pair|state|lower|tilted|frames\d+")
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,14 @@ class System:
                 )
                 lines.append(words)
         _check_that_nothing_moves(path, lines)
-        variables = tuple(words[1] for words in lines if words[0] == "variable" and words[1:])
+        variables = tuple(
+            words[1]
+            for words in lines
+            if words[0] == "variable" and words[2:] and words[2] != "delete"
+        )
+        given = set() if is_plain(Path(path.name)) else {"system"}
         for name in variables:
-            if RESERVED.fullmatch(name):
+            if RESERVED.fullmatch(name) or name in given:
                 raise SetupError(
                     f"{path}: defines the variable '{name}', which the inputs that include it "
                     "have, too: give it another name"
@@ -102,7 +108,7 @@ class System:
             charges=tuple(
                 words[1]
                 for words in lines
-                if words[:1] == ["fix"] and words[3:] and words[3].startswith(("qeq/", "acks2/"))
+                if words[:1] == ["fix"] and words[3:] and words[3].startswith(CHARGES)
             ),
             box=set("".join(commands.get("boundary", ["p"]))) != {"p"},
             files=tuple(dict.fromkeys([*inputs, *others])),

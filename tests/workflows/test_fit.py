@@ -31,15 +31,20 @@ from lammps_trajcast.fit.config import MARK, FitConfig, FitError, Round, seconds
 from lammps_trajcast.fit.dataset import from_trajectories, horizon_of
 from lammps_trajcast.fit.fit import fit
 from lammps_trajcast.fit.force_range import Response, choose_cutoff, find_molecules
-from lammps_trajcast.fit.motion import highest_frequency, leaves_its_places, some_of_each
+from lammps_trajcast.fit.motion import (
+    highest_frequency,
+    leaves_its_places,
+    measure_motion,
+    some_of_each,
+)
 from lammps_trajcast.fit.progress import Progress
 from lammps_trajcast.fit.proof import Outcome
-from lammps_trajcast.fit.reference import Inspected, distances_from
+from lammps_trajcast.fit.reference import Inspected, SurveyRuns, distances_from
 from lammps_trajcast.fit.state import State
 from lammps_trajcast.fit.training import epoch_steps
 from lammps_trajcast.fit.validating import production_in
 from lammps_trajcast.fit.verdict import Facts, make_verdict, twice
-from lammps_trajcast.lammps_runs.script import commands_in
+from lammps_trajcast.lammps_runs.script import DUMP, commands_in
 from lammps_trajcast.lammps_runs.trajectory import TrajectoryReader
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.plugin import plugin_directory
@@ -213,7 +218,30 @@ def test_every_element_is_watched() -> None:
     assert few.tolist() == list(range(30))
 
 
+def test_the_spectrum_of_a_large_system_has_every_element(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """864 atoms, of which one is of a second element: it is in what LAMMPS is told to watch."""
+    system = ARGON.replace("0 2 0 2 0 2", "0 6 0 6 0 6").replace(
+        "create_box      1", "create_box 2"
+    )
+    system = system.replace("mass            1 39.948", "mass * 39.948\nset atom 701 type 2")
+    path = write(tmp_path, system.replace("pair_coeff      1 1", "pair_coeff * *"))
+    config = FitConfig.load(path).model_copy(update={"elements": ["Ar", "Kr"]})
+    runs = SurveyRuns(config, tmp_path / "survey", None)
+    reader = TrajectoryReader(Species.from_types(["Ar", "Kr"], [39.948, 39.948]), "real")
+    start = runs.run(
+        "start",
+        "include argon.lmp\nvelocity all create 40 1\nfix 1 all nve\nrun 0\n"
+        f"write_dump all custom ${{out}}/state.dump {DUMP} modify sort id format float %.10g\n",
+    )
+    inspected = replace(INSPECTED, atoms=864)
+    motion = measure_motion(runs, inspected, start, reader, 10.0, 0.4)
+    assert set(motion.elements) == {"Ar", "Kr"}
+
+
 def test_commands_on_several_lines() -> None:
+    assert commands_in("units me&\ntal") == [["units", "metal"]]
     assert commands_in(
         "fix move all &\n    nvt temp &\r\n 1 1 0.1 # why\n\n# no\nunits metal\n"
     ) == [
@@ -346,6 +374,22 @@ def test_outcomes_of_checks() -> None:
     within = Outcome.of_checks(checks(temperature=0.009))
     assert (within.verdict, within.leaning) == ("undecided", 0)
     assert within.rank < close.rank
+    # Beyond the limit of 0.01 by more than two standard errors of 0.002, and by less than three.
+    (check,) = [
+        replace(check, value=0.015, error=0.002)
+        for check in checks()
+        if check.name == "temperature"
+    ]
+    assert check.verdict == "undecided" and check.doubtful
+    assert check.remark == "between 0.9 % and 2.1 %"
+    assert check.as_dict()["interval_to_fail"] == pytest.approx([0.009, 0.021])
+    doubtful = Outcome.of_checks([check])
+    assert (doubtful.doubtful, doubtful.leaning, doubtful.verdict) == (1, 1, "undecided")
+    assert close.rank < doubtful.rank < Outcome.of_checks(checks(temperature=0.2)).rank
+    assert not replace(check, value=0.013).doubtful
+    least = Check("spectrum", 0.945, limit=0.97, at_least=True, error=0.01)
+    assert least.verdict == "undecided" and least.doubtful
+    assert replace(least, value=0.935).verdict == "failed"
     low = Outcome.of_checks(checks(spectrum=0.9))
     assert low.fails == ["spectrum 0.9 (≥ 0.97)"]
     itself = Check("energy", 0.5, "kT", 0.1, own=ReferenceSelfCheck(0.4, "half"))

@@ -235,14 +235,19 @@ STRAIN = 0.01
 
 
 def pressures(
-    seed: int, stiffness: np.ndarray, offset: float = 0.0, noise: float = 0.05, length: int = 400
+    seed: int,
+    stiffness: np.ndarray,
+    offset: float = 0.0,
+    noise: float = 0.05,
+    length: int = 400,
+    strain: float = STRAIN,
 ) -> Pressures:
     """Two runs in each cell of a linear solid, GPa."""
     random = np.random.default_rng(seed)
     found = Pressures()
     for d in range(3):
         for sign in (1, -1):
-            mean = offset - stiffness[:, d] * sign * STRAIN
+            mean = offset - stiffness[:, d] * sign * strain
             found.series[Cell(d, sign, 300.0)] = [
                 mean + noise * random.normal(size=(length, 3)) for _ in "ab"
             ]
@@ -319,6 +324,27 @@ def test_thermal_expansion_of_a_linear_solid(
     model.series[Cell(None, 0, 500.0)] = []
     (part,) = strain_parts(config, STRAIN, 5, range(3), reference, model, (200.0, 500.0))
     assert not any(check.name.startswith("thermal expansion") for check in part.checks)
+
+
+def test_the_error_of_an_expansion_knows_that_of_the_constants(config: ValidationConfig) -> None:
+    """Strains of 0.1 % tell the constants so badly that right models failed: 10 of 400."""
+    deviations, errors = [], []
+    small = 0.001
+    for seed in range(100):
+        sides = [
+            heat(
+                pressures(2 * seed + k, STIFFNESS, noise=0.9, strain=small),
+                *(STIFFNESS, EXPANSION, 1000 + 2 * seed + k),
+            )
+            for k in (0, 1)
+        ]
+        (part,) = strain_parts(config, small, 5, range(3), *sides, (200.0, 500.0))
+        check = named(part.checks, "thermal expansion")
+        deviations.append(check.value)
+        errors.append(check.error)
+    assert np.sqrt(np.mean(np.square(deviations))) == pytest.approx(
+        np.sqrt(np.mean(np.square(errors))), rel=0.25
+    )
 
 
 def box_of(path: Path) -> np.ndarray:

@@ -242,6 +242,50 @@ def test_a_failure_by_two_standard_errors_is_judged_again(pretend: Any) -> None:
     assert made.kinds == ["full reversible"] * 2
 
 
+def test_a_round_that_was_trained_further_is_not_judged_again(pretend: Any) -> None:
+    """Its result would replace that of the better model."""
+    made = pretend(outcomes={"full reversible": [BAD, GOOD, CHANCE]}, converged=False)
+    assert made.fit(reversible=True).status == 0
+    state = made.directory / "state.json"
+    content = json.loads(state.read_text())
+    del content["stages"]["validation 1, reversible steps"]["result"]["to_fail"]
+    state.write_text(json.dumps(content))
+    kept = (made.directory / "si.safetensors").read_bytes()
+    assert made.fit().status == 0 and len(made.kinds) == 2
+    assert (made.directory / "si.safetensors").read_bytes() == kept
+
+
+def test_a_doubtful_round_that_was_trained_further_is_not_run_on(pretend: Any) -> None:
+    """With a larger budget of which hardly anything is left."""
+    made = pretend(outcomes={"full reversible": [DOUBTFUL, GOOD]}, converged=False)
+    assert made.fit(reversible=True, budget="1h").status == 0
+    state = made.directory / "state.json"
+    content = json.loads(state.read_text())
+    content["seconds"] = 3500.0
+    state.write_text(json.dumps(content))
+    path = made.directory / "fit.yaml"
+    path.write_text(path.read_text().replace("budget: 1h", "budget: 70m"))
+    assert made.fit().status == 0 and len(made.kinds) == 2
+
+
+def test_what_no_training_has_made_better_is_run_on(pretend: Any) -> None:
+    """A doubtful model, and a second training that fails; the same command does nothing more."""
+    made = pretend(outcomes={"full reversible": [DOUBTFUL, BAD, DOUBTFUL, GOOD]}, converged=False)
+    verdict = made.fit(reversible=True, rounds=2)
+    assert verdict.status == 0
+    assert len(made.trained) == 2 and len(made.kinds) == 4
+    assert made.judged[3][1].lengths["full"].until_decided
+    assert made.fit().status == 0 and len(made.kinds) == 4
+
+
+def test_a_doubtful_model_is_told_to_be_trained(pretend: Any) -> None:
+    made = pretend(outcomes={"full reversible": [DOUBTFUL] * 9}, converged=False)
+    verdict = made.fit(reversible=True, rounds=1)
+    assert verdict.status == 3
+    assert "trains it further" in verdict.lines[2] and "did not converge" in verdict.lines[2]
+    assert "longer runs decide" not in verdict.lines[2]
+
+
 def test_no_reversible_steps_beyond_half_a_period(pretend: Any) -> None:
     made = pretend(outcomes={"full plain": [GOOD]})
     assert made.fit(horizon=30.0).status == 0
