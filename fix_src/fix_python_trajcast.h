@@ -270,6 +270,7 @@ private:
   } outcome;
 
   // Of reversible steps.
+  std::vector<double> built_at; // x of each own atom when the neighbor list was built
   std::vector<double>
       first_rows;             // the first of the three predictions of a step, momentum conserved
   double longest_step = 0.0;  // the longest displacement in it, of all ranks

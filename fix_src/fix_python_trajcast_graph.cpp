@@ -179,6 +179,12 @@ void FixPythonTrajcast::post_neighbor() {
   list_remote_atoms();
 
   const int nlocal = atom->nlocal;
+  if (reversible) {
+    // LAMMPS holds them, too, but KOKKOS elsewhere.
+    built_at.resize(3 * nlocal);
+    for (int i = 0; i < nlocal; i++)
+      std::copy_n(atom->x[i], 3, &built_at[3 * i]);
+  }
   edges.clear(nlocal, static_cast<int>(candidate_ghost.size()));
   for (int i = 0; i < nlocal; i++) {
     edges.begin_receiver();

@@ -122,7 +122,6 @@ void FixPythonTrajcast::restore_momentum() {
 ------------------------------------------------------------------------- */
 
 bool FixPythonTrajcast::reaches_within_skin() {
-  double **built = neighbor->get_xhold();
   double most[2] = {0.0, 0.0}; // squares of a displacement, and of that since the list was built
   for (int i = 0; i < atom->nlocal; i++) {
     if (!is_moved(i))
@@ -130,7 +129,7 @@ bool FixPythonTrajcast::reaches_within_skin() {
     const double *d = &first_rows[TRAJCAST_ROW * i];
     double whole = 0.0, alone = 0.0;
     for (int k = 0; k < 3; k++) {
-      const double way = atom->x[i][k] + d[k] - (built ? built[i][k] : atom->x[i][k]);
+      const double way = atom->x[i][k] + d[k] - built_at[3 * i + k];
       whole += way * way;
       alone += d[k] * d[k];
     }
@@ -169,12 +168,11 @@ atoms have moved since the list was built, and one step more
 
 void FixPythonTrajcast::rebuild_before_it_is_late() {
   constexpr double MARGIN = 1.5; // of the longest displacement in this step, for that in the next
-  double **built = neighbor->get_xhold();
   double most = 0.0;
   for (int i = 0; i < atom->nlocal; i++) {
     double way = 0.0;
     for (int k = 0; k < 3; k++) {
-      const double component = atom->x[i][k] - built[i][k];
+      const double component = atom->x[i][k] - built_at[3 * i + k];
       way += component * component;
     }
     most = std::max(most, way);
