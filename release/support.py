@@ -205,6 +205,7 @@ def report() -> None:
         result = row["result"]
         if isinstance(result, dict):
             failed = f", {result['failed']} fail" if result["failed"] else ""
+            failed += f"; {row['note']}" if "note" in row else ""
             result = f"{result['passed']} tests of the fix and of MPI pass{failed}"
         versions = ", ".join(row[key] for key in ("python", "torch") if key in row)
         version = row["lammps"] + (f", `{SUFFIXES[row['suffix']]}`" if "suffix" in row else "")
