@@ -18,6 +18,7 @@ from lammps_trajcast.validation.config import (
     Reference,
     SetupError,
     SpectrumSettings,
+    Tolerances,
     ValidationConfig,
 )
 from lammps_trajcast.validation.report import Report
@@ -124,8 +125,19 @@ def validation_config(
         rdf=RadialSettings(r_max=float(f"{min(8.0, 0.98 * half):.3g}")) if periodic else None,
         spectrum=SpectrumSettings(),
         diffusion=diffusion,
-        tolerances=config.tolerances,
+        tolerances=_tolerances(config, inspected),
     )
+
+
+def _tolerances(config: FitConfig, inspected: Inspected) -> Tolerances:
+    """Those of the fit; displacements of a molecule that turns are not judged unless asked for.
+
+    Its few turns say so little that the reference itself fails the check.
+    """
+    given = config.tolerances
+    if not inspected.isolated or "displacement" in given.model_fields_set:
+        return given
+    return given.model_copy(update={"displacement": None})
 
 
 def judge(config: ValidationConfig, length: str, runs: Path, command: Sequence[str]) -> Judged:

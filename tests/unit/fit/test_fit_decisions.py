@@ -332,6 +332,19 @@ def test_what_chance_leaves_open_is_run_on_and_then_said(pretend: Any) -> None:
     assert then.max_hours is not None and then.max_hours < 2.0
 
 
+@pytest.mark.parametrize(("tolerances", "judged"), [({}, None), ({"displacement": 0.3}, 0.3)])
+def test_displacements_of_a_molecule_that_turns_are_not_judged(
+    pretend: Any, monkeypatch: pytest.MonkeyPatch, tolerances: dict[str, float], judged: Any
+) -> None:
+    """They were always undecided, as the reference did not pass itself."""
+    made = pretend(outcomes={"short plain": [GOOD], "full plain": [GOOD]})
+    alone = replace(SURVEY.inspected, periodic=[False] * 3)
+    known = replace(SURVEY, start=made.directory / "equilibration", inspected=alone)
+    monkeypatch.setattr(survey.Surveyor, "survey", lambda _: known)
+    made.fit(tolerances=tolerances)
+    assert [config.tolerances.displacement for _, config in made.judged] == [judged] * 2
+
+
 def test_the_validation_of_an_expensive_reference_continues_the_probe(
     pretend: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
