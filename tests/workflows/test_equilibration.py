@@ -294,7 +294,7 @@ def swinging(_: Trajectory) -> NDArray[np.float64]:
 
 
 def hot(_: Trajectory) -> NDArray[np.float64]:
-    return np.full((FRAMES, ATOMS), np.sqrt(1.05))
+    return np.full((FRAMES, ATOMS), np.sqrt(1.08))
 
 
 def scaled(*temperatures: float) -> Callable[[Trajectory], NDArray[np.float64]]:

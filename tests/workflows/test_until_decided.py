@@ -324,7 +324,9 @@ def test_observers_are_told_of_steps(tmp_path: Path) -> None:
 def test_a_figure_beyond_by_chance_is_no_failure() -> None:
     check = Check("x", 1.3, limit=1.0, error=0.2)
     assert check.verdict == "undecided" and check.remark == "between 0.9 and 1.7"
-    assert replace(check, error=0.14).passed is False
+    # By two standard errors, and by three.
+    assert replace(check, error=0.14).verdict == "undecided"
+    assert replace(check, error=0.09).passed is False
     assert replace(check, error=float("nan")).verdict == "undecided"
     assert replace(check, value=float("inf")).passed is False
     assert replace(check, error=None).passed is False
