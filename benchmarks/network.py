@@ -186,10 +186,13 @@ def table(content: dict[str, Any]) -> str:
         base = medians[case.free]
         # Both hosts receive at the same time.
         on_cable, free = (
-            0.5 * base["bytes"] / each["rate"] + messages * each["time"] for each in (found, base)
+            0.5 * base["bytes"] / each["rate"] + messages * each.get("time", 0.0)
+            for each in (found, base)
         )
         cells = [str(case.ranks), case.name, f"{found['rate'] / 1e6:.0f} MB/s"]
-        cells += [f"{1e3 * found['time']:.2f}", f"{1e3 * found['step']:.1f}"]
+        # Older results have no time of a message, which is small without a delay.
+        cells.append(f"{1e3 * found['time']:.2f}" if "time" in found else "–")
+        cells.append(f"{1e3 * found['step']:.1f}")
         cells.append(f"{1e3 * found['exchange']:.1f}")
         # The bytes of more ranks are those between ranks of one host, too.
         cells.append(f"{1e3 * on_cable:.1f}" if case.ranks == 2 else "–")
