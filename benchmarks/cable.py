@@ -86,15 +86,12 @@ def _wait_for(output: IO[str] | None) -> None:
 
 
 def limit_rate(rate: float) -> None:
-    """Limit what each host sends, Gbit/s; infinity: no limit."""
+    """Limit what each host sends, Gbit/s."""
+    # A bucket of two ms, but at least some packets of this cable.
+    burst = max(int(2e-3 * rate * 1e9 / 8), 131072)
+    limits = ["rate", f"{rate * 1e3:g}mbit", "burst", f"{burst}b", "latency", "100ms"]
     for host, cable, _ in HOSTS:
-        words = ["tc", "-n", host, "qdisc"]
-        subprocess.run([*words, "del", "dev", cable, "root"], capture_output=True, check=False)
-        if rate != float("inf"):
-            # A bucket of two ms, but at least some packets of this cable.
-            burst = max(int(2e-3 * rate * 1e9 / 8), 131072)
-            limits = ["rate", f"{rate * 1e3:g}mbit", "burst", f"{burst}b", "latency", "100ms"]
-            call(*words, "add", "dev", cable, "root", "tbf", *limits)
+        call("tc", "-n", host, "qdisc", "add", "dev", cable, "root", "tbf", *limits)
 
 
 def carry(delay: float) -> None:

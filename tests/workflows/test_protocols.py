@@ -328,7 +328,7 @@ def test_thermal_expansion_of_a_linear_solid(
 
 def test_the_error_of_an_expansion_knows_that_of_the_constants(config: ValidationConfig) -> None:
     """Strains of 0.1 % tell the constants so badly that right models failed: 10 of 400."""
-    deviations, errors = [], []
+    deviations, errors, told = [], [], []
     small = 0.001
     for seed in range(100):
         sides = [
@@ -342,9 +342,13 @@ def test_the_error_of_an_expansion_knows_that_of_the_constants(config: Validatio
         check = named(part.checks, "thermal expansion")
         deviations.append(check.value)
         errors.append(check.error)
+        told.append([float(word) for word in check.reference.split()[:3:2]])
     assert np.sqrt(np.mean(np.square(deviations))) == pytest.approx(
         np.sqrt(np.mean(np.square(errors))), rel=0.25
     )
+    # The error beside the value of one side is that of this side alone.
+    values, of_values = np.array(told).T
+    assert np.std(values) == pytest.approx(np.sqrt(np.mean(of_values**2)), rel=0.25)
 
 
 def box_of(path: Path) -> np.ndarray:
