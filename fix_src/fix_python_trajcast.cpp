@@ -252,7 +252,7 @@ int64_t FixPythonTrajcast::first_broken_atom() const {
 /* ---------------------------------------------------------------------- */
 
 void FixPythonTrajcast::sum_over_ranks(double *values, int count) {
-  if (comm->nprocs == 1)
+  if (comm->nprocs == 1 || count == 0)
     return;
   const double start = MPI_Wtime();
   MPI_Allreduce(MPI_IN_PLACE, values, count, MPI_DOUBLE, MPI_SUM, world);

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -215,6 +215,9 @@ class FitConfig(_Section):
         chosen: what the program has chosen; it writes this section, below a line that says so.
             Delete a part to have it chosen again.
     """
+
+    # What the options of the command line are called in the file.
+    moved: ClassVar[dict[str, str]] = {"from": "no such key; write trajectories"}
 
     name: str
     system: Path

@@ -18,10 +18,13 @@ from lammps_trajcast.lammps_runs.trajectory import Trajectory, TrajectoryReader
 
 Floats = NDArray[np.float64]
 
-# Share of the power of an element's spectrum that lies below its highest frequency. What is beyond
-# are overtones, which no step has to resolve: silicon has vibrations up to 18 THz, 0.15 % of its
-# power above that, and 0.1 % above 22 THz.
-POWER = 0.998
+# Share of the power of an element's spectrum that lies below its highest frequency. The spectrum of
+# a liquid falls off slowly. In a solid it ends with a band; what is beyond are overtones, which no
+# step has to resolve: of quartz 0.6 % beyond its band at 40 THz, up to 75 THz, of SiC 0.8 %.
+LIQUID_POWER, SOLID_POWER = 0.998, 0.99
+# A line beyond that, a bond of its own kind: it has this share of the power, stands out so many
+# times from the median around it (overtones: at most 3.4 times), and is so wide (the half, THz).
+LINE_POWER, LINE_HEIGHT, LINE_WIDTH, LINE_SURROUNDINGS = 1e-3, 4.0, 1.0, 6.0
 # THz between the points of the spectrum; fs between its frames, at most.
 RESOLUTION, SAMPLING = 0.5, 2.0
 # Atoms whose motion is looked at.
@@ -77,18 +80,19 @@ def measure_motion(
     except TrajectoryError as error:
         raise FitError(f"{path}: {error}") from None
     (loop,) = done.loops()[-1:]
-    elements = highest_frequencies(seen, timestep * every)
+    liquid = leaves_its_places(seen.positions, inspected.nearest)
+    elements = highest_frequencies(seen, timestep * every, liquid)
     highest = max(elements.values())
     return Motion(
         highest=highest,
         period=1e3 / highest,
         elements=elements,
-        liquid=leaves_its_places(seen.positions, inspected.nearest),
+        liquid=liquid,
         step_seconds=loop.seconds / loop.steps,
     )
 
 
-def highest_frequencies(seen: Trajectory, interval: float) -> dict[str, float]:
+def highest_frequencies(seen: Trajectory, interval: float, liquid: bool) -> dict[str, float]:
     """The frequency of each element below which nearly all of its power lies, THz.
 
     interval: fs between frames.
@@ -101,15 +105,15 @@ def highest_frequencies(seen: Trajectory, interval: float) -> dict[str, float]:
         frequencies, density = vibrational_spectrum(
             seen.velocities[:, atoms], seen.masses[atoms], interval, RESOLUTION
         )
-        found[element] = highest_frequency(frequencies, density)
+        found[element] = highest_frequency(frequencies, density, liquid)
     return found
 
 
-def highest_frequency(frequencies: Floats, density: Floats) -> float:
+def highest_frequency(frequencies: Floats, density: Floats, liquid: bool = False) -> float:
     """Where the cumulative power reaches the share, between the points of the spectrum.
 
-    A window widens every line by about a point to each side; the power of its skirt is what is
-    beyond the highest line.
+    In a solid, or the highest line beyond that. A window widens every line by about a point to
+    each side; the power of its skirt is what is beyond the highest line.
     """
     power = np.cumsum(density)
     if power[-1] <= 0.0:
@@ -117,7 +121,26 @@ def highest_frequency(frequencies: Floats, density: Floats) -> float:
             "the atoms of the reference do not move; remove what holds them from the system, and "
             "check the temperature"
         )
-    return float(np.interp(POWER, power / power[-1], frequencies))
+    share = LIQUID_POWER if liquid else SOLID_POWER
+    highest = float(np.interp(share, power / power[-1], frequencies))
+    return highest if liquid else max([highest, *_lines(frequencies, density / power[-1], highest)])
+
+
+def _lines(frequencies: Floats, shares: Floats, above: float) -> list[float]:
+    """The lines that stand out of a spectrum above a frequency, THz.
+
+    shares: of the power, at each frequency.
+    """
+    found = []
+    for i in range(1, len(shares) - 1):
+        if frequencies[i] <= above or shares[i] < max(shares[i - 1], shares[i + 1]):
+            continue
+        distance = np.abs(frequencies - frequencies[i])
+        around = np.median(shares[(distance <= LINE_SURROUNDINGS) & (frequencies > above)])
+        line = shares[distance <= LINE_WIDTH]
+        if shares[i] > LINE_HEIGHT * around and np.sum(line - around) > LINE_POWER:
+            found.append(float(frequencies[i]))
+    return found
 
 
 def leaves_its_places(positions: Floats, nearest: float) -> bool:

@@ -20,6 +20,7 @@ import pytest
 import yaml
 from ase import Atoms
 from ase.build import bulk
+from numpy.typing import NDArray
 from runs import lammps_binary, lammps_environment
 from typer.testing import CliRunner
 
@@ -124,6 +125,33 @@ def test_highest_frequency_is_that_of_the_fastest_mode() -> None:
     density[frequencies == 18.0] = 0.02
     density[frequencies == 36.0] = 0.001
     assert highest_frequency(frequencies, density) == pytest.approx(18.0, abs=0.5)
+
+
+def _spectrum(
+    lines: list[tuple[float, float, float]], beyond: float = 0.0
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A spectrum of Gaussian lines (THz, weight, width), and overtones up to 75 THz."""
+    frequencies = np.arange(0.0, 150.0, 0.5)
+    density = np.zeros(len(frequencies))
+    for center, weight, width in lines:
+        line = np.exp(-(((frequencies - center) / width) ** 2) / 2)
+        density += weight * line / line.sum()
+    flat = (frequencies > 40.0) & (frequencies < 75.0)
+    density[flat] += beyond / flat.sum() * (1.0 + 0.5 * np.sin(frequencies[flat] / 3.0))
+    return frequencies, density
+
+
+def test_overtones_of_a_solid_do_not_shorten_its_period() -> None:
+    band = [(20.0, 0.6, 6.0), (38.0, 0.394, 0.7)]
+    found = highest_frequency(*_spectrum(band, beyond=0.006))
+    assert found == pytest.approx(39.5, abs=1.0)
+    # A liquid has no band that ends.
+    assert highest_frequency(*_spectrum(band, beyond=0.006), liquid=True) > 50.0
+
+
+def test_a_few_stiff_bonds_among_many_atoms_are_seen() -> None:
+    lines = [(20.0, 0.6, 6.0), (38.0, 0.39, 0.7), (64.0, 0.0025, 0.7)]
+    assert highest_frequency(*_spectrum(lines, beyond=0.006)) == pytest.approx(64.0, abs=1.0)
 
 
 def test_a_liquid_is_told_from_a_solid() -> None:
@@ -618,6 +646,7 @@ def test_bad_options_are_one_line(
         ("budget", 12, "not 12: write text, in quotes"),
         ("temperature", "hot", "not hot: write a number"),
         ("elements", "Ar", r"not Ar: write a list, as \[Si, O\]"),
+        ("from", ["data.h5"], "from: no such key; write trajectories"),
     ],
 )
 def test_mistakes_in_the_yaml_file(tmp_path: Path, key: str, value: Any, message: str) -> None:
