@@ -85,7 +85,7 @@ MODELS = {
         "in.water",
         {"water.safetensors": "water_10fs.safetensors", "timestep        5": "timestep 10"},
     ),
-    "silicon": Shipped("silicon, 22 fs", "silicon_chgnet/silicon_chgnet", "in.silicon"),
+    "silicon": Shipped("silicon, 24 fs", "silicon_chgnet/silicon_chgnet", "in.silicon"),
     "silicon_reversible": Shipped(
         "the same, `reversible yes`",
         "silicon_chgnet/silicon_chgnet",

@@ -495,6 +495,16 @@ def test_yaml_keeps_what_is_written_by_hand(tmp_path: Path) -> None:
     )
 
 
+def test_yaml_follows_the_file_that_fit_was_started_with(tmp_path: Path) -> None:
+    """It kept what the first file had asked for, when another one, or a changed one, came later."""
+    (tmp_path / "files").mkdir()
+    path = tmp_path / "fit.yaml"
+    FitConfig.load(write(tmp_path / "files", horizon=40.0)).save(path)
+    FitConfig.load(write(tmp_path / "files", horizon=60.0)).save(path)
+    assert FitConfig.load(path).horizon == 60.0
+    assert path.read_text().count("horizon") == 1
+
+
 def test_display_tells_stage_time_and_finding() -> None:
     stream = StringIO()
     shown = Progress(3600.0, lambda: 600.0, stream)

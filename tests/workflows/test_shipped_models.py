@@ -22,7 +22,8 @@ LENGTHS = {
     "water": {"equilibration": 0.5, "production": 0.2, "nve": 0.2},
     "paracetamol": {"equilibration": 2, "production": 0.28, "nve": 0.28},
     "paracetamol_xtb": {"equilibration": 0.4, "production": 0.08, "nve": 0.08},
-    "silicon_chgnet": {"equilibration": 0.44, "production": 0.22, "nve": 0.22},
+    "silicon_chgnet": {"equilibration": 0.48, "production": 0.24, "nve": 0.24},
+    "silicon_sw": {"equilibration": 0.48, "production": 0.24, "nve": 0.24},
 }
 MODELS = sorted(EXAMPLES.glob("*/*.safetensors"))
 
