@@ -196,6 +196,30 @@ def test_two_nodes(cluster: dict[str, str], directory: Path) -> None:
     assert table(output) == table(alone(directory, cluster, *words))
 
 
+def test_environment_is_copied_to_the_node(cluster: dict[str, str], directory: Path) -> None:
+    """The lmp that runs is that of the archive. One node: both unpack to the same /tmp here."""
+    unpacked, archive = Path("/tmp/trajcast"), directory / "trajcast.tar"
+    if unpacked.exists():
+        pytest.skip(f"{unpacked} is there already")
+    programs = directory / "tree" / unpacked.relative_to("/") / "bin"
+    programs.mkdir(parents=True)
+    lmp = ENVIRONMENT / "bin" / "lmp"
+    (programs / "lmp").write_text(f'#!/bin/sh\necho "this is $0"\nexec {lmp} "$@"\n')
+    (programs / "lmp").chmod(0o755)
+    subprocess.run(["tar", "-C", directory / "tree", "-cf", archive, "tmp/trajcast"], check=True)
+    variables = {**cluster, "TRAJCAST_ENVIRONMENT": str(archive)}
+    options = ("--nodes=1", "--ntasks-per-node=2", "many_nodes.slurm", *SMALL)
+    words = ("-var", "cells", "4", "-var", "steps", "1")
+    try:
+        submit(variables, directory, *options, *words)
+        output = only_output(directory)
+        assert output.count(f"this is {unpacked}/bin/lmp") == 2
+        assert "on each of 2 MPI ranks" in output
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+        Path("/tmp/trajcast-environment.tar").unlink(missing_ok=True)
+
+
 def test_an_array_of_replicas(cluster: dict[str, str], directory: Path) -> None:
     """Two jobs of two replicas: four different trajectories."""
     options = ("--array=0-1", "--ntasks=2")
