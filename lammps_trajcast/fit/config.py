@@ -332,12 +332,12 @@ class FitConfig(_Section):
         )
 
     def save(self, path: Path) -> None:
-        """Write the YAML file; if it asks for the same, only the chosen part and the budget change.
+        """Write the YAML file; of one that is there only the chosen part and the budget change.
 
         Raises:
             OSError: the file cannot be written.
         """
-        if path.is_file() and self._asks_as(path):
+        if path.is_file():
             above = path.read_text().partition(MARK)[0].rstrip("\n") + "\n"
             above = re.sub(r"(?m)^budget:.*$", f"budget: {self.budget}", above)
             if not re.search(r"(?m)^budget:", above):
@@ -350,15 +350,6 @@ class FitConfig(_Section):
         below = yaml.safe_dump({"chosen": chosen}, sort_keys=False, default_flow_style=None)
         write_whole(path, f"{above}\n{MARK}\n{below}" if chosen else above)
 
-    def _asks_as(self, path: Path) -> bool:
-        """Whether a file has the same requests; another file may have begun this directory."""
-        try:
-            there = FitConfig.load(path).model_copy(update={"budget": self.budget})
-        except FitError:
-            return False
-        here = path.resolve().parent
-        return there._text(here) == self._text(here)
-
     def _text(self, here: Path) -> str:
         content = self.model_dump(mode="json", exclude={"chosen"}, exclude_unset=True)
         content["budget"] = self.budget
@@ -367,7 +358,7 @@ class FitConfig(_Section):
                 content[key] = os.path.relpath(content[key], here)
         if content.get("trajectories"):
             content["trajectories"] = [os.path.relpath(p, here) for p in content["trajectories"]]
-        content = {key: value for key, value in content.items() if value is not None}
+        content = {key: value for key, value in content.items() if value not in (None, [])}
         return yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
 
 

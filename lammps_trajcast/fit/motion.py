@@ -22,9 +22,10 @@ Floats = NDArray[np.float64]
 # a liquid falls off slowly. In a solid it ends with a band; what is beyond are overtones, which no
 # step has to resolve: of quartz 0.6 % beyond its band at 40 THz, up to 75 THz, of SiC 0.8 %.
 LIQUID_POWER, SOLID_POWER = 0.998, 0.99
-# A line beyond that, a bond of its own kind: it has this share of the power, stands out so many
-# times from the median around it (overtones: at most 3.4 times), and is so wide (the half, THz).
-LINE_POWER, LINE_HEIGHT, LINE_WIDTH, LINE_SURROUNDINGS = 1e-3, 4.0, 1.0, 6.0
+# A line beyond that, a bond of its own kind: it has this share of the power, more than a sharp
+# overtone, and stands out so many times from the median within a fifth of its frequency around it.
+# It ends where it has fallen to this share of its height.
+LINE_POWER, LINE_HEIGHT, LINE_SURROUNDINGS, LINE_EDGE = 2e-3, 4.0, 0.2, 0.25
 # THz between the points of the spectrum; fs between its frames, at most.
 RESOLUTION, SAMPLING = 0.5, 2.0
 # Atoms whose motion is looked at.
@@ -81,7 +82,8 @@ def measure_motion(
         raise FitError(f"{path}: {error}") from None
     (loop,) = done.loops()[-1:]
     liquid = leaves_its_places(seen.positions, inspected.nearest)
-    elements = highest_frequencies(seen, timestep * every, liquid)
+    # A molecule in vacuum leaves its place as it turns, and has no more than its own lines.
+    elements = highest_frequencies(seen, timestep * every, liquid and not inspected.isolated)
     highest = max(elements.values())
     return Motion(
         highest=highest,
@@ -132,13 +134,18 @@ def _lines(frequencies: Floats, shares: Floats, above: float) -> list[float]:
     shares: of the power, at each frequency.
     """
     found = []
+    beyond = frequencies > above
     for i in range(1, len(shares) - 1):
-        if frequencies[i] <= above or shares[i] < max(shares[i - 1], shares[i + 1]):
+        if not beyond[i] or shares[i] < max(shares[i - 1], shares[i + 1]):
             continue
         distance = np.abs(frequencies - frequencies[i])
-        around = np.median(shares[(distance <= LINE_SURROUNDINGS) & (frequencies > above)])
-        line = shares[distance <= LINE_WIDTH]
-        if shares[i] > LINE_HEIGHT * around and np.sum(line - around) > LINE_POWER:
+        around = np.median(shares[(distance <= LINE_SURROUNDINGS * frequencies[i]) & beyond])
+        if shares[i] <= LINE_HEIGHT * around:
+            continue
+        low = ~beyond | (shares <= LINE_EDGE * shares[i])
+        first = np.flatnonzero(low[:i])[-1] + 1
+        last = i + np.flatnonzero(low[i:])[0] if low[i:].any() else len(shares)
+        if np.sum(shares[first:last] - around) > LINE_POWER:
             found.append(float(frequencies[i]))
     return found
 

@@ -41,7 +41,14 @@ def make_request(
                 f"'{next(iter(options))}' there"
             )
         directory = output or source.resolve().parent
-        return _checked(config, {"budget": budget}), directory
+        before = directory / "fit.yaml"
+        if not before.is_file() or before.samefile(source):
+            return _checked(config, {"budget": budget}), directory
+        # Another file began this directory, and what was chosen then still holds.
+        known = FitConfig.load(before)
+        for key in {**config.asked, **known.asked}:
+            _check_same(before, key, config.asked.get(key), known.asked.get(key))
+        return _checked(known, {"budget": budget}), directory
     if output is None:
         raise FitError("--output: is missing; write -o and the name of a directory for the model")
     for key in ("elements", "temperature"):
@@ -59,11 +66,7 @@ def make_request(
         now, then = getattr(asked, key), getattr(known, key)
         if key == "system":
             now, then = Path(now).resolve(), Path(then).resolve()
-        if now != then:
-            raise FitError(
-                f"{before}: was begun with {key} {_words(then)}, not {_words(now)}; name another "
-                f"--output, or change it there and run 'lammps-trajcast fit {before}'"
-            )
+        _check_same(before, key, now, then)
     return _checked(known, {"budget": asked.budget}), output
 
 
@@ -78,10 +81,18 @@ def _checked(config: FitConfig, update: dict[str, Any]) -> FitConfig:
     return _make({**{k: getattr(config, k) for k in config.model_fields_set}, **update})
 
 
+def _check_same(before: Path, key: str, now: Any, then: Any) -> None:
+    if now != then:
+        raise FitError(
+            f"{before}: was begun with {key} {_words(then)}, not {_words(now)}; name another "
+            f"--output, or change it there and run 'lammps-trajcast fit {before}'"
+        )
+
+
 def _words(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " ".join(map(str, value))
-    return str(value)
+    return "not given" if value is None else str(value)
 
 
 def _option(key: str) -> str:

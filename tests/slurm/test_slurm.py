@@ -207,6 +207,7 @@ def test_environment_is_copied_to_the_node(cluster: dict[str, str], directory: P
     (programs / "lmp").write_text(f'#!/bin/sh\necho "this is $0"\nexec {lmp} "$@"\n')
     (programs / "lmp").chmod(0o755)
     subprocess.run(["tar", "-C", directory / "tree", "-cf", archive, "tmp/trajcast"], check=True)
+    Path("/tmp/trajcast-environment.tar").unlink(missing_ok=True)
     variables = {**cluster, "TRAJCAST_ENVIRONMENT": str(archive)}
     options = ("--nodes=1", "--ntasks-per-node=2", "many_nodes.slurm", *SMALL)
     words = ("-var", "cells", "4", "-var", "steps", "1")

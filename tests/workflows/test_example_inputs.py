@@ -106,7 +106,7 @@ def test_silicon(logs) -> None:
     """A crystal that began in its lattice with 600 K: half is left, as the thermostat wants."""
     (table,) = tables(logs, "silicon")
     assert table["Temp"][0] == pytest.approx(600.0)
-    assert table["Temp"][1:].mean() == pytest.approx(300.0, rel=0.25)
+    assert table["Temp"][1:].mean() == pytest.approx(300.0, rel=0.15)
 
 
 def test_conserve(logs) -> None:
