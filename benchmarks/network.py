@@ -182,7 +182,7 @@ def table(content: dict[str, Any]) -> str:
         medians[Case(row["ranks"], row["rate"], row["delay"])] = {
             key: statistics.median(sample[key] for sample in row["samples"]) for key in keys
         }
-    # Features between layers, which of them are asked for, a sum, and the sum of the neighbor check.
+    # Features between layers, which of them are asked for, a sum, and that of the neighbor check.
     messages = HALOS * 2 * PASSAGES + content["layers"] - 1 + 1 + 2
     lines = []
     for case, found in medians.items():

@@ -39,9 +39,9 @@ from lammps_trajcast.fit.motion import (
     some_of_each,
 )
 from lammps_trajcast.fit.progress import Progress
-from lammps_trajcast.fit.request import make_request
 from lammps_trajcast.fit.proof import Outcome
 from lammps_trajcast.fit.reference import Inspected, SurveyRuns, distances_from
+from lammps_trajcast.fit.request import make_request
 from lammps_trajcast.fit.state import State
 from lammps_trajcast.fit.training import epoch_steps
 from lammps_trajcast.fit.validating import production_in
