@@ -180,6 +180,25 @@ def test_one_node(cluster: dict[str, str], directory: Path) -> None:
     assert table(output) == table(alone(directory, cluster, *words))
 
 
+def test_a_rank_that_fails_at_once_ends_the_others(
+    cluster: dict[str, str], directory: Path
+) -> None:
+    """The one that is left waited for it in MPI_Init, until the time limit of the job."""
+    programs = directory / "programs"
+    programs.mkdir()
+    lmp = '#!/bin/sh\nif [ "$SLURM_PROCID" = 1 ]; then exit 15; fi\necho waiting\nsleep 3000\n'
+    (programs / "lmp").write_text(lmp)
+    (programs / "lmp").chmod(0o755)
+    done = subprocess.run(
+        ["sbatch", "--wait", "--ntasks=2", "--cpus-per-task=1", "one_node.slurm"],
+        cwd=directory,
+        env={**cluster, "PATH": f"{programs}:{cluster['PATH']}"},
+        timeout=1500,
+    )
+    assert done.returncode != 0
+    assert "task 1: Exited with exit code 15" in only_output(directory)
+
+
 def test_threads_are_those_of_the_task(cluster: dict[str, str], directory: Path) -> None:
     options = ("--ntasks=1", "--cpus-per-task=2")
     words = ("-var", "cells", "2", "-var", "steps", "1")
