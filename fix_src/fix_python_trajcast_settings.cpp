@@ -95,8 +95,10 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
                          value));
     } else if (keyword == "kernels") {
       kernels = value;
-      if (value != "fused" && value != "plain")
-        fail(fmt::format("unknown kernels '{}': write 'kernels fused' or 'kernels plain'", value));
+      if (value != "fused" && value != "direct" && value != "plain")
+        fail(fmt::format("unknown kernels '{}': write 'kernels fused', 'kernels direct' or 'kernels "
+                         "plain'",
+                         value));
     } else if (keyword == "energy") {
       references.emplace_back(lmp, value);
     } else if (keyword == "conserve") {

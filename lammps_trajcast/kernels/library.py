@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +39,7 @@ def _installed(name: str) -> Path:
 
 @functools.cache
 def load_library() -> Any:
-    """Return the cffi library handle of the kernels.
-
-    A process that uses torch, too, has to import it first: then both run on its OpenMP library.
+    """Return the cffi library handle of the kernels, on torch's OpenMP library.
 
     Raises:
         ImportError: they are not built, or cannot be loaded.
@@ -46,6 +47,7 @@ def load_library() -> Any:
     for name in _HEADERS:
         header = _installed(name).read_text()
         ffi.cdef(header[header.index(_BEGIN) + len(_BEGIN) : header.index(_END)])
+    _load_openmp_of_torch()
     path = os.environ.get(LIBRARY_VARIABLE) or str(_installed(LIBRARY_NAME))
     try:
         return ffi.dlopen(path)
@@ -54,3 +56,19 @@ def load_library() -> Any:
             f"lammps-trajcast: the kernels cannot be loaded ({error}): install what is missing; "
             "libgomp.so.1 comes with torch from PyPI, or with Debian's and Ubuntu's libgomp1"
         ) from None
+
+
+def _load_openmp_of_torch() -> None:
+    """Load the OpenMP library that torch brings, without torch.
+
+    The system may have none, or an older one that torch could not use later: whatever library of
+    this name comes first serves all of the process.
+    """
+    if "torch" in sys.modules:
+        return
+    found = importlib.util.find_spec("torch")
+    for directory in (found and found.submodule_search_locations) or ():
+        path = Path(directory, "lib", "libgomp.so.1")
+        if path.is_file():
+            ctypes.CDLL(str(path))
+            return

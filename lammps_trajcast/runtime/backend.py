@@ -10,13 +10,22 @@ for all its nodes, and need no exchange.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
+from lammps_trajcast.runtime.memory import Matrix, Memory
 
-from lammps_trajcast.kernels.step_graph import StepGraph
 
-DTYPES = {"single": torch.float32, "double": torch.float64}
+class StepArrays(NamedTuple):
+    """The fields of :class:`~lammps_trajcast.kernels.step_graph.StepGraph` in a backend's memory.
+
+    That one is of tensors, and TorchScript knows it.
+    """
+
+    species: Matrix
+    velocities: Matrix
+    edge_vectors: Matrix
+    first_edge: Matrix
+    senders: Matrix
 
 
 class Backend(ABC):
@@ -28,13 +37,11 @@ class Backend(ABC):
     Attributes:
         widths: (num_layers + 1,) length of a node's row of features: of the initial ones, and after
             each layer.
-        dtype: of the features.
-        device: of all tensors.
+        memory: where features and all arguments lie.
     """
 
     widths: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
+    memory: Memory
 
     @property
     def num_layers(self) -> int:
@@ -42,15 +49,15 @@ class Backend(ABC):
         return len(self.widths) - 1
 
     @abstractmethod
-    def prepare(self, graph: StepGraph) -> None:
-        """Take the state of a new step; its tensors may be overwritten only after the step."""
+    def prepare(self, graph: StepArrays) -> None:
+        """Take the state of a new step; its arrays may be overwritten only after the step."""
 
     @abstractmethod
-    def initial_features(self) -> Tensor:
+    def initial_features(self) -> Matrix:
         """Return the features (N_all, widths[0]) of all nodes before the first layer."""
 
     @abstractmethod
-    def layer(self, k: int, features: Tensor, out: Tensor, receivers: Tensor | None = None) -> None:
+    def layer(self, k: int, features: Matrix, out: Matrix, receivers: Matrix | None = None) -> None:
         """Write the features after layer k into the receivers' rows of ``out``, and into no others.
 
         Args:
@@ -62,5 +69,5 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def read_out(self, features: Tensor) -> Tensor:
+    def read_out(self, features: Matrix) -> Matrix:
         """Return targets (N_own, 6) from the features (N_all, widths[-1]) after the last layer."""

@@ -8,23 +8,17 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from lammps_trajcast.runtime.imports import few_look_ups
 from lammps_trajcast.warning_filters import not_fatal
 
-with not_fatal(), few_look_ups():
+with not_fatal():
     import numpy as np
     from numpy.typing import NDArray
 
     from lammps_trajcast.model.file import ModelFileError
+    from lammps_trajcast.runtime.errors import PredictorError, StepError
     from lammps_trajcast.runtime.ffi_bridge import ABORT, FAILED, OK, FfiBridge
     from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
-    from lammps_trajcast.runtime.predictor import (
-        Frame,
-        MpiContext,
-        Predictor,
-        PredictorError,
-        StepError,
-    )
+    from lammps_trajcast.runtime.predictor import Frame, MpiContext, Predictor
 
 
 class Bridge(FfiBridge):

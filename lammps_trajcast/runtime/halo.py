@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from typing_extensions import override
+
+from lammps_trajcast.runtime.memory import Matrix, Memory
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -60,7 +60,7 @@ class Halo:
         """
         self.traffic = Traffic()
 
-    def start(self, features: Tensor, num_own: int) -> None:
+    def start(self, features: Matrix, num_own: int) -> None:
         """Begin to fill the rows of the remote nodes; meanwhile no row may change.
 
         Args:
@@ -94,16 +94,16 @@ class MpiHalo(Halo):
     _MASK = 4103
     _ROWS = 4104
 
-    def __init__(self, communicator: MPI.Comm, device: torch.device) -> None:
-        """Exchange between the ranks of a communicator, features lying on a device."""
+    def __init__(self, communicator: MPI.Comm, memory: Memory) -> None:
+        """Exchange between the ranks of a communicator; ``memory`` made the features."""
         from mpi4py import MPI
 
         super().__init__()
         self._mpi = MPI
         self._comm = communicator
         # Features on a GPU go through pinned memory unless MPI can read them where they are.
-        self._staged = device.type == "cuda" and not _is_cuda_aware(MPI)
-        self._device = device
+        self._staged = memory.on_device and not _is_cuda_aware(MPI)
+        self._memory = memory
         self._num_plans = 0
         self._sources: list[_Peer] = []  # whom this rank asks
         self._targets: list[_Peer] = []  # who asks this rank
@@ -114,9 +114,8 @@ class MpiHalo(Halo):
         self._pending: list[MPI.Request] = []
         self._incoming: list[_Peer] = []  # of this step, in rows of remote nodes
         self._outgoing: list[_Peer] = []  # of this step, in rows of the send buffer
-        self._rows = torch.empty(0, dtype=torch.int64)  # own atoms to send in this step
-        self._buffers: dict[str, Tensor] = {}
-        self._arriving: tuple[Tensor, Tensor] | None = None  # staged rows, and where they belong
+        self._rows = memory.hold(np.empty(0, np.int64))  # own atoms to send in this step
+        self._arriving: tuple[Matrix, Matrix] | None = None  # staged rows, and where they belong
 
     @override
     def plan(self, ranks: NDArray[np.int32], indices: NDArray[np.int64]) -> None:
@@ -165,7 +164,7 @@ class MpiHalo(Halo):
         self.traffic = Traffic()
         began = time.perf_counter()
         self._outgoing = []
-        self._rows = torch.empty(0, dtype=torch.int64, device=self._device)
+        self._rows = self._memory.hold(np.empty(0, np.int64))
         self._wanted[:] = 0
         self._wanted[remote] = 1
         self._masks = [
@@ -193,48 +192,36 @@ class MpiHalo(Halo):
             _Peer(peer.rank, int(before[peer.begin]), int(before[peer.end]))
             for peer in self._targets
         ]
-        self._rows = torch.from_numpy(self._offered[asked]).to(self._device)
+        self._rows = self._memory.hold(self._offered[asked])
         self.traffic.rows_sent = len(self._rows)
         self.traffic.bytes_received += len(asked)
 
-    def _buffer(self, name: str, like: Tensor, rows: int, pinned: bool = False) -> Tensor:
-        """A matrix of so many rows as wide as ``like``; kept from step to step."""
-        size = rows * like.size(1)
-        flat = self._buffers.get(name)
-        if flat is None or flat.numel() < size or flat.dtype != like.dtype:
-            slack = size + size // 10
-            device = torch.device("cpu") if pinned else self._device
-            pin = pinned and torch.cuda.is_available()
-            flat = torch.empty(slack, dtype=like.dtype, device=device, pin_memory=pin)
-            self._buffers[name] = flat
-        return flat[:size].view(rows, like.size(1))
-
     @override
-    def start(self, features: Tensor, num_own: int) -> None:
+    def start(self, features: Matrix, num_own: int) -> None:
         began = time.perf_counter()
         self._receive_masks()
-        outgoing = self._buffer("outgoing", features, len(self._rows))
-        torch.index_select(features, 0, self._rows, out=outgoing)
+        memory, width = self._memory, features.shape[1]
+        outgoing = memory.matrix("outgoing", len(self._rows), width, features)
+        memory.take(features, self._rows, outgoing)
         incoming = features[num_own:]
         if self._staged:
-            host = self._buffer("pinned outgoing", features, len(outgoing), pinned=True)
-            outgoing = host.copy_(outgoing)
-            staged = self._buffer("pinned incoming", features, len(incoming), pinned=True)
+            host = memory.matrix("pinned outgoing", len(outgoing), width, features, pinned=True)
+            host[:] = outgoing
+            staged = memory.matrix("pinned incoming", len(incoming), width, features, pinned=True)
             self._arriving = (staged, incoming)
-            incoming = staged
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+            outgoing, incoming = host, staged
+        memory.synchronize()
         self._pending = [
-            self._comm.Irecv(_memory(incoming[peer.begin : peer.end]), peer.rank, self._ROWS)
+            self._comm.Irecv(memory.for_mpi(incoming[peer.begin : peer.end]), peer.rank, self._ROWS)
             for peer in self._incoming
             if peer.end > peer.begin
         ]
         self._pending += [
-            self._comm.Isend(_memory(outgoing[peer.begin : peer.end]), peer.rank, self._ROWS)
+            self._comm.Isend(memory.for_mpi(outgoing[peer.begin : peer.end]), peer.rank, self._ROWS)
             for peer in self._outgoing
             if peer.end > peer.begin
         ]
-        self.traffic.bytes_received += incoming.numel() * incoming.element_size()
+        self.traffic.bytes_received += len(incoming) * width * features.itemsize
         self.traffic.exchange_seconds += time.perf_counter() - began
 
     @override
@@ -244,7 +231,7 @@ class MpiHalo(Halo):
         self._pending = []
         if self._arriving is not None:
             staged, rows = self._arriving
-            rows.copy_(staged)
+            rows[:] = staged
             self._arriving = None
         self.traffic.exchange_seconds += time.perf_counter() - began
 
@@ -253,11 +240,6 @@ class MpiHalo(Halo):
         began = time.perf_counter()
         self._receive_masks()
         self.traffic.exchange_seconds += time.perf_counter() - began
-
-
-def _memory(rows: Tensor) -> Any:
-    """What mpi4py reads or fills: host memory as an array, device memory as it is."""
-    return rows.numpy() if rows.device.type == "cpu" else rows
 
 
 def _is_cuda_aware(mpi: Any) -> bool:

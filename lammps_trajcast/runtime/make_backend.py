@@ -1,4 +1,7 @@
-"""The one place that decides what runs the network of a model."""
+"""The one place that decides what runs the network of a model with torch.
+
+Importing this imports torch, so :func:`open_backend` does it only where it is needed.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,11 @@ import torch
 
 from lammps_trajcast.kernels.network import MAX_ORDER
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.runtime.backend import DTYPES, Backend
-from lammps_trajcast.runtime.kernel_backend import KernelBackend, kernels_of
+from lammps_trajcast.runtime.backend import Backend
+from lammps_trajcast.runtime.kernel_backend import KernelBackend
+from lammps_trajcast.runtime.shared_kernels import kernels_of
+
+_DTYPES = {"single": torch.float32, "double": torch.float64}
 
 
 def make_backend(
@@ -44,7 +50,7 @@ def make_backend(
 
     with without_optimized_einsums() if on_cpu else nullcontext():
         network = model.build()
-    network = network.to(device=device, dtype=DTYPES[precision])
+    network = network.to(device=device, dtype=_DTYPES[precision])
     if kernels == "plain":
         return PlainBackend(network)
     if on_cpu:

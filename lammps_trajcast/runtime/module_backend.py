@@ -14,11 +14,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from lammps_trajcast.kernels.fused import FusedTrajCast
-from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.embedding import EdgeEmbedding, NodeEmbedding
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.torchscript import compile_network
-from lammps_trajcast.runtime.backend import Backend
+from lammps_trajcast.runtime.backend import Backend, StepArrays
+from lammps_trajcast.runtime.tensor_memory import TensorMemory
 
 
 class _Subset(NamedTuple):
@@ -45,16 +45,17 @@ class _ModuleBackend(Backend):
         irreps = [plain.embedding.irreps_out, *(layer.irreps_out for layer in plain.interactions)]
         self.widths = tuple(each.dim for each in irreps)
         weight = plain.embedding.linear.weight
-        self.dtype, self.device = weight.dtype, weight.device
+        self._dtype, self._device = weight.dtype, weight.device
+        self.memory = TensorMemory(self._dtype, self._device)
         self._network = compile_network(network)
         self._subsets: dict[int, _Subset] = {}
 
     @override
-    def prepare(self, graph: StepGraph) -> None:
-        velocities = graph.velocities.to(self.dtype)
+    def prepare(self, graph: StepArrays) -> None:
+        velocities = graph.velocities.to(self._dtype)
         self._nodes = NodeEmbedding(*self._network.embedding(graph.species, velocities))
         self._edges = EdgeEmbedding(
-            *self._network.edge_embedding(graph.edge_vectors.to(self.dtype))
+            *self._network.edge_embedding(graph.edge_vectors.to(self._dtype))
         )
         self._first_edge, self._senders = graph.first_edge, graph.senders
         self._subsets.clear()
@@ -69,7 +70,7 @@ class _ModuleBackend(Backend):
     def _whole(self) -> _Subset:
         count = self._first_edge.size(0) - 1
         degrees = self._first_edge.diff()
-        receivers = torch.arange(count, device=self.device).repeat_interleave(degrees)
+        receivers = torch.arange(count, device=self._device).repeat_interleave(degrees)
         return _Subset(
             None, count, self._nodes, self._edges, receivers, self._first_edge, self._senders
         )
@@ -79,8 +80,8 @@ class _ModuleBackend(Backend):
         first = self._first_edge[atoms]
         degrees = self._first_edge[atoms + 1] - first
         first_edge = torch.nn.functional.pad(degrees.cumsum(0), (1, 0))
-        receivers = torch.arange(count, device=self.device).repeat_interleave(degrees)
-        edges = torch.arange(receivers.size(0), device=self.device)
+        receivers = torch.arange(count, device=self._device).repeat_interleave(degrees)
+        edges = torch.arange(receivers.size(0), device=self._device)
         edges = edges + (first - first_edge[:-1])[receivers]
         return _Subset(
             atoms,

@@ -1,38 +1,30 @@
 """One time step of a trained network, NumPy in and NumPy out: what the LAMMPS fix runs."""
 
-import importlib.util
+import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lammps_trajcast.kernels.energy import EnergyKernel
-from lammps_trajcast.kernels.step_graph import StepGraph
-from lammps_trajcast.kernels.tables import TableError
-from lammps_trajcast.model.conservation import Conservation, Prediction
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
-from lammps_trajcast.model.torchscript import unoptimized
-from lammps_trajcast.runtime.backend import DTYPES
+from lammps_trajcast.runtime.backend import StepArrays
+from lammps_trajcast.runtime.errors import PredictorError, StepError
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
-from lammps_trajcast.runtime.make_backend import make_backend
-from lammps_trajcast.runtime.torch_settings import own_torch_settings
+from lammps_trajcast.runtime.memory import Matrix
+from lammps_trajcast.runtime.momentum import Array, MomentumLayer, Motion, Start
+from lammps_trajcast.runtime.open_backend import open_backend
 from lammps_trajcast.units import ENERGY_IN_KCAL, TIME_IN_FS
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class PredictorError(ValueError):
-    """What was asked for is impossible with this model or machine; says what to do instead."""
-
-
-class StepError(PredictorError):
-    """A step failed on this rank."""
+# Two matrices of features take turns.
+_LAYERS = ("even layers", "odd layers")
 
 
 class MpiContext(NamedTuple):
@@ -99,14 +91,10 @@ class Energies(NamedTuple):
 class _ConservationState(NamedTuple):
     """A prediction whose momentum is being restored, in rounds."""
 
-    prediction: Prediction
-    positions: Tensor  # (N, 3) Angstrom
-    velocities: Tensor  # (N, 3) at the start, in the model's unit
-    masses: Tensor  # (N,) g/mol
-    system: Tensor  # (N,) of each atom
-    num_systems: int
+    motion: Motion
+    start: Start
     round: int = 0
-    centers: Tensor | None = None  # sums of round 1, over all ranks
+    centers: Array | None = None  # sums of round 1, over all ranks
 
 
 class _Attempt:
@@ -141,11 +129,9 @@ class Predictor:
         conserves_angular_momentum: whether it does, for isolated molecules.
         takes_angular_momentum: whether it is zero after each step.
         limits: of the training data; None if the file does not say.
-        device: where the network runs.
         shares_device: whether other ranks run on the same GPU.
         fingerprint: of the model file, see :meth:`ModelFile.fingerprint`.
         halo: the exchange with other ranks.
-        dtype: in which precision.
         energy_cutoff: of the potential energy, Angstrom; None if the file has no energy.
     """
 
@@ -160,7 +146,7 @@ class Predictor:
         kernels: str = "fused",
         place: MpiContext | None = None,
     ) -> None:
-        """Compile the network of a model, with torch's settings as the network needs them.
+        """Make what runs the network of a model.
 
         Args:
             model: the loaded file.
@@ -168,29 +154,17 @@ class Predictor:
             units: LAMMPS unit style of the velocities given to :meth:`step`, "real" or "metal".
             device: "auto" (a GPU if torch sees one), "cpu" or "cuda".
             precision: of the network, "single", "double" or "model", the one stored in the file.
-            num_threads: CPU threads of torch, here and in each step; None leaves them as they are.
+            num_threads: of the CPU, here and in each step; None: as many as torch has, or as the
+                process has cores.
             kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a GPU,
-                "plain" for e3nn's operations throughout.
+                "direct" for the same kernels on a CPU without torch, "plain" for e3nn's operations
+                throughout.
             place: this process among the MPI ranks of the run; None if it is alone.
 
         Raises:
             PredictorError: for an element that the model does not know or was never trained on, a
                 device that is not there or lacks the software, or an unknown word.
         """
-        with own_torch_settings(num_threads):
-            self._open(model, elements, units, device, precision, num_threads, kernels, place)
-
-    def _open(
-        self,
-        model: ModelFile,
-        elements: list[str],
-        units: str,
-        device: str,
-        precision: str,
-        num_threads: int | None,
-        kernels: str,
-        place: MpiContext | None,
-    ) -> None:
         data = model.metadata
         unknown = [element for element in elements if element not in data.species]
         if unknown:
@@ -208,8 +182,6 @@ class Predictor:
                 f"the model was never trained on {untrained[0]}: its training data hold no atom of "
                 f"this element; train it on a data set with {untrained[0]}, or use another model"
             )
-        if kernels not in ("fused", "plain"):
-            raise PredictorError(f"unknown kernels {kernels}: write fused or plain")
         if units not in TIME_IN_FS:
             raise PredictorError(f"unknown units {units}: write real or metal")
 
@@ -220,20 +192,9 @@ class Predictor:
         arch = data.architecture
         self.conserves_angular_momentum = arch.conserve_ang_mom
         self.takes_angular_momentum = arch.conserve_ang_mom and arch.net_ang_mom == (0.0,) * 3
-        self.device = find_device(device, place.node_rank if place else 0)
-        on_triton = kernels == "fused" and self.device.type == "cuda"
-        if on_triton and importlib.util.find_spec("triton") is None:
-            raise PredictorError(
-                "kernels fused: on a GPU they need Triton, which is not installed: write 'kernels "
-                "plain' or 'device cpu', or run 'pip install triton'"
-            )
-        self.shares_device = (
-            self.device.type == "cuda"
-            and place is not None
-            and place.node_ranks > torch.cuda.device_count()
-        )
+        if precision not in ("model", "single", "double"):
+            raise PredictorError(f"unknown precision {precision}: write model, single or double")
         precision = data.precision if precision == "model" else precision
-        self.dtype = _find_dtype(precision)
         # Time units per model's time unit: one over the factor for velocities.
         self._time_ratio = TIME_IN_FS[units] / TIME_IN_FS[data.units]
         self.limits = _limits_of_types(data.limits, index, self._time_ratio)
@@ -243,19 +204,17 @@ class Predictor:
         self._energy = None if model.energy is None else EnergyKernel(model.energy)
         self.energy_cutoff = None if model.energy is None else model.energy.basis.cutoff
         self._energy_ratio = 1.0 / ENERGY_IN_KCAL[units]
-        try:
-            self._backend = make_backend(model, precision, self.device, kernels)
-        except TableError as error:
-            raise PredictorError(str(error)) from error
-        rms = data.rms_displacement, data.rms_velocity
-        self._conservation = Conservation(data.architecture, rms)
-        # From targets to displacements, and velocities in the units of the run.
-        ratios = torch.tensor([1.0, 1.0, 1.0] + [self._time_ratio] * 3, dtype=torch.float64)
-        self._scales = self._conservation.rms * ratios
-        self._buffers = [torch.empty(0, dtype=self.dtype, device=self.device) for _ in range(2)]
-        self.halo = MpiHalo(place.communicator, self.device) if place else Halo()
+        node = (place.node_rank, place.node_ranks) if place else (0, 1)
+        self._backend, self.shares_device = open_backend(
+            model, precision, device, kernels, num_threads, node
+        )
+        self._memory = self._backend.memory
+        self._layer_of_momentum = MomentumLayer(arch)
+        # From targets to displacements, and velocities in the unit of the model.
+        self._rms = np.repeat([data.rms_displacement, data.rms_velocity], 3)
+        self.halo = MpiHalo(place.communicator, self._memory) if place else Halo()
         self._in_progress: _ConservationState | None = None
-        self._species_of_type = torch.tensor([-1, *index])
+        self._species_of_type = np.array([-1, *index])
 
     @classmethod
     def from_file(
@@ -300,12 +259,11 @@ class Predictor:
         Raises:
             StepError: something failed on this rank. It has taken part in all exchanges.
         """
-        with own_torch_settings(self._num_threads), torch.inference_mode():
+        with self._memory.settings(self._num_threads):
             began = time.perf_counter()
             attempt = _Attempt()
             self.halo.select(frame.remote)
-            with unoptimized():
-                target = self._predict(frame, attempt)
+            target = self._predict(frame, attempt)
             if with_remote:
                 target = self._with_remote(frame, target, attempt)
             self.halo.end()
@@ -327,11 +285,8 @@ class Predictor:
         Returns:
             As the sums of :meth:`predict`: what :meth:`conserve` needs to know of this rank.
         """
-        with own_torch_settings(self._num_threads), torch.inference_mode():
-            values = torch.from_numpy(rows.copy())
-            return self._begin_conservation(
-                frame, Prediction(values[:, :3], values[:, 3:] / self._time_ratio)
-            )
+        motion = Motion(rows[:, :3].copy(), rows[:, 3:] / self._time_ratio)
+        return self._begin_conservation(frame, motion)
 
     def conserve(self, sums: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Restore the momentum of the last prediction: one round of it.
@@ -343,35 +298,29 @@ class Predictor:
         Returns:
             What the next round needs to know of this rank; empty after the last.
         """
-        with own_torch_settings(self._num_threads), torch.inference_mode():
-            layer, state = self._conservation, self._in_progress
-            assert state is not None, "nothing has been predicted"
-            # A copy: the caller may use the memory for the sums of the next round.
-            _, positions, velocities, masses, system, number, *_ = state
-            total = torch.from_numpy(sums.copy()).view(number, -1)
-            more: Tensor | None = None
-            if state.round == 0:
-                after = layer.apply_linear(state.prediction, total, system)
-                if self.conserves_angular_momentum:
-                    more = layer.center_sums(after, positions, masses, system, number)
-                state = state._replace(prediction=after, round=1)
-            elif state.round == 1:
-                more = layer.angular_sums(
-                    state.prediction, positions, velocities, masses, total, system, number
-                )
-                state = state._replace(centers=total, round=2)
-            else:
-                assert state.centers is not None
-                after = layer.apply_angular(
-                    state.prediction, positions, state.centers, total, system
-                )
-                state = state._replace(prediction=after)
-            self._in_progress = state if more is not None else None
-            if more is not None:
-                return more.flatten().numpy()
-            rows[:, :3] = state.prediction.displacement.numpy()
-            rows[:, 3:] = (state.prediction.velocity * self._time_ratio).numpy()
-            return np.empty(0)
+        layer, state = self._layer_of_momentum, self._in_progress
+        assert state is not None, "nothing has been predicted"
+        motion, start, number, centers = state
+        # A copy: the caller may use the memory for the sums of the next round.
+        total = sums.copy().reshape(start.num_systems, -1)
+        more: Array | None = None
+        if number == 0:
+            motion = layer.apply_linear(motion, start, total)
+            if layer.conserves_angular:
+                more = layer.center_sums(motion, start)
+        elif number == 1:
+            centers = total
+            more = layer.angular_sums(motion, start, total)
+        else:
+            assert centers is not None
+            motion = layer.apply_angular(motion, start, centers, total)
+        if more is not None:
+            self._in_progress = _ConservationState(motion, start, number + 1, centers)
+            return more.ravel()
+        self._in_progress = None
+        rows[:, :3] = motion.displacement
+        rows[:, 3:] = motion.velocity * self._time_ratio
+        return np.empty(0)
 
     def energies(self, frame: Frame, wants_virials: bool) -> Energies:
         """Return the potential energy of own atoms, on this rank alone.
@@ -389,7 +338,7 @@ class Predictor:
             raise PredictorError(
                 "the model has no potential energy: add one with 'lammps-trajcast add-energy'"
             )
-        species = self._species_of_type.numpy()[frame.types]
+        species = self._species_of_type[frame.types]
         try:
             found = self._energy(
                 species,
@@ -397,7 +346,7 @@ class Predictor:
                 frame.senders,
                 frame.edge_vectors,
                 wants_virials=wants_virials,
-                num_threads=self._num_threads or torch.get_num_threads(),
+                num_threads=self._num_threads or self._memory.num_threads(),
             )
         except MemoryError as error:
             raise PredictorError(
@@ -406,17 +355,20 @@ class Predictor:
         virials = None if found.virials is None else found.virials * self._energy_ratio
         return Energies(found.energies * self._energy_ratio, virials)
 
-    def _predict(self, frame: Frame, attempt: _Attempt) -> Tensor:
+    def _predict(self, frame: Frame, attempt: _Attempt) -> Matrix:
         """Return targets (N, 6), layer by layer.
 
         While the halo sends features, a layer is computed for atoms without remote senders
         (interior); then for the others (boundary).
         """
-        own = len(frame.masses)
+        own, memory = len(frame.masses), self._memory
         features: Any = attempt(self._first_features, frame) if own else None
-        interior, boundary = self._on_device(frame.interior), self._on_device(frame.boundary)
+        interior, boundary = (
+            None if atoms is None else memory.hold(atoms)
+            for atoms in (frame.interior, frame.boundary)
+        )
         for k, width in enumerate(self._backend.widths[1:]):
-            after = self._buffer(k % 2, len(frame.types), width)
+            after = memory.matrix(_LAYERS[k % 2], len(frame.types), width)
             if k > 0:
                 self.halo.start(features, own)
             attempt(self._layer, own, k, features, after, interior if k > 0 else None)
@@ -425,71 +377,58 @@ class Predictor:
                 if boundary is not None:
                     attempt(self._layer, own, k, features, after, boundary)
             features = after
-        return attempt(self._backend.read_out, features) if own else torch.zeros((0, 6))
+        if own:
+            return attempt(self._backend.read_out, features)
+        return memory.matrix("nothing", 0, 6)
 
-    def _first_features(self, frame: Frame) -> Tensor:
-        species = self._species_of_type[torch.from_numpy(frame.types).long()]
-        graph = StepGraph(
-            species,
-            torch.from_numpy(frame.velocities) / self._time_ratio,
-            torch.from_numpy(frame.edge_vectors),
-            torch.from_numpy(frame.first_edge),
-            torch.from_numpy(frame.senders),
+    def _first_features(self, frame: Frame) -> Matrix:
+        arrays = StepArrays(
+            self._species_of_type[frame.types],
+            frame.velocities / self._time_ratio,
+            frame.edge_vectors,
+            frame.first_edge,
+            frame.senders,
         )
-        self._backend.prepare(StepGraph(*(tensor.to(self.device) for tensor in graph)))
+        self._backend.prepare(StepArrays(*map(self._memory.hold, arrays)))
         return self._backend.initial_features()
 
     def _layer(
-        self, own: int, k: int, features: Tensor, after: Tensor, receivers: Tensor | None
+        self, own: int, k: int, features: Matrix, after: Matrix, receivers: Matrix | None
     ) -> None:
         if own:
             self._backend.layer(k, features, after, receivers)
 
-    def _on_device(self, atoms: NDArray[np.int64] | None) -> Tensor | None:
-        return None if atoms is None else torch.from_numpy(atoms).to(self.device)
-
-    def _buffer(self, number: int, rows: int, width: int) -> Tensor:
-        """One of two matrices (rows, width), whose memory is kept from step to step."""
-        size = rows * width
-        if self._buffers[number].numel() < size:
-            self._buffers[number] = torch.empty(
-                size + size // 10, dtype=self.dtype, device=self.device
-            )
-        return self._buffers[number][:size].view(rows, width)
-
-    def _with_remote(self, frame: Frame, target: Tensor | None, attempt: _Attempt) -> Tensor:
+    def _with_remote(self, frame: Frame, target: Matrix | None, attempt: _Attempt) -> Matrix:
         """Targets (N + R, 6): those of remote nodes come from the ranks that predict them."""
         own = len(frame.masses)
-        targets = self._buffer(self._backend.num_layers % 2, len(frame.types), 6)
-        attempt(lambda: targets[:own].copy_(cast(Tensor, target)))
+        # Not the matrix of the last features: targets may be a part of it.
+        targets = self._memory.matrix(_LAYERS[self._backend.num_layers % 2], len(frame.types), 6)
+
+        def enter() -> None:
+            targets[:own] = target
+
+        attempt(enter)
         self.halo.start(targets, own)
         self.halo.finish()
         return targets
 
     def _raw(
-        self, frame: Frame, targets: Tensor
+        self, frame: Frame, targets: Matrix
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rows and sums of :class:`RawPrediction`."""
         own = len(frame.masses)
-        targets = targets.to(dtype=torch.float64, device="cpu")
-        sums = self._begin_conservation(frame, self._conservation.scale(targets[:own]))
-        return (targets * self._scales).numpy(), sums
+        rows = self._memory.on_host(targets) * self._rms
+        sums = self._begin_conservation(frame, Motion(rows[:own, :3], rows[:own, 3:]))
+        rows = rows.copy()
+        rows[:, 3:] *= self._time_ratio
+        return rows, sums
 
-    def _begin_conservation(self, frame: Frame, prediction: Prediction) -> NDArray[np.float64]:
+    def _begin_conservation(self, frame: Frame, motion: Motion) -> NDArray[np.float64]:
         """The sums that the first round of :meth:`conserve` needs, of this rank."""
-        own = len(frame.masses)
-        velocities = torch.from_numpy(frame.velocities[:own]) / self._time_ratio
-        masses = torch.from_numpy(frame.masses)
-        system = torch.zeros(own, dtype=torch.int64)
-        if frame.systems is not None:
-            system = torch.from_numpy(frame.systems)
-        number = frame.num_systems
-        sums = self._conservation.linear_sums(prediction, velocities, masses, system, number)
-        positions = torch.from_numpy(frame.positions)
-        self._in_progress = _ConservationState(
-            prediction, positions, velocities, masses, system, number
-        )
-        return sums.flatten().numpy()
+        velocities = frame.velocities[: len(frame.masses)] / self._time_ratio
+        start = Start(frame.positions, velocities, frame.masses, frame.systems, frame.num_systems)
+        self._in_progress = _ConservationState(motion, start)
+        return self._layer_of_momentum.linear_sums(motion, start).ravel()
 
 
 def _reason(error: Exception | None, frame: Frame) -> str:
@@ -497,37 +436,16 @@ def _reason(error: Exception | None, frame: Frame) -> str:
     if error is None or isinstance(error, PredictorError):
         return str(error or "")
     text = " ".join(str(error).split())
-    no_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    kinds: tuple[type[BaseException], ...] = (MemoryError,)
+    if (torch := sys.modules.get("torch")) is not None:
+        kinds += (torch.OutOfMemoryError,)
+    no_memory = isinstance(error, kinds)
     if no_memory or "allocate memory" in text:
         return (
             f"out of memory with {len(frame.masses)} atoms, {len(frame.remote)} atoms of other "
             f"ranks and {len(frame.senders)} edges on one MPI rank: use more ranks on more machines"
         )
     return f"unexpected {type(error).__name__}: {text}"
-
-
-def find_device(name: str, node_rank: int = 0) -> torch.device:
-    """Return the device of the given name for one of the MPI ranks on a machine.
-
-    Args:
-        name: "auto" (a GPU if torch sees one), "cpu" or "cuda".
-        node_rank: number of the rank on its machine; ranks take GPUs in turns.
-
-    Raises:
-        PredictorError: for a GPU that is not there, or an unknown name.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise PredictorError(
-            "device cuda: torch finds no CUDA GPU on this machine: write 'device cpu' or "
-            "'device auto', or install a torch that was built for CUDA"
-        )
-    if name not in ("cpu", "cuda"):
-        raise PredictorError(f"unknown device {name}: write auto, cpu or cuda")
-    if name == "cuda":
-        return torch.device("cuda", node_rank % torch.cuda.device_count())
-    return torch.device(name)
 
 
 def _limits_of_types(
@@ -548,9 +466,3 @@ def _limits_of_types(
 
 def _numbers(row: Iterable[float | None], unknown: float) -> NDArray[np.float64]:
     return np.array([unknown if x is None else x for x in row])
-
-
-def _find_dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise PredictorError(f"unknown precision {name}: write model, single or double")
-    return DTYPES[name]

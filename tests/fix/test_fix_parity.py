@@ -209,6 +209,18 @@ def test_plain_kernels(lmp, model_file) -> None:
     assert (finals[0][1] != finals[1][1]).any()
 
 
+def test_kernels_without_torch(lmp, model_file) -> None:
+    """The same kernels, called without TorchScript: the same numbers in a run."""
+    system, model = load_case("quartz_l2"), model_file("quartz_l2")
+    finals = []
+    for kernels in ("direct", "fused"):
+        run = lmp(system.script(model, 3, options=f"precision double kernels {kernels}"), system)
+        assert run.returncode == 0, run.output
+        finals.append(run.final())
+    for direct, fused in zip(*finals, strict=True):
+        assert (direct == fused).all()
+
+
 def test_single_precision(lmp, model_file) -> None:
     """A network in single precision is near the one in double, and not the same."""
     system, model = load_case("quartz_l2"), model_file("quartz_l2")

@@ -168,7 +168,9 @@ CASES = {
     "keyword without a value": Case("write one after it", "MODEL Si O device"),
     "unknown device": Case("'device auto', 'device cpu' or 'device cuda'", "MODEL Si O device tpu"),
     "unknown precision": Case("'precision single'", "MODEL Si O precision half"),
-    "unknown kernels": Case("'kernels fused' or 'kernels plain'", "MODEL Si O kernels fast"),
+    "unknown kernels": Case(
+        "'kernels fused', 'kernels direct' or 'kernels plain'", "MODEL Si O kernels fast"
+    ),
     "unknown restart": Case("'restart check' or 'restart allow'", "MODEL Si O restart maybe"),
     "no threads": Case("'threads N'", "MODEL Si O threads 0"),
     "a negative number of threads": Case("'threads N'", "MODEL Si O threads -2"),

@@ -68,6 +68,9 @@ REBUILD = "neighbor 0.002 bin"
 
 CASES = {
     "plain kernels": Case("moving_com", lambda: load_case("moving_com"), options="kernels plain"),
+    "no torch": Case(
+        "moving_com", lambda: load_case("moving_com"), extra=REBUILD, options="kernels direct"
+    ),
     "thick skin": Case("quartz_l2", quartz, extra="neighbor 2.0 bin"),
     "slices in x": Case("quartz_l2", quartz, "processors RANKS 1 1", REBUILD),
     "slices in y": Case("quartz_l2", quartz, "processors 1 RANKS 1", REBUILD),

@@ -12,7 +12,7 @@ import pytest
 from models import LIGHT_QUARTZ
 
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.runtime.kernel_backend import kernels_of
+from lammps_trajcast.runtime.shared_kernels import kernels_of
 
 CORES = len(os.sched_getaffinity(0))
 VECTORS = np.random.default_rng(1).normal(size=(20_000, 3))
@@ -20,7 +20,7 @@ KERNELS = f"""
 import torch, os, sys, time
 import numpy as np
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.runtime.kernel_backend import kernels_of
+from lammps_trajcast.runtime.shared_kernels import kernels_of
 kernels = kernels_of(ModelFile.load({str(LIGHT_QUARTZ)!r}), "double", None)
 vectors = np.random.default_rng(1).normal(size=(20_000, 3))
 alone = kernels.edges(vectors, 1)

@@ -10,14 +10,36 @@ from systems import load_case
 
 from lammps_trajcast.kernels.step_graph import StepGraph
 from lammps_trajcast.model.file import ModelFile
-from lammps_trajcast.runtime.backend import Backend
+from lammps_trajcast.runtime.backend import Backend, StepArrays
+from lammps_trajcast.runtime.direct_backend import DirectBackend
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.make_backend import make_backend
+from lammps_trajcast.runtime.shared_kernels import kernels_of
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
 
 
-@pytest.fixture(params=["plain", "fused"])
+class AsTensors(Backend):
+    """A backend on arrays for tests on tensors of the same memory."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self.widths, self.memory = backend, backend.widths, backend.memory
+
+    def prepare(self, graph) -> None:
+        self._backend.prepare(StepArrays(*(tensor.numpy() for tensor in graph)))
+
+    def initial_features(self) -> torch.Tensor:
+        return torch.from_numpy(self._backend.initial_features())
+
+    def layer(self, k, features, out, receivers=None) -> None:
+        rows = None if receivers is None else receivers.numpy()
+        self._backend.layer(k, features.numpy(), out.numpy(), rows)
+
+    def read_out(self, features) -> torch.Tensor:
+        return torch.from_numpy(self._backend.read_out(features.numpy()))
+
+
+@pytest.fixture(params=["plain", "fused", "direct"])
 def kernels(request) -> str:
     return request.param
 
@@ -38,6 +60,8 @@ class Atoms:
             )
 
     def backend(self, kernels: str) -> Backend:
+        if kernels == "direct":
+            return AsTensors(DirectBackend(kernels_of(self.model, "double", 1e-12), 2))
         return make_backend(self.model, "double", torch.device("cpu"), kernels, tolerance=1e-12)
 
     def graph(self) -> StepGraph:
@@ -49,7 +73,7 @@ def run_layers(backend: Backend, num_nodes: int, parts: list[torch.Tensor | None
     features = backend.initial_features()
     for k in range(backend.num_layers):
         assert features.shape == (num_nodes, backend.widths[k])
-        out = torch.full((num_nodes, backend.widths[k + 1]), torch.nan, dtype=backend.dtype)
+        out = torch.full((num_nodes, backend.widths[k + 1]), torch.nan, dtype=torch.float64)
         for part in parts:
             backend.layer(k, features, out, part)
         features = out
@@ -103,7 +127,7 @@ def test_two_ranks_by_hand(kernels, model_file) -> None:
         for k in range(ranks[0][0].num_layers):
             after = []
             for (backend, _), rows in zip(ranks, features, strict=True):
-                out = torch.full((count, backend.widths[k + 1]), torch.nan, dtype=backend.dtype)
+                out = torch.full((count, backend.widths[k + 1]), torch.nan, dtype=torch.float64)
                 backend.layer(k, rows, out)
                 after.append(out)
             for rank, (_, mine) in enumerate(ranks):
@@ -122,7 +146,7 @@ def test_other_rows_are_left_alone(kernels, model_file) -> None:
     with torch.inference_mode():
         backend.prepare(atoms.graph())
         features = backend.initial_features()
-        out = torch.full((len(atoms.species), backend.widths[1]), 7.0, dtype=backend.dtype)
+        out = torch.full((len(atoms.species), backend.widths[1]), 7.0, dtype=torch.float64)
         backend.layer(0, features, out, some)
     written = (out != 7.0).any(dim=1).nonzero().flatten().tolist()
     assert written == [2, 5]

@@ -16,10 +16,14 @@ import numpy as np
 import torch
 from mpi4py import MPI
 from lammps_trajcast.runtime.halo import MpiHalo
+from lammps_trajcast.runtime.memory import HostMemory
+from lammps_trajcast.runtime.tensor_memory import TensorMemory
 
 comm = MPI.COMM_WORLD
 me, size = comm.rank, comm.size
-halo = MpiHalo(comm, torch.device("cpu"))
+on_host = sys.argv[1] == "arrays"
+memory = HostMemory(np.float32) if on_host else TensorMemory(torch.float32, torch.device("cpu"))
+halo = MpiHalo(comm, memory)
 halo._staged = sys.argv[1] == "staged"
 generator = np.random.default_rng(me)
 common = np.random.default_rng(99)
@@ -45,7 +49,7 @@ for _ in range(5):
             own = int(counts[me])
             features = torch.full((own + len(remote), width), torch.nan, dtype=dtype)
             features[:own] = rows(np.full(own, me), np.arange(own), width, dtype)
-            halo.start(features, own)
+            halo.start(features.numpy() if on_host else features, own)
             halo.finish()
             expected = rows(ranks[remote], indices[remote], width, dtype)
             assert torch.equal(features[own:], expected)
@@ -58,7 +62,7 @@ print("done", flush=True)
 """
 
 
-@pytest.mark.parametrize("way", ["direct", "staged"])
+@pytest.mark.parametrize("way", ["arrays", "tensors", "staged"])
 def test_rows_arrive(way, tmp_path) -> None:
     (tmp_path / "ranks.py").write_text(RANKS)
     finished = subprocess.run(

@@ -15,11 +15,12 @@ from systems import System, load_case
 from lammps_trajcast.describe import describe_limits
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
-from lammps_trajcast.runtime import kernel_backend
+from lammps_trajcast.runtime import shared_kernels
 from lammps_trajcast.runtime.bridge import ABORT, FAILED, OK, Bridge
+from lammps_trajcast.runtime.devices import find_device
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.halo import Halo, Traffic
-from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError, find_device
+from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError
 
 
 def frame_of(system: System) -> Frame:
@@ -77,14 +78,14 @@ def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
     """A second opening finds those of the first; other weights or another precision do not."""
     made: list[str] = []
 
-    class Watched(kernel_backend.NetworkKernels):
+    class Watched(shared_kernels.NetworkKernels):
         def __init__(self, arch, weights, precision, tolerance) -> None:
             made.append(precision)
             super().__init__(arch, weights, precision, tolerance)
 
-    monkeypatch.setattr(kernel_backend, "NetworkKernels", Watched)
-    monkeypatch.setattr(kernel_backend, "_last", None)
-    monkeypatch.setattr(kernel_backend, "_kernels", weakref.WeakValueDictionary())
+    monkeypatch.setattr(shared_kernels, "NetworkKernels", Watched)
+    monkeypatch.setattr(shared_kernels, "_last", None)
+    monkeypatch.setattr(shared_kernels, "_kernels", weakref.WeakValueDictionary())
     path, elements = str(model_file("quartz_l2")), ["Si", "O"]
     other = ModelFile.load(path)
     name = "interactions.0.linear_updates.weight"
@@ -111,9 +112,9 @@ def test_tables_are_made_once(model_file, tmp_path, monkeypatch) -> None:
     assert len(made) == 3
     assert np.abs(changed - first).max() > 10.0 * np.abs(single - first).max()
     # Nothing holds those that neither were the last nor are in use.
-    assert len(kernel_backend._kernels) == 2
+    assert len(shared_kernels._kernels) == 2
     del again
-    assert len(kernel_backend._kernels) == 1
+    assert len(shared_kernels._kernels) == 1
 
 
 def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:
@@ -285,3 +286,49 @@ def test_one_rank_exchanges_nothing() -> None:
     halo.end()
     assert features.flatten().tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert halo.traffic == Traffic()
+
+
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_kernels_without_torch_are_those_with_it(precision, model_file) -> None:
+    """To the last bit: the same kernels, and one code for what is around them."""
+    system, path = load_case("benzene_angular"), str(model_file("benzene_angular"))
+    steps = [
+        Predictor.from_file(
+            path, system.elements, precision=precision, kernels=kernels, num_threads=2
+        ).step(frame_of(system))
+        for kernels in ("fused", "direct")
+    ]
+    for fused, direct in zip(*steps, strict=True):
+        assert np.array_equal(fused, direct)
+
+
+@pytest.mark.parametrize(
+    ("order", "device", "words"),
+    [
+        (1, "cuda", "kernels direct run on the CPU, not with device cuda: write 'device cpu' or"),
+        (4, "cpu", "rotation orders end at 3, those of this model at 4: write 'kernels fused'"),
+    ],
+)
+def test_where_kernels_without_torch_do_not_serve(order, device, words) -> None:
+    model = tiny_model(architecture={"max_rotation_order": order})
+    with pytest.raises(PredictorError, match=words):
+        Predictor(model, ["Si"], kernels="direct", device=device)
+
+
+def test_a_machine_without_torch(model_file) -> None:
+    """A model runs without it where it is asked to, and is told what to write where not."""
+    program = f"""
+import sys
+sys.modules["torch"] = None
+from lammps_trajcast.runtime.predictor import Predictor, PredictorError
+for kernels in ("direct", "fused"):
+    try:
+        Predictor.from_file({str(model_file("quartz_l2"))!r}, ["Si", "O"], kernels=kernels)
+        print("made")
+    except PredictorError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    made, error, *_ = [*run.stdout.splitlines(), "", ""]
+    assert made == "made", run.stderr
+    assert "cannot use the torch of" in error and "write 'kernels direct'" in error

@@ -106,8 +106,8 @@ def test_random_weights_do_not_depend_on_what_was_made_before(monkeypatch) -> No
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def after_a_step(path: Path, prepare: str = "", answer: str = "") -> str:
-    """What a fresh process prints after a step of the model, whose kernels are those of the fix."""
+def after_a_step(path: Path, prepare: str = "", answer: str = "", kernels: str = "fused") -> str:
+    """What a fresh process prints after a step of the model, by default with the fix's kernels."""
     code = f"""
 import sys
 {prepare}
@@ -115,7 +115,8 @@ import lammps_trajcast.runtime.bridge
 import numpy as np
 from lammps_trajcast.runtime.predictor import Frame, Predictor
 for precision in ("single", "double"):
-    predictor = Predictor.from_file({str(path)!r}, ["Si", "O"], precision=precision, device="cpu")
+    predictor = Predictor.from_file({str(path)!r}, ["Si", "O"], precision=precision, device="cpu",
+        kernels={kernels!r})
     predictor.step(Frame(
         types=np.array([1, 2], np.int32), positions=np.zeros((2, 3)), velocities=np.zeros((2, 3)),
         masses=np.ones(2), first_edge=np.array([0, 1, 2]), senders=np.array([1, 0]),
@@ -132,6 +133,13 @@ def test_a_step_imports_nothing_that_only_training_and_analysis_need(model_file)
     loaded = set(after_a_step(model_file("quartz_l2"), answer="print(*sys.modules)").split())
     assert "lammps_trajcast.kernels.network" in loaded
     assert not UNWANTED & loaded
+
+
+def test_a_step_without_torch_does_not_import_it(model_file) -> None:
+    answer = "print(*sys.modules)"
+    loaded = set(after_a_step(model_file("quartz_l2"), answer=answer, kernels="direct").split())
+    assert "lammps_trajcast.kernels.network" in loaded
+    assert not (UNWANTED | {"torch"}) & loaded
 
 
 def test_model_file_and_kernels_need_no_torch(model_file) -> None:
@@ -200,11 +208,26 @@ def counted(path, **options):
     found.append(path)
     return real(path, **options)
 os.path.realpath = counted
-import lammps_trajcast.runtime.bridge
-import torch.nn.functional
+from lammps_trajcast.runtime.imports import few_look_ups
+with few_look_ups():
+    import torch.nn.functional
 assert inspect.getmodule is before
 assert inspect.getmodule(torch.nn.functional.relu) is torch.nn.functional
 print(len(found))
 """
     run = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)
     assert int(run.stdout) < 200
+
+
+def test_kernels_without_torch_leave_it_its_openmp(model_file) -> None:
+    """One library of that name, torch's, whichever comes first; then torch works as ever."""
+    answer = """
+maps = {line.split()[-1] for line in open("/proc/self/maps") if "libgomp.so.1" in line}
+import pathlib, torch
+expected = pathlib.Path(torch.__file__).parent / "lib/libgomp.so.1"
+assert not expected.exists() or maps == {str(expected)}, maps
+assert float((torch.ones(300, 300) @ torch.ones(300, 300)).sum()) == 300**3
+print("one library")
+"""
+    printed = after_a_step(model_file("quartz_l2"), answer=answer, kernels="direct")
+    assert printed.strip() == "one library"
