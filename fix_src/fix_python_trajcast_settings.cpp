@@ -96,9 +96,10 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
     } else if (keyword == "kernels") {
       kernels = value;
       if (value != "fused" && value != "direct" && value != "plain")
-        fail(fmt::format("unknown kernels '{}': write 'kernels fused', 'kernels direct' or 'kernels "
-                         "plain'",
-                         value));
+        fail(
+            fmt::format("unknown kernels '{}': write 'kernels fused', 'kernels direct' or 'kernels "
+                        "plain'",
+                        value));
     } else if (keyword == "energy") {
       references.emplace_back(lmp, value);
     } else if (keyword == "conserve") {
