@@ -9,7 +9,7 @@ SOURCE is the source tree of a LAMMPS, --build the directory in which cmake buil
 library, with `lmp` and liblammps.so in it. The package is installed in a virtual environment that
 takes all else from the one that runs this, and whose `lmp`, `mpirun` and Python module are those of
 that LAMMPS. Without --build only the sources are compiled against its headers. With --suffix, which
-is kk, intel or omp, every run has accelerated styles wherever there are any. TEST are files or
+is kk, intel, omp or gpu, every run has accelerated styles wherever there are any. TEST are files or
 directories of tests. Each row goes to release/support.json; `report` writes them to docs/hpc.md.
 """
 
@@ -42,7 +42,11 @@ TESTS = (
 PLUGIN = "TRAJCAST_TEST_PLUGIN"
 # What they call options of every run, and those of a suffix.
 OPTIONS = "TRAJCAST_TEST_OPTIONS"
-SUFFIXES = {"kk": "-k on t 1 -sf kk", "intel": "-pk intel 0 -sf intel", "omp": "-sf omp"}
+SUFFIXES = {
+    **{"kk": "-k on t 1 -sf kk", "intel": "-pk intel 0 -sf intel", "omp": "-sf omp"},
+    # Neighbor lists of the CPU: those of the GPU work neither with hybrid styles nor with the fix.
+    "gpu": "-pk gpu 1 neigh no -sf gpu",
+}
 
 
 def version_of(source: Path) -> datetime.date:
