@@ -130,8 +130,10 @@ void FixPythonTrajcast::setup(int vflag) {
     return;
   check_start();
   post_force(vflag);
-  if (constant_energy)
+  if (constant_energy) {
+    check_pair_energy();
     constant_energy->setup(extra_energy());
+  }
 }
 
 /* ----------------------------------------------------------------------

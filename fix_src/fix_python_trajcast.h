@@ -131,6 +131,7 @@ private:
   bool evaluates_energy() const;
   double reach() const;
   void check_energy();
+  void check_pair_energy();
   void evaluate_energy(bool with_virials);
   double own_energy();
   double extra_energy();

@@ -7,6 +7,7 @@
 
 #include "atom.h"
 #include "error.h"
+#include "force.h"
 #include "modify.h"
 #include "pair.h"
 #include "update.h"
@@ -133,6 +134,24 @@ void FixPythonTrajcast::check_energy() {
                      "potential after the keyword 'energy': write 'fix_modify {} energy no virial "
                      "no', or the fix without that keyword",
                      id));
+}
+
+/* ----------------------------------------------------------------------
+   'conserve yes' with the energy of the model: the pair style moves no atom, so its energy is none
+that is to be kept
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_pair_energy() {
+  if (!has_energy || !references.empty() || !force->pair)
+    return;
+  double energy = force->pair->eng_vdwl + force->pair->eng_coul;
+  sum_over_ranks(&energy, 1);
+  if (energy != 0.0)
+    fail(fmt::format(
+        "'conserve yes' would keep the sum of two potential energies, that of the model "
+        "and that of pair_style {}: write 'pair_style zero {} full' and 'pair_coeff * "
+        "*', or the keyword 'energy' with the sub-style whose energy is to be kept",
+        force->pair_style, reach()));
 }
 
 /* ----------------------------------------------------------------------
