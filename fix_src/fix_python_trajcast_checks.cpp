@@ -46,7 +46,8 @@ const Styles HOLDS_BY_FORCES = {"setforce", "freeze", "planeforce",    "lineforc
 const Styles CHANGES_FORCES = {"grem",   "ti/spring", "flow/gauss", "damping/cundall",
                                "hyper/", "alchemy"};
 // Act when there are forces, but change none. GROUP is that of a dynamic group.
-const Styles SETS_NO_FORCES = {"GROUP", "numdiff", "sgcmc", "store/force"};
+// GPU: it adds the forces of pair styles, which move no atom.
+const Styles SETS_NO_FORCES = {"GPU", "GROUP", "numdiff", "sgcmc", "store/force"};
 
 // LAMMPS's patterns (utils::strmatch) know no alternatives.
 bool begins_with(const std::string &style, const Styles &beginnings) {
