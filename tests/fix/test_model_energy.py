@@ -284,7 +284,7 @@ REFUSALS = {
     "conserve beside a potential": (
         "pair_style hybrid/overlay zero 4.0 full lj/cut 4.0\npair_coeff * * zero\n"
         f"pair_coeff * * lj/cut 1e-6 1.0\n{FIX} conserve yes\nrun 0",
-        "the sum of two potential energies, that of the model and that of pair_style hybrid/overlay",
+        "that of the model and that of pair_style hybrid/overlay: write",
     ),
     "minimize": (
         f"{FIX}\nfix_modify 1 energy yes\nminimize 0 0 5 50",
