@@ -5,20 +5,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
+from ase.io import read
+from ase.neighborlist import neighbor_list
 from e3nn import o3
-from locations import ROOT
+from locations import EXAMPLES, ROOT
 
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import frontier
 from benchmarks.__main__ import measure_rows, select_rows
 from benchmarks.child import BenchmarkError, in_child, run_program
 from benchmarks.lammps import read_modify
 from benchmarks.operations import count_couplings, count_operations
 from benchmarks.report import fill_in, write_page
 from benchmarks.rows import ROWS, Sizes, Target
+from lammps_trajcast.data.dataset import Pair
 from lammps_trajcast.lammps_runs.log import loops_in
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.interaction import DepthwiseTensorProduct
@@ -274,3 +279,33 @@ def test_page_holds_the_results(results: dict, tmp_path: Path) -> None:
 def test_a_page_without_markers_is_refused() -> None:
     with pytest.raises(ValueError, match="<!-- begin table -->"):
         fill_in("nothing", {"table": "| 1 |"})
+
+
+def test_sizes_of_networks_are_read() -> None:
+    assert frontier.Size.parse("32x4") == (32, 4, 2, None)
+    assert frontier.Size.parse("48x3l1c5.5") == (48, 3, 1, 5.5)
+    with pytest.raises(typer.BadParameter, match="write for example 32x4"):
+        frontier.Size.parse("32")
+
+
+def test_the_page_holds_the_measured_cost_of_accuracy() -> None:
+    systems = json.loads(frontier.RESULTS.read_text())
+    assert frontier.table(systems) in frontier.PAGE.read_text()
+
+
+def test_cost_of_a_model_and_its_neighbors() -> None:
+    """Of the shipped model in a perfect crystal, whose neighbors ASE counts."""
+    atoms = read(EXAMPLES / "quartz/quartz.data", format="lammps-data") * (2, 2, 2)
+    pair = Pair(
+        species=torch.from_numpy(np.where(atoms.numbers == 14, 0, 1)),
+        positions=torch.from_numpy(atoms.positions),
+        velocities=torch.zeros(len(atoms), 3, dtype=torch.float64),
+        cell=torch.from_numpy(np.array(atoms.cell)),
+        pbc=torch.tensor([True] * 3),
+        displacement=torch.zeros(len(atoms), 3),
+        velocity_after=torch.zeros(len(atoms), 3),
+        masses=torch.from_numpy(atoms.get_masses()),
+    )
+    found = frontier.costs({"one": EXAMPLES / "quartz/quartz.safetensors"}, pair)["one"]
+    assert found["neighbors"] == len(neighbor_list("i", atoms, 6.0)) / len(atoms)
+    assert found["cost"] > 0.0
