@@ -180,6 +180,8 @@ def run(
     directory: Annotated[Path, typer.Option(help="Of the trainings.")] = Path("build/frontier"),
 ) -> None:
     """Train and time networks of several sizes; trainings that are there are kept."""
+    # Another system or length is another training.
+    directory = directory / re.sub(r"\W+", "_", title) / str(steps)
     directory.mkdir(parents=True, exist_ok=True)
     models = {}
     for name in sizes.split():

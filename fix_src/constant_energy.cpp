@@ -25,11 +25,28 @@ ConstantEnergy::~ConstantEnergy() { modify->delete_compute(compute_id); }
 
 /* ---------------------------------------------------------------------- */
 
-void ConstantEnergy::setup(double extra) {
-  total = motion().kinetic + compute->compute_scalar() + extra;
+std::string ConstantEnergy::setup(double extra, bool alone) {
+  double styles;
+  std::string problem = of_styles(alone, styles);
+  total = motion().kinetic + styles + extra;
   // Other fixes have not computed theirs yet.
   fixes_count = false;
   compute->addstep(update->ntimestep + 1);
+  return problem;
+}
+
+/* ---------------------------------------------------------------------- */
+
+std::string ConstantEnergy::of_styles(bool alone, double &energy) const {
+  energy = compute->compute_scalar();
+  if (!alone || energy == 0.0)
+    return "";
+  return fmt::format(
+      "'conserve yes' would keep the sum of two potential energies, that of the model "
+      "and {:.8g} of pair_style {}, bonds, angles, dihedrals, impropers or "
+      "kspace_style, whose forces move no atom: write 'pair_style zero' and 'none' "
+      "for the others, or the keyword 'energy' with the reference potential",
+      energy, force->pair_style);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -42,8 +59,12 @@ void ConstantEnergy::begin_step() {
 
 /* ---------------------------------------------------------------------- */
 
-std::string ConstantEnergy::end_step(double extra) {
-  const double potential = compute->compute_scalar() + modify->energy_global() + extra;
+std::string ConstantEnergy::end_step(double extra, bool alone) {
+  double styles;
+  const std::string problem = of_styles(alone, styles);
+  if (!problem.empty())
+    return problem;
+  const double potential = styles + modify->energy_global() + extra;
   compute->addstep(update->ntimestep + 1);
 
   const Motion now = motion();

@@ -24,13 +24,14 @@ public:
   ConstantEnergy &operator=(const ConstantEnergy &) = delete;
 
   // Collective, and in this order: before a run, when forces have been computed, ...
-  // extra: a potential energy that LAMMPS does not count.
-  void setup(double extra);
+  // extra: a potential energy that LAMMPS does not count; alone: it is the only one, those of pair
+  // styles, bonds and so on have to be zero. Returns what is wrong, on all ranks; else nothing.
+  std::string setup(double extra, bool alone);
   // ... before velocities or positions change in a step, ...
   void begin_step();
   // ... and when forces of all fixes and velocities are those at its end. Returns what is wrong, on
   // all ranks; else nothing.
-  std::string end_step(double extra);
+  std::string end_step(double extra, bool alone);
 
 private:
   // Of all atoms: sums of m v^2 / 2 in units of energy, of the group also mass and momentum.
@@ -39,6 +40,7 @@ private:
     double mass, momentum[3], kinetic_of_group;
   };
   Motion motion() const;
+  std::string of_styles(bool alone, double &energy) const;
   double mass_of(int atom) const;
 
   int groupbit;

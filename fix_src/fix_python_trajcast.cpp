@@ -132,7 +132,9 @@ void FixPythonTrajcast::setup(int vflag) {
   post_force(vflag);
   if (constant_energy) {
     check_pair_energy();
-    constant_energy->setup(extra_energy());
+    const std::string problem = constant_energy->setup(extra_energy(), energy_is_the_models());
+    if (!problem.empty())
+      fail(problem);
   }
 }
 
@@ -308,7 +310,7 @@ void FixPythonTrajcast::final_integrate() {
   add_impulse();
   if (!constant_energy)
     return;
-  const std::string problem = constant_energy->end_step(extra_energy());
+  const std::string problem = constant_energy->end_step(extra_energy(), energy_is_the_models());
   if (!problem.empty() && !snapshot.taken())
     fail(problem);
 }

@@ -132,6 +132,7 @@ private:
   double reach() const;
   void check_energy();
   void check_pair_energy();
+  bool energy_is_the_models() const;
   void evaluate_energy(bool with_virials);
   double own_energy();
   double extra_energy();

@@ -13,6 +13,7 @@
 #include "update.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 using namespace LAMMPS_NS;
@@ -137,21 +138,30 @@ void FixPythonTrajcast::check_energy() {
 }
 
 /* ----------------------------------------------------------------------
-   'conserve yes' with the energy of the model: the pair style moves no atom, so its energy is none
-that is to be kept
+   for 'conserve yes': whether what is kept is the energy of the model and no other
+------------------------------------------------------------------------- */
+
+bool FixPythonTrajcast::energy_is_the_models() const { return has_energy && references.empty(); }
+
+/* ----------------------------------------------------------------------
+   'conserve yes' keeps the energy of the sub-styles after 'energy'; others of the pair style would
+   be counted, too
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::check_pair_energy() {
-  if (!has_energy || !references.empty() || !force->pair)
+  if (references.empty() || !force->pair)
     return;
-  double energy = force->pair->eng_vdwl + force->pair->eng_coul;
-  sum_over_ranks(&energy, 1);
-  if (energy != 0.0)
-    fail(fmt::format(
-        "'conserve yes' would keep the sum of two potential energies, that of the model "
-        "and that of pair_style {}: write 'pair_style zero {} full' and 'pair_coeff * "
-        "*', or the keyword 'energy' with the sub-style whose energy is to be kept",
-        force->pair_style, reach()));
+  double sums[2] = {force->pair->eng_vdwl + force->pair->eng_coul, 0.0};
+  for (const auto &reference : references)
+    sums[1] += reference.pair()->eng_vdwl + reference.pair()->eng_coul;
+  sum_over_ranks(sums, 2);
+  constexpr double ROUNDING = 1e-10;
+  const double others = sums[0] - sums[1];
+  if (std::abs(others) > ROUNDING * (std::abs(sums[0]) + std::abs(sums[1])))
+    fail(fmt::format("'conserve yes' keeps the energy of the sub-styles that are named after "
+                     "'energy', but others of pair_style {} have an energy, too, {:.8g}: name them "
+                     "as well, or leave them out",
+                     force->pair_style, others));
 }
 
 /* ----------------------------------------------------------------------
@@ -215,5 +225,5 @@ it among the energies of fixes
 ------------------------------------------------------------------------- */
 
 double FixPythonTrajcast::extra_energy() {
-  return has_energy && references.empty() && !thermo_energy ? own_energy() : 0.0;
+  return energy_is_the_models() && !thermo_energy ? own_energy() : 0.0;
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -70,5 +71,6 @@ def _load_openmp_of_torch() -> None:
     for directory in (found and found.submodule_search_locations) or ():
         path = Path(directory, "lib", "libgomp.so.1")
         if path.is_file():
-            ctypes.CDLL(str(path))
+            with contextlib.suppress(OSError):  # then that of the system has to do
+                ctypes.CDLL(str(path))
             return

@@ -49,11 +49,13 @@ def _without_torch(
     from lammps_trajcast.runtime.direct_backend import DirectBackend
     from lammps_trajcast.runtime.shared_kernels import kernels_of
 
-    if device not in ("auto", "cpu"):
+    if device == "cuda":
         raise PredictorError(
-            f"kernels direct run on the CPU, not with device {device}: write 'device cpu' or "
-            "'kernels fused'"
+            "kernels direct run on the CPU, not with device cuda: write 'device cpu' or 'kernels "
+            "fused'"
         )
+    if device not in ("auto", "cpu"):
+        raise PredictorError(f"unknown device {device}: write auto, cpu or cuda")
     order = model.metadata.architecture.max_rotation_order
     if order > MAX_ORDER:
         raise PredictorError(

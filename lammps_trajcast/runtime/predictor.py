@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 
+# What is not a number is found by the fix, whatever the host of this Python wants to know of it.
+_QUIET = np.errstate(all="ignore")
 # Two matrices of features take turns.
 _LAYERS = ("even layers", "odd layers")
 
@@ -201,7 +203,6 @@ class Predictor:
 
         self._num_threads = num_threads
         self.fingerprint = model.fingerprint()
-        self._energy = None if model.energy is None else EnergyKernel(model.energy)
         self.energy_cutoff = None if model.energy is None else model.energy.basis.cutoff
         self._energy_ratio = 1.0 / ENERGY_IN_KCAL[units]
         node = (place.node_rank, place.node_ranks) if place else (0, 1)
@@ -209,6 +210,8 @@ class Predictor:
             model, precision, device, kernels, num_threads, node
         )
         self._memory = self._backend.memory
+        # After the backend, which may import torch: the first of both brings the OpenMP library.
+        self._energy = None if model.energy is None else EnergyKernel(model.energy)
         self._layer_of_momentum = MomentumLayer(arch)
         # From targets to displacements, and velocities in the unit of the model.
         self._rms = np.repeat([data.rms_displacement, data.rms_velocity], 3)
@@ -249,6 +252,7 @@ class Predictor:
             sums = self.conserve(sums, raw.rows)
         return Step(raw.rows[:, :3], raw.rows[:, 3:])
 
+    @_QUIET
     def predict(self, frame: Frame, with_remote: bool = False) -> RawPrediction:
         """Predict the state one time step later; all ranks have to call it.
 
@@ -275,6 +279,7 @@ class Predictor:
             waited = self.halo.traffic.exchange_seconds
             return RawPrediction(*made, network_seconds=time.perf_counter() - began - waited)
 
+    @_QUIET
     def adopt(self, frame: Frame, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Take a prediction that was made of several for the last one, to restore its momentum.
 
@@ -288,6 +293,7 @@ class Predictor:
         motion = Motion(rows[:, :3].copy(), rows[:, 3:] / self._time_ratio)
         return self._begin_conservation(frame, motion)
 
+    @_QUIET
     def conserve(self, sums: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Restore the momentum of the last prediction: one round of it.
 
@@ -322,6 +328,7 @@ class Predictor:
         rows[:, 3:] = motion.velocity * self._time_ratio
         return np.empty(0)
 
+    @_QUIET
     def energies(self, frame: Frame, wants_virials: bool) -> Energies:
         """Return the potential energy of own atoms, on this rank alone.
 

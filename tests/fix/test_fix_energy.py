@@ -209,6 +209,12 @@ REFUSALS = {
         "",
     ),
     "two of that name": (TWO, "lj/cut:1", ""),
+    "another sub-style": (
+        "pair_style hybrid/overlay zero 4.0 full lj/cut 4.0 morse 4.0\npair_coeff * * zero\n"
+        "pair_coeff * * lj/cut 1e-6 1.0\npair_coeff * * morse 1e-3 1.0 1.0",
+        "name them as well",
+        "pair_coeff * * morse 0 1.0 1.0",
+    ),
     "temp/csvr": ("fix 2 all temp/csvr 300 300 0.1 97", "unfix 2", "unfix 2"),
     "langevin": ("fix 2 all langevin 300 300 0.1 97", "unfix 2", "unfix 2"),
     "press/langevin": (

@@ -284,7 +284,13 @@ REFUSALS = {
     "conserve beside a potential": (
         "pair_style hybrid/overlay zero 4.0 full lj/cut 4.0\npair_coeff * * zero\n"
         f"pair_coeff * * lj/cut 1e-6 1.0\n{FIX} conserve yes\nrun 0",
-        "that of the model and that of pair_style hybrid/overlay: write",
+        "of pair_style hybrid/overlay, bonds",
+    ),
+    "conserve beside one that begins later": (
+        "pair_style hybrid/overlay zero 4.0 full zbl 1.0 1.8\npair_coeff * * zero\n"
+        f"pair_coeff 1 1 zbl 14 14\npair_coeff 2 2 zbl 8 8\npair_coeff 1 2 zbl 14 8\n"
+        f"{FIX} conserve yes\nrun 200",
+        "would keep the sum of two potential energies",
     ),
     "minimize": (
         f"{FIX}\nfix_modify 1 energy yes\nminimize 0 0 5 50",

@@ -302,6 +302,23 @@ def test_kernels_without_torch_are_those_with_it(precision, model_file) -> None:
         assert np.array_equal(fused, direct)
 
 
+@pytest.mark.parametrize("kernels", ["fused", "direct"])
+def test_floating_point_errors_of_the_host_do_not_matter(kernels, model_file) -> None:
+    """Speeds that single precision does not know, and a number of no molecule in between."""
+    path, system = str(model_file("benzene_angular")), load_case("benzene_angular")
+    count = len(system.types)
+    frame = frame_of(system)._replace(
+        velocities=1e-50 * system.velocities,
+        num_systems=2,
+        systems=np.ones(count, np.int64),
+    )
+    predictor = Predictor.from_file(path, system.elements, precision="single", kernels=kernels)
+    with np.errstate(all="raise"):
+        step = predictor.step(frame)
+        assert np.geterr()["over"] == "raise"
+    assert np.isfinite(step.velocities).all()
+
+
 @pytest.mark.parametrize(
     ("order", "device", "words"),
     [
