@@ -35,8 +35,18 @@ def test_shipped_model_was_trained_on_its_elements(path: Path) -> None:
     assert all(data.limits.has_seen(k) for k in range(len(data.species)))
 
 
+# Of a system that another model is tested with; with reversible steps this one takes a minute.
+SECOND = ("quartz_reversible",)
+
+
 @pytest.mark.usefixtures("forked_runs")
-@pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.long] * (path.stem in SECOND))
+        for path in MODELS
+    ],
+)
 def test_shipped_model_steps_as_its_reference(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
