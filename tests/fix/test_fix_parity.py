@@ -221,6 +221,21 @@ def test_kernels_without_torch(lmp, model_file) -> None:
         assert (direct == fused).all()
 
 
+def test_kernels_of_one_process_after_each_other(lmp, model_file) -> None:
+    """Without torch, with it, and without again: `clear` leaves nothing that matters."""
+    system, model = load_case("quartz_l2"), model_file("quartz_l2")
+    scripts = [
+        system.script(model, 3, options=f"precision double kernels {kernels}").replace(
+            "final.dump", f"{number}.dump"
+        )
+        for number, kernels in enumerate(("direct", "fused", "direct"))
+    ]
+    run = lmp("\nclear\n".join(scripts), system)
+    assert run.returncode == 0, run.output
+    first, *others = ((run.directory / f"{number}.dump").read_text() for number in range(3))
+    assert "ITEM: ATOMS" in first and others == [first, first]
+
+
 def test_single_precision(lmp, model_file) -> None:
     """A network in single precision is near the one in double, and not the same."""
     system, model = load_case("quartz_l2"), model_file("quartz_l2")

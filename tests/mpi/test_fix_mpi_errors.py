@@ -25,12 +25,12 @@ def quartz() -> System:
 def sabotaged(lmp, quartz, model_file, tmp_path):
     """Function: a run on two ranks, with Python code that each of them runs at its start."""
 
-    def run(code: str, ranks: int = 2):
+    def run(code: str, ranks: int = 2, options: str = ""):
         directory = tmp_path / "sabotage"
         directory.mkdir(exist_ok=True)
         (directory / "sitecustomize.py").write_text(code)
         return lmp(
-            quartz.script(model_file("quartz_l2"), 5, options="guard error"),
+            quartz.script(model_file("quartz_l2"), 5, options=f"guard error {options}"),
             quartz,
             ranks=ranks,
             environment={"PYTHONPATH": str(directory)},
@@ -43,7 +43,7 @@ def sabotaged(lmp, quartz, model_file, tmp_path):
 ON_RANK_1 = """
 import os, pathlib, time
 if os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK")) == "1":
-    from lammps_trajcast.runtime import halo, kernel_backend
+    from lammps_trajcast.runtime import direct_backend, halo, kernel_backend
     calls = 0
     def replace(cls, name, act):
         plain = getattr(cls, name)
@@ -70,6 +70,10 @@ FAILURES = {
         "replace(kernel_backend.KernelBackend, 'layer', lambda _: fail(RuntimeError('sabotage')))",
         "unexpected RuntimeError: sabotage",
     ),
+    "without torch": (
+        "replace(direct_backend.DirectBackend, 'layer', lambda _: fail(MemoryError()))",
+        "out of memory with",
+    ),
     "in the exchange": (
         "replace(halo.MpiHalo, 'start', lambda _: fail(RuntimeError('sabotage')))",
         "unexpected RuntimeError: sabotage",
@@ -81,16 +85,17 @@ FAILURES = {
 }
 
 
+USUAL = ("out of memory", "without torch", "in the exchange")
+
+
 @pytest.mark.parametrize(
     "case",
-    [
-        pytest.param(case, marks=[] if case in ("out of memory", "in the exchange") else [LONG])
-        for case in FAILURES
-    ],
+    [pytest.param(case, marks=[] if case in USUAL else [LONG]) for case in FAILURES],
 )
 def test_failure_of_one_rank_in_a_step(case, sabotaged, tmp_path, record_property) -> None:
     act, message = FAILURES[case]
-    run = sabotaged(f"{ON_RANK_1}    {act}\n")
+    kernels = "direct" if case == "without torch" else "fused"
+    run = sabotaged(f"{ON_RANK_1}    {act}\n", options=f"kernels {kernels}")
     ended = time.time()
     assert message in run.error() and "python/trajcast" in run.error()
     assert run.returncode != 0
