@@ -44,8 +44,8 @@ std::string ConstantEnergy::of_styles(bool alone, double &energy) const {
   return fmt::format(
       "'conserve yes' would keep the sum of two potential energies, that of the model "
       "and {:.8g} of pair_style {}, bonds, angles, dihedrals, impropers or "
-      "kspace_style, whose forces move no atom: write 'pair_style zero' and 'none' "
-      "for the others, or the keyword 'energy' with the reference potential",
+      "kspace_style, whose forces move no atom: write 'pair_style zero', 'bond_style zero' and so "
+      "on and 'kspace_style none', or name the reference potential after the keyword 'energy'",
       energy, force->pair_style);
 }
 

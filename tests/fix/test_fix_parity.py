@@ -209,20 +209,8 @@ def test_plain_kernels(lmp, model_file) -> None:
     assert (finals[0][1] != finals[1][1]).any()
 
 
-def test_kernels_without_torch(lmp, model_file) -> None:
-    """The same kernels, called without TorchScript: the same numbers in a run."""
-    system, model = load_case("quartz_l2"), model_file("quartz_l2")
-    finals = []
-    for kernels in ("direct", "fused"):
-        run = lmp(system.script(model, 3, options=f"precision double kernels {kernels}"), system)
-        assert run.returncode == 0, run.output
-        finals.append(run.final())
-    for direct, fused in zip(*finals, strict=True):
-        assert (direct == fused).all()
-
-
 def test_kernels_of_one_process_after_each_other(lmp, model_file) -> None:
-    """Without torch, with it, and without again: `clear` leaves nothing that matters."""
+    """Without TorchScript, with it, without again: the same numbers; `clear` leaves nothing."""
     system, model = load_case("quartz_l2"), model_file("quartz_l2")
     scripts = [
         system.script(model, 3, options=f"precision double kernels {kernels}").replace(
