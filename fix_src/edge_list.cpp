@@ -21,12 +21,12 @@ std::array<int, 3> Cell::nearest(const double r[3]) const {
 void EdgeList::clear(int num_own, int num_remote_candidates) {
   candidates.clear();
   shifts.clear();
-  first.clear();
   first.reserve(num_own + 1);
+  first.assign(1, 0);
   number.resize(num_remote_candidates);
 }
 
-void EdgeList::begin_receiver() { first.push_back(candidates.size()); }
+void EdgeList::begin_receiver() { first.push_back(first.back()); }
 
 void EdgeList::add_candidate(int sender, const std::array<int, 3> &shift) {
   // A search is enough: there are 27 different shifts in a large box, and few more in a small one.
@@ -35,6 +35,16 @@ void EdgeList::add_candidate(int sender, const std::array<int, 3> &shift) {
   if (known == shifts.end())
     shifts.push_back(shift);
   candidates.push_back({sender, index});
+  first.back()++;
+}
+
+trajcast_neighbors EdgeList::all_candidates() const {
+  return {static_cast<std::int64_t>(first.size()) - 1,
+          static_cast<std::int64_t>(number.size()),
+          first.data(),
+          reinterpret_cast<const std::int32_t *>(candidates.data()),
+          static_cast<std::int64_t>(shifts.size()),
+          reinterpret_cast<const std::int32_t *>(shifts.data())};
 }
 
 void EdgeList::update(const double *positions, const Cell &cell, double cutoff) {
@@ -44,17 +54,17 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
     images.push_back(cell.vector(shift));
 
   // Room for all candidates, kept from step to step.
-  first_edge.resize(first.size() + 1);
+  const std::size_t num_own = first.size() - 1;
+  first_edge.resize(num_own + 1);
   senders.resize(candidates.size());
   vectors.resize(3 * candidates.size());
 
   const double cutoff_squared = cutoff * cutoff;
   num_edges = 0;
-  for (std::size_t i = 0; i < first.size(); i++) {
+  for (std::size_t i = 0; i < num_own; i++) {
     first_edge[i] = num_edges;
     const double *at = positions + 3 * i;
-    const std::size_t end = i + 1 < first.size() ? first[i + 1] : candidates.size();
-    for (std::size_t c = first[i]; c < end; c++) {
+    for (std::int64_t c = first[i]; c < first[i + 1]; c++) {
       const double *from = positions + 3 * static_cast<std::size_t>(candidates[c].sender);
       const auto &image = images[candidates[c].shift];
       const double x = from[0] + image[0] - at[0];
@@ -76,7 +86,7 @@ void EdgeList::update(const double *positions, const Cell &cell, double cutoff) 
 
 // Only atoms that some edge refers to become nodes: the candidates reach further by the skin.
 void EdgeList::number_remote() {
-  const std::int64_t num_own = static_cast<std::int64_t>(first.size());
+  const std::int64_t num_own = static_cast<std::int64_t>(first.size()) - 1;
   remote.clear();
   interior.clear();
   boundary.clear();

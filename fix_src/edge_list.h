@@ -3,6 +3,8 @@
 #ifndef TRAJCAST_EDGE_LIST_H
 #define TRAJCAST_EDGE_LIST_H
 
+#include "trajcast_bridge.h"
+
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -41,6 +43,9 @@ public:
 
   std::int64_t size() const { return num_edges; }
 
+  // The candidates, for somebody else who finds edges among them.
+  trajcast_neighbors all_candidates() const;
+
   std::vector<std::int64_t> first_edge; // (num_own + 1,) first edge of each receiver
   std::vector<std::int64_t> senders;    // (at least size(),) num_own + n is remote[n]
   std::vector<double> vectors;          // (at least size(), 3) from receiver to sender's image
@@ -51,16 +56,21 @@ public:
 private:
   void number_remote();
 
+  // Two numbers without a gap, as in trajcast_neighbors.
   struct Candidate {
-    int sender;
-    int shift; // index into shifts
+    std::int32_t sender;
+    std::int32_t shift; // index into shifts
   };
+
+  static_assert(sizeof(Candidate) == 2 * sizeof(std::int32_t) &&
+                    sizeof(std::array<std::int32_t, 3>) == 3 * sizeof(std::int32_t),
+                "as in trajcast_neighbors");
 
   std::int64_t num_edges = 0;
   std::vector<Candidate> candidates;
-  std::vector<std::size_t> first;   // first[i]: where the candidates of receiver i begin
+  std::vector<std::int64_t> first = {0}; // (num_own + 1,) where those of a receiver begin
   std::vector<std::int64_t> number; // of each remote candidate among the nodes; -1: no edge
-  std::vector<std::array<int, 3>> shifts;
+  std::vector<std::array<std::int32_t, 3>> shifts;
 };
 
 } // namespace trajcast

@@ -155,7 +155,7 @@ void FixPythonTrajcast::initial_integrate(int /*vflag*/) {
     constant_energy->begin_step();
   energy_is_known = false;
   add_impulse();
-  gather_frame(cutoff);
+  gather_step();
   predict(true);
   if (outcome.unfit)
     explain_unfit_atoms();
@@ -197,10 +197,9 @@ void FixPythonTrajcast::predict(bool judge) {
   if (atom->natoms == 0)
     return;
 
-  trajcast_frame frame = frame_of_model();
-  num_edges = frame.num_edges;
-  num_remote = frame.num_remote;
   judge &= guard != nullptr;
+  trajcast_frame frame = frame_of_step(judge);
+  num_remote = frame.num_remote;
   frame.remote_rows = comm->nprocs > 1 && judge && guard->needs_remote();
 
   rows.resize(TRAJCAST_ROW * (frame.num_atoms + (frame.remote_rows ? frame.num_remote : 0)));
@@ -213,6 +212,7 @@ void FixPythonTrajcast::predict(bool judge) {
   if (status == TRAJCAST_ABORT)
     abort_all(message.text);
   const bool failed = status != TRAJCAST_OK;
+  num_edges = finds_edges ? last.num_edges : frame.num_edges;
 
   // What the guard needs, five counts, and what conserve() needs.
   enum { FAILED = trajcast::GuardSums::SIZE, UNFIT, UNMOVED, BROKEN, MEETINGS, SIZE };
@@ -221,9 +221,7 @@ void FixPythonTrajcast::predict(bool judge) {
   sums[FAILED] = failed;
   if (!failed) {
     std::copy_n(last.sums, last.num_sums, sums + SIZE);
-    outcome.broken_atom = first_broken_atom();
-    if (judge && outcome.broken_atom < 0)
-      guard->check(frame, moved, rows.data(), sums);
+    check_prediction(frame, judge, sums);
     sums[UNFIT] = has_unfit_atoms();
     sums[UNMOVED] = std::count(moved.begin(), moved.begin() + atom->nlocal, 0);
     sums[BROKEN] = outcome.broken_atom >= 0;
@@ -240,6 +238,44 @@ void FixPythonTrajcast::predict(bool judge) {
   outcome.unfit = sums[UNFIT] > 0.0;
   outcome.moves_all = sums[UNMOVED] == 0.0;
   outcome.broken = sums[BROKEN] > 0.0;
+}
+
+/* ----------------------------------------------------------------------
+   whether this rank's predictions are numbers, and what the guard says of them
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::check_prediction(const trajcast_frame &frame, bool judge, double *sums) {
+  if (finds_edges) {
+    take_checks(judge, sums);
+    return;
+  }
+  outcome.broken_atom = first_broken_atom();
+  if (judge && outcome.broken_atom < 0)
+    guard->check(frame, moved, rows.data(), sums);
+}
+
+/* ----------------------------------------------------------------------
+   the same for a model on a device: it has counted, and says more only where there is more to say
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::take_checks(bool judge, double *sums) {
+  static_assert(int(trajcast::GuardSums::SIZE) == int(TRAJCAST_CHECKS), "the same sums");
+  if (last.num_broken > 0) {
+    fetch_rows();
+    outcome.broken_atom = first_broken_atom();
+  } else if (judge) {
+    std::copy_n(last.checks, TRAJCAST_CHECKS, sums);
+    guard->worst = {};
+    if (trajcast::GuardSums(sums).violated)
+      find_worst(sums);
+  }
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::fetch_rows() {
+  if (bridge->rows(model, &last, &message) != TRAJCAST_OK)
+    abort_all(message.text);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -268,8 +304,11 @@ void FixPythonTrajcast::sum_over_ranks(double *values, int count) {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::conserve_momentum() {
-  if (!outcome.moves_all || outcome.broken)
+  if (!outcome.moves_all || outcome.broken) {
+    if (finds_edges)
+      fetch_rows();
     return;
+  }
   while (last.num_sums > 0) {
     if (bridge->conserve(model, &last, &message) != TRAJCAST_OK)
       abort_all(message.text);

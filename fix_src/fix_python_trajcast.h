@@ -66,6 +66,9 @@ private:
   // fix_python_trajcast.cpp: the hooks, in the order of a step
   void add_impulse();
   void predict(bool judge);
+  void check_prediction(const trajcast_frame &, bool judge, double *sums);
+  void take_checks(bool judge, double *sums);
+  void fetch_rows();
   int64_t first_broken_atom() const;
   void sum_over_ranks(double *values, int count);
   void conserve_momentum();
@@ -120,8 +123,14 @@ private:
   void list_remote_atoms();
   bool may_become_edge(int i, int j) const;
   void gather_frame(double within);
+  void gather_step();
+  void gather_positions();
+  void find_edges(double within);
+  void gather_nodes(bool all_candidates);
   void find_systems();
   trajcast_frame frame_of_model() const;
+  trajcast_frame frame_of_step(bool judge) const;
+  void hand_over_candidates();
   void share_states();
   void forward(int width);
 
@@ -151,6 +160,7 @@ private:
   int parse_guard(int, char **, int);
   int parse_limits(int, char **, int);
   void set_limits(const trajcast_model_info &, const trajcast::Limits &);
+  void find_worst(double *sums);
   void remember_velocities();
   std::string violation();
   std::string describe(const trajcast::Violation &) const;
@@ -186,6 +196,7 @@ private:
   double cutoff;
   std::vector<double> model_masses; // of atom types 1, 2, ...
   std::string fingerprint;
+  bool finds_edges = false; // itself, on its device
 
   const trajcast_functions *bridge = nullptr;
   int64_t model = 0;

@@ -32,8 +32,37 @@ double distance_squared(const double *a, const double *b) {
 void FixPythonTrajcast::gather_frame(double within) {
   if (comm->nprocs > 1)
     share_states();
-
   const double start = MPI_Wtime();
+  gather_positions();
+  find_edges(within);
+  gather_nodes(false);
+  graph_seconds += MPI_Wtime() - start;
+}
+
+/* ----------------------------------------------------------------------
+   the state as it is now, as predictions want it: a model that finds edges itself gets none
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::gather_step() {
+  if (!finds_edges) {
+    gather_frame(cutoff);
+    return;
+  }
+  if (comm->nprocs > 1)
+    share_states();
+  const double start = MPI_Wtime();
+  gather_positions();
+  // Only where molecules keep their momenta: whether two of them meet.
+  if (num_systems > 1)
+    find_edges(cutoff);
+  gather_nodes(true);
+  graph_seconds += MPI_Wtime() - start;
+}
+
+/* ---------------------------------------------------------------------- */
+
+// Of own atoms and candidates.
+void FixPythonTrajcast::gather_positions() {
   const int nlocal = atom->nlocal;
   const int ncandidates = static_cast<int>(candidate_ghost.size());
   node_positions.resize(3 * (nlocal + ncandidates));
@@ -42,9 +71,22 @@ void FixPythonTrajcast::gather_frame(double within) {
   for (int r = 0; r < ncandidates; r++)
     std::copy_n(&forwarded[STATE * (nlocal + candidate_ghost[r])], 3,
                 &node_positions[3 * (nlocal + r)]);
-  edges.update(node_positions.data(), cell(), within);
+}
 
-  const int nnodes = nlocal + static_cast<int>(edges.remote.size());
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_edges(double within) {
+  edges.update(node_positions.data(), cell(), within);
+}
+
+/* ----------------------------------------------------------------------
+   what is known of own atoms and of remote nodes, which are all candidates or those with an edge
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::gather_nodes(bool all_candidates) {
+  const int nlocal = atom->nlocal;
+  const auto nremote = all_candidates ? candidate_ghost.size() : edges.remote.size();
+  const int nnodes = nlocal + static_cast<int>(nremote);
   types.resize(nnodes);
   moved.resize(nnodes);
   velocities.resize(3 * nnodes);
@@ -58,14 +100,14 @@ void FixPythonTrajcast::gather_frame(double within) {
     std::copy_n(atom->v[i], 3, &velocities[3 * i]);
   }
   for (int n = nlocal; n < nnodes; n++) {
-    const int j = nlocal + candidate_ghost[edges.remote[n - nlocal]];
+    const int r = n - nlocal;
+    const int j = nlocal + candidate_ghost[all_candidates ? r : edges.remote[r]];
     types[n] = atom->type[j];
     moved[n] = is_moved(j);
     std::copy_n(&forwarded[STATE * j + 3], 3, &velocities[3 * n]);
   }
   if (num_systems > 1 || only_molecule >= 0)
     find_systems();
-  graph_seconds += MPI_Wtime() - start;
 }
 
 /* ----------------------------------------------------------------------
@@ -125,6 +167,27 @@ trajcast_frame FixPythonTrajcast::frame_of_model() const {
   frame.boundary = edges.boundary.data();
   frame.num_systems = num_systems;
   frame.systems = num_systems > 1 ? systems.data() : nullptr;
+  return frame;
+}
+
+/* ---------------------------------------------------------------------- */
+
+trajcast_frame FixPythonTrajcast::frame_of_step(bool judge) const {
+  trajcast_frame frame = frame_of_model();
+  if (!finds_edges)
+    return frame;
+  frame.num_remote = static_cast<int64_t>(candidate_ghost.size());
+  frame.remote = frame.interior = frame.boundary = nullptr;
+  frame.num_edges = frame.num_interior = frame.num_boundary = 0;
+  frame.first_edge = frame.senders = nullptr;
+  frame.edge_vectors = nullptr;
+  frame.node_positions = node_positions.data();
+  const trajcast::Cell box = cell();
+  const double lengths[6] = {box.xx, box.yy, box.zz, box.yz, box.xz, box.xy};
+  std::copy_n(lengths, 6, frame.cell);
+  const bool all = std::find(moved.begin(), moved.end(), 0) == moved.end();
+  frame.moved = all ? nullptr : moved.data();
+  frame.judge = judge;
   return frame;
 }
 
@@ -201,7 +264,18 @@ void FixPythonTrajcast::post_neighbor() {
         edges.add_candidate(nlocal + ghost_candidate[ghost], ghost_shift[ghost]);
     }
   }
+  if (finds_edges)
+    hand_over_candidates();
   graph_seconds += MPI_Wtime() - forward_seconds - start;
+}
+
+/* ---------------------------------------------------------------------- */
+
+void FixPythonTrajcast::hand_over_candidates() {
+  const trajcast_neighbors all = edges.all_candidates();
+  message.text[0] = '\0';
+  const bool failed = bridge->candidates(model, &all, &message) != TRAJCAST_OK;
+  fail_if_any(failed, message.text);
 }
 
 /* ----------------------------------------------------------------------

@@ -121,12 +121,39 @@ void FixPythonTrajcast::set_limits(const trajcast_model_info &info,
   if (info.has_limits && info.max_temperature > 0.0)
     limits.temperature = info.max_temperature;
   guard.reset(new trajcast::Guard(limit_settings.apply(limits), cutoff));
+  if (finds_edges) {
+    const trajcast::Limits &run = guard->limits;
+    const trajcast_limits arrays = {run.displacements.data(), run.speeds.data(),
+                                    run.distances.data(), run.nearest_distances.data()};
+    message.text[0] = '\0';
+    const bool failed = bridge->limit(model, &arrays, &message) != TRAJCAST_OK;
+    fail_if_any(failed, message.text);
+  }
   if (!info.has_limits && comm->me == 0)
     utils::logmesg(lmp,
                    "Fix {} python/trajcast: {} holds no limits of its training data, so only the "
                    "keyword 'limit' and what is not a number are checked; add the limits with "
                    "'lammps-trajcast add-bounds'\n",
                    id, model_path);
+}
+
+/* ----------------------------------------------------------------------
+   a model on a device has found predictions beyond limits: look for the worst of them here, among
+   the edges that this rank finds itself
+------------------------------------------------------------------------- */
+
+void FixPythonTrajcast::find_worst(double *sums) {
+  fetch_rows();
+  find_edges(cutoff);
+  gather_nodes(false);
+  const int nlocal = atom->nlocal;
+  if (guard->needs_remote() && comm->nprocs > 1)
+    // Remote nodes were all candidates, and are now those with an edge, in the same order.
+    for (std::size_t r = 0; r < edges.remote.size(); r++)
+      std::copy_n(&rows[TRAJCAST_ROW * (nlocal + edges.remote[r])], TRAJCAST_ROW,
+                  &rows[TRAJCAST_ROW * (nlocal + r)]);
+  std::fill_n(sums, trajcast::GuardSums::SIZE, 0.0);
+  guard->check(frame_of_model(), moved, rows.data(), sums);
 }
 
 /* ---------------------------------------------------------------------- */

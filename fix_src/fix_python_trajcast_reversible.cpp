@@ -93,7 +93,7 @@ void FixPythonTrajcast::reverse_velocities() {
 ------------------------------------------------------------------------- */
 
 bool FixPythonTrajcast::predict_again() {
-  gather_frame(cutoff);
+  gather_step();
   const double reduction = reduction_seconds;
   predict(false);
   reduction_seconds += reduction;
@@ -110,7 +110,7 @@ void FixPythonTrajcast::restore_momentum() {
     domain->unmap(atom->x[i], atom->image[i], &unwrapped[3 * i]);
     std::copy_n(atom->v[i], 3, &velocities[3 * i]);
   }
-  const trajcast_frame frame = frame_of_model();
+  const trajcast_frame frame = frame_of_step(false);
   last.rows = rows.data();
   if (bridge->adopt(model, &frame, &last, &message) != TRAJCAST_OK)
     abort_all(message.text);

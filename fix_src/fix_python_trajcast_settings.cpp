@@ -179,6 +179,7 @@ void FixPythonTrajcast::open_model() {
   has_energy = info.has_energy != 0;
   energy_cutoff = info.energy_cutoff;
   fingerprint = info.fingerprint;
+  finds_edges = info.finds_edges != 0;
   keeps_rotation = info.conserves_angular_momentum != 0;
   stops_rotation = info.takes_angular_momentum != 0;
   check_agreement(info);

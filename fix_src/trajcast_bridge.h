@@ -60,6 +60,9 @@ typedef struct {
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
   int32_t takes_angular_momentum;     /* 1 if it is zero after each step, whatever it was, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
+  int32_t finds_edges; /* 1 if the network runs on a device and finds edges there: predict() wants
+                          trajcast_frame.node_positions in place of them, and candidates() and
+                          limit() are to be called; else 0 */
   char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */
   int32_t has_limits; /* 1 if the file says how far the training data went, else 0: then the arrays
                          of limits below are left alone */
@@ -81,6 +84,27 @@ typedef struct {
   const int32_t *ranks;   /* (num_candidates,) MPI rank that owns the atom */
   const int64_t *indices; /* (num_candidates,) the atom's place in the order of that rank */
 } trajcast_halo;
+
+/* Which edges there may be before the neighbor list is built anew, for a model that finds them
+   itself. Nodes are the own atoms, then the atoms of trajcast_halo. */
+typedef struct {
+  int64_t num_atoms;     /* own atoms */
+  int64_t num_remote;    /* num_candidates of trajcast_halo */
+  const int64_t *first;  /* (num_atoms + 1,) candidates of own atom i are first[i] ... first[i + 1]
+                            - 1 */
+  const int32_t *pairs;  /* (first[num_atoms], 2) of each: the neighbor, a node, and its shift */
+  int64_t num_shifts;
+  const int32_t *shifts; /* (num_shifts, 3) how many lattice vectors a, b and c */
+} trajcast_neighbors;
+
+/* How far predictions may go, for a model that finds edges itself. Infinity, for distances zero,
+   means no limit; all in the units of the run. */
+typedef struct {
+  const double *displacements;     /* (num_types,) in a time step */
+  const double *speeds;            /* (num_types,) */
+  const double *distances;         /* (num_types, num_types) */
+  const double *nearest_distances; /* (num_types,) to the nearest neighbor */
+} trajcast_limits;
 
 /* One state of the system, and the neighbor list that goes with it.
 
@@ -114,9 +138,18 @@ typedef struct {
 
   int32_t remote_rows; /* 1: the prediction is wanted for remote nodes, too, from the ranks that own
                           them; all ranks have to agree */
+
+  /* For a model that finds edges itself. Remote nodes are then all atoms of trajcast_halo, and
+     there are no edges, nor interior and boundary. For other models node_positions is NULL. */
+  const double *node_positions; /* (num_nodes, 3) wrapped, Angstrom */
+  double cell[6];               /* xx, yy, zz, yz, xz, xy: a = (xx, 0, 0), b = (xy, yy, 0), c = (xz,
+                                   yz, zz), Angstrom */
+  const char *moved; /* (num_nodes,) 1 where the prediction will be applied to the atom, else 0;
+                        NULL: everywhere */
+  int32_t judge;     /* 1: compare the prediction with the limits of limit() */
 } trajcast_frame;
 
-enum { TRAJCAST_ROW = 6, TRAJCAST_MAX_SUMS = 16 };
+enum { TRAJCAST_ROW = 6, TRAJCAST_MAX_SUMS = 16, TRAJCAST_CHECKS = 7 };
 
 /* What predict() fills on each rank. */
 typedef struct {
@@ -131,6 +164,13 @@ typedef struct {
   double exchange_seconds; /* wall time of sending and receiving, and of waiting for it */
   int64_t bytes_received;  /* from other ranks */
   int64_t rows_sent;       /* atoms whose features went to another rank, in each exchange */
+
+  /* Of a model that finds edges itself, in place of rows: rows() fetches them, and conserve() fills
+     those of own atoms. */
+  int64_t num_edges;
+  int64_t num_broken;             /* own atoms whose prediction is not a number */
+  double checks[TRAJCAST_CHECKS]; /* of this rank's moved atoms: atoms and pairs beyond a limit,
+                                     atoms, mass, momentum (3), sum of m v^2 as predicted */
 } trajcast_prediction;
 
 /* What energies() fills, in the units of the run. The caller allocates the arrays. */
@@ -150,11 +190,22 @@ typedef struct {
      after each change of the order of atoms, before predict(). */
   int (*plan)(int64_t handle, const trajcast_halo *halo, trajcast_message *message);
 
+  /* Take the candidates of a neighbor list, after plan() and before predict(), on this rank. */
+  int (*candidates)(int64_t handle, const trajcast_neighbors *neighbors,
+                    trajcast_message *message);
+
+  /* Take the limits that a run compares predictions with. */
+  int (*limit)(int64_t handle, const trajcast_limits *limits, trajcast_message *message);
+
   /* Predict the state one time step of the model later, momentum not conserved. All ranks have to
      call it; a rank without atoms does, too. After TRAJCAST_FAILED this rank has taken part in all
      exchanges: the others do not know of it, and need not be told before their next one. */
   int (*predict)(int64_t handle, const trajcast_frame *frame, trajcast_prediction *prediction,
                  trajcast_message *message);
+
+  /* Fill the rows of the last prediction of a model that finds edges itself, momentum not
+     conserved. */
+  int (*rows)(int64_t handle, trajcast_prediction *prediction, trajcast_message *message);
 
   /* Take rows that the caller has made of several predictions for one from this frame, of which
      edges, types and remote nodes are not read, and leave in `prediction->sums` what conserve()

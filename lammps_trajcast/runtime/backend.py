@@ -38,10 +38,13 @@ class Backend(ABC):
         widths: (num_layers + 1,) length of a node's row of features: of the initial ones, and after
             each layer.
         memory: where features and all arguments lie.
+        takes_room: whether senders and edge vectors may have rows beyond the last edge, which are
+            not looked at.
     """
 
     widths: tuple[int, ...]
     memory: Memory
+    takes_room = False
 
     @property
     def num_layers(self) -> int:

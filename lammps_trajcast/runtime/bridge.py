@@ -3,10 +3,12 @@
 Nothing is decided here: pointers become NumPy views, exceptions become messages.
 """
 
+from __future__ import annotations
+
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lammps_trajcast.warning_filters import not_fatal
 
@@ -20,6 +22,9 @@ with not_fatal():
     from lammps_trajcast.runtime.halo import HaloError, adopt_communicator
     from lammps_trajcast.runtime.predictor import Frame, MpiContext, Predictor
 
+if TYPE_CHECKING:
+    from lammps_trajcast.runtime.resident import ResidentStep, State
+
 
 class Bridge(FfiBridge):
     """The models that the fixes of this process have open."""
@@ -28,7 +33,9 @@ class Bridge(FfiBridge):
         """Use the `ffi` object of the compiled bridge, or any that knows its structures."""
         super().__init__(ffi)
         self._models: dict[int, Predictor] = {}
+        self._residents: dict[int, ResidentStep] = {}  # of those that find edges themselves
         self._num_rows: dict[int, int] = {}  # own atoms of the last prediction of each
+        self._num_nodes: dict[int, int] = {}  # atoms that it has rows for
         self._next_handle = 1
 
     def open(self, config: Any, handle: Any, info: Any, message: Any) -> int:
@@ -53,6 +60,7 @@ class Bridge(FfiBridge):
             info.conserves_angular_momentum = predictor.conserves_angular_momentum
             info.takes_angular_momentum = predictor.takes_angular_momentum
             info.shares_device = predictor.shares_device
+            info.finds_edges = predictor.finds_edges
             info.fingerprint = predictor.fingerprint.encode()
             types = config.num_types
             self._view(info.masses, (types,), np.float64)[:] = predictor.masses
@@ -68,6 +76,8 @@ class Bridge(FfiBridge):
                 )
             handle[0] = self._next_handle
             self._models[self._next_handle] = predictor
+            if predictor.finds_edges:
+                self._residents[self._next_handle] = predictor.resident()
             self._next_handle += 1
 
         return self._reporting_errors(load, message)
@@ -83,22 +93,77 @@ class Bridge(FfiBridge):
 
         return self._reporting_errors(plan, message, unexpected=ABORT)
 
+    def candidates(self, handle: int, neighbors: Any, message: Any) -> int:
+        """Body of `trajcast_functions.candidates`."""
+
+        def take() -> None:
+            from lammps_trajcast.runtime.device_edges import Neighbors
+
+            first = self._view(neighbors.first, (neighbors.num_atoms + 1,), np.int64)
+            self._residents[handle].take(
+                Neighbors(
+                    first,
+                    self._view(neighbors.pairs, (int(first[-1]), 2), np.int32),
+                    self._view(neighbors.shifts, (neighbors.num_shifts, 3), np.int32),
+                    neighbors.num_remote,
+                )
+            )
+
+        return self._reporting_errors(take, message)
+
+    def limit(self, handle: int, limits: Any, message: Any) -> int:
+        """Body of `trajcast_functions.limit`."""
+
+        def limit() -> None:
+            from lammps_trajcast.runtime.resident import DeviceLimits
+
+            t = len(self._models[handle].masses)
+            self._residents[handle].set_limits(
+                DeviceLimits(
+                    self._view(limits.displacements, (t,), np.float64),
+                    self._view(limits.speeds, (t,), np.float64),
+                    self._view(limits.distances, (t, t), np.float64),
+                    self._view(limits.nearest_distances, (t,), np.float64),
+                )
+            )
+
+        return self._reporting_errors(limit, message)
+
     def predict(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.predict`."""
 
         def predict() -> None:
-            predictor = self._models[handle]
-            raw = predictor.predict(self._frame(frame), with_remote=bool(frame.remote_rows))
-            self._view(prediction.rows, raw.rows.shape, np.float64)[:] = raw.rows
-            self._fill_sums(prediction, raw.sums)
+            predictor, resident = self._models[handle], self._residents.get(handle)
+            with_remote = bool(frame.remote_rows)
+            if resident is not None:
+                outcome = resident.predict(self._state(frame), with_remote)
+                self._fill_sums(prediction, outcome.sums)
+                self._view(prediction.checks, outcome.checks.shape, np.float64)[:] = outcome.checks
+                prediction.num_broken = outcome.num_broken
+                prediction.num_edges = outcome.num_edges
+                prediction.network_seconds = outcome.network_seconds
+            else:
+                raw = predictor.predict(self._frame(frame), with_remote)
+                self._view(prediction.rows, raw.rows.shape, np.float64)[:] = raw.rows
+                self._fill_sums(prediction, raw.sums)
+                prediction.network_seconds = raw.network_seconds
             traffic = predictor.halo.traffic
-            prediction.network_seconds = raw.network_seconds
             prediction.exchange_seconds = traffic.exchange_seconds
             prediction.bytes_received = traffic.bytes_received
             prediction.rows_sent = traffic.rows_sent
             self._num_rows[handle] = frame.num_atoms
+            self._num_nodes[handle] = frame.num_atoms + with_remote * frame.num_remote
 
         return self._reporting_errors(predict, message, unexpected=ABORT)
+
+    def rows(self, handle: int, prediction: Any, message: Any) -> int:
+        """Body of `trajcast_functions.rows`."""
+
+        def fetch() -> None:
+            rows = self._view(prediction.rows, (self._num_nodes[handle], 6), np.float64)
+            self._residents[handle].rows(rows)
+
+        return self._reporting_errors(fetch, message, unexpected=ABORT)
 
     def adopt(self, handle: int, frame: Any, prediction: Any, message: Any) -> int:
         """Body of `trajcast_functions.adopt`."""
@@ -106,7 +171,12 @@ class Bridge(FfiBridge):
         def adopt() -> None:
             n = frame.num_atoms
             rows = self._view(prediction.rows, (n, 6), np.float64)
-            self._fill_sums(prediction, self._models[handle].adopt(self._frame(frame), rows))
+            resident = self._residents.get(handle)
+            if resident is not None:
+                sums = resident.adopt(self._state(frame), rows)
+            else:
+                sums = self._models[handle].adopt(self._frame(frame), rows)
+            self._fill_sums(prediction, sums)
             self._num_rows[handle] = n
 
         return self._reporting_errors(adopt, message, unexpected=ABORT)
@@ -117,7 +187,8 @@ class Bridge(FfiBridge):
         def conserve() -> None:
             rows = self._view(prediction.rows, (self._num_rows[handle], 6), np.float64)
             sums = self._view(prediction.sums, (prediction.num_sums,), np.float64)
-            self._fill_sums(prediction, self._models[handle].conserve(sums, rows))
+            keeper = self._residents.get(handle) or self._models[handle]
+            self._fill_sums(prediction, keeper.conserve(sums, rows))
 
         return self._reporting_errors(conserve, message, unexpected=ABORT)
 
@@ -150,14 +221,32 @@ class Bridge(FfiBridge):
             systems=self._indices(frame.systems, n) if frame.num_systems > 1 else None,
         )
 
+    def _state(self, frame: Any) -> State:
+        from lammps_trajcast.runtime.resident import State
+
+        n, m = frame.num_atoms, frame.num_atoms + frame.num_remote
+        null = self._ffi.NULL
+        return State(
+            types=self._view(frame.types, (m,), np.int32),
+            positions=self._view(frame.positions, (n, 3), np.float64),
+            velocities=self._view(frame.velocities, (m, 3), np.float64),
+            masses=self._view(frame.masses, (n,), np.float64),
+            node_positions=self._view(frame.node_positions, (m, 3), np.float64),
+            cell=self._view(frame.cell, (6,), np.float64),
+            moved=None if frame.moved == null else self._view(frame.moved, (m,), np.uint8),
+            judge=bool(frame.judge),
+            num_systems=frame.num_systems,
+            systems=self._indices(frame.systems, n) if frame.num_systems > 1 else None,
+        )
+
     def _fill_sums(self, prediction: Any, sums: NDArray[np.float64]) -> None:
         self._view(prediction.sums, (len(sums),), np.float64)[:] = sums
         prediction.num_sums = len(sums)
 
     def close(self, handle: int, message: Any) -> int:
         """Body of `trajcast_functions.close`."""
-        self._models.pop(handle, None)
-        self._num_rows.pop(handle, None)
+        for kept in (self._models, self._residents, self._num_rows, self._num_nodes):
+            kept.pop(handle, None)
         return OK
 
     def _place(self, config: Any) -> MpiContext:
@@ -199,7 +288,10 @@ def register(address: int) -> None:
         _bridge = Bridge(ffi)
         ffi.def_extern(name="trajcast_open", error=FAILED)(_bridge.open)
         ffi.def_extern(name="trajcast_plan", error=ABORT)(_bridge.plan)
+        ffi.def_extern(name="trajcast_candidates", error=FAILED)(_bridge.candidates)
+        ffi.def_extern(name="trajcast_limit", error=FAILED)(_bridge.limit)
         ffi.def_extern(name="trajcast_predict", error=ABORT)(_bridge.predict)
+        ffi.def_extern(name="trajcast_rows", error=ABORT)(_bridge.rows)
         ffi.def_extern(name="trajcast_adopt", error=ABORT)(_bridge.adopt)
         ffi.def_extern(name="trajcast_conserve", error=ABORT)(_bridge.conserve)
         ffi.def_extern(name="trajcast_energies", error=FAILED)(_bridge.energies)
@@ -207,7 +299,10 @@ def register(address: int) -> None:
     functions = ffi.cast("trajcast_functions *", address)
     functions.open = lib.trajcast_open
     functions.plan = lib.trajcast_plan
+    functions.candidates = lib.trajcast_candidates
+    functions.limit = lib.trajcast_limit
     functions.predict = lib.trajcast_predict
+    functions.rows = lib.trajcast_rows
     functions.adopt = lib.trajcast_adopt
     functions.conserve = lib.trajcast_conserve
     functions.energies = lib.trajcast_energies

@@ -56,6 +56,6 @@ def make_backend(
     if on_cpu:
         return FusedBackend(FusedTrajCast(network), network)
     # Triton comes with CUDA builds of torch; it need not be there on a machine without a GPU.
-    from lammps_trajcast.kernels.triton.network import TabulatedTrajCast
+    from lammps_trajcast.runtime.triton_backend import TritonBackend
 
-    return FusedBackend(TabulatedTrajCast(network), network)
+    return TritonBackend(network)

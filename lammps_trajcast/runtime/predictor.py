@@ -1,9 +1,9 @@
 """One time step of a trained network, NumPy in and NumPy out: what the LAMMPS fix runs."""
 
-import sys
+import os
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.runtime.backend import StepArrays
 from lammps_trajcast.runtime.errors import PredictorError, StepError
 from lammps_trajcast.runtime.halo import Halo, MpiHalo
+from lammps_trajcast.runtime.layers import Attempt, Layers, Nodes
 from lammps_trajcast.runtime.memory import Matrix
 from lammps_trajcast.runtime.momentum import Array, MomentumLayer, Motion, Start
 from lammps_trajcast.runtime.open_backend import open_backend
@@ -22,11 +23,11 @@ from lammps_trajcast.units import ENERGY_IN_KCAL, TIME_IN_FS
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+    from lammps_trajcast.runtime.resident import ResidentStep
+
 
 # What is not a number is found by the fix, whatever the host of this Python wants to know of it.
 _QUIET = np.errstate(all="ignore")
-# Two matrices of features take turns.
-_LAYERS = ("even layers", "odd layers")
 
 
 class MpiContext(NamedTuple):
@@ -99,25 +100,6 @@ class _ConservationState(NamedTuple):
     centers: Array | None = None  # sums of round 1, over all ranks
 
 
-class _Attempt:
-    """Runs what may fail.
-
-    After a failure it runs nothing more, so that this rank keeps step with the others in the
-    exchange until all know of it.
-    """
-
-    def __init__(self) -> None:
-        self.error: Exception | None = None
-
-    def __call__(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        if self.error is None:
-            try:
-                return work(*arguments)
-            except Exception as error:
-                self.error = error
-        return None
-
-
 class Predictor:
     """A model file, ready to advance atoms.
 
@@ -135,6 +117,8 @@ class Predictor:
         fingerprint: of the model file, see :meth:`ModelFile.fingerprint`.
         halo: the exchange with other ranks.
         energy_cutoff: of the potential energy, Angstrom; None if the file has no energy.
+        finds_edges: whether :meth:`resident` steps, which find edges themselves, are the ones to
+            use.
     """
 
     def __init__(
@@ -210,12 +194,16 @@ class Predictor:
             model, precision, device, kernels, num_threads, node
         )
         self._memory = self._backend.memory
+        self.finds_edges = self._backend.takes_room or _tests_resident_steps(kernels)
         # After the backend, which may import torch: the first of both brings the OpenMP library.
         self._energy = None if model.energy is None else EnergyKernel(model.energy)
+        self._arch = arch
         self._layer_of_momentum = MomentumLayer(arch)
         # From targets to displacements, and velocities in the unit of the model.
-        self._rms = np.repeat([data.rms_displacement, data.rms_velocity], 3)
+        self._targets = (data.rms_displacement, data.rms_velocity)
+        self._rms = np.repeat(self._targets, 3)
         self.halo = MpiHalo(place.communicator, self._memory) if place else Halo()
+        self._layers = Layers(self._backend, self.halo)
         self._in_progress: _ConservationState | None = None
         self._species_of_type = np.array([-1, *index])
 
@@ -239,6 +227,20 @@ class Predictor:
         """
         model = ModelFile.load(path)
         return cls(model, elements, units, device, precision, num_threads, kernels, place)
+
+    def resident(self) -> "ResidentStep":
+        """Return the steps that stay on the device of the network, with the halo of this object."""
+        from lammps_trajcast.runtime.resident import ResidentStep
+
+        return ResidentStep(
+            self._backend,
+            self.halo,
+            self._arch,
+            self._targets,
+            self._species_of_type,
+            self._time_ratio,
+            self._num_threads,
+        )
 
     def step(self, frame: Frame) -> Step:
         """Predict the state one time step later, on a single rank, with the momentum restored.
@@ -265,17 +267,23 @@ class Predictor:
         """
         with self._memory.settings(self._num_threads):
             began = time.perf_counter()
-            attempt = _Attempt()
+            attempt = Attempt()
             self.halo.select(frame.remote)
-            target = self._predict(frame, attempt)
+            interior, boundary = (
+                None if atoms is None else self._memory.hold(atoms)
+                for atoms in (frame.interior, frame.boundary)
+            )
+            nodes = Nodes(len(frame.masses), len(frame.types), interior, boundary)
+            target = self._layers.run(nodes, lambda: self._first_features(frame), attempt)
             if with_remote:
-                target = self._with_remote(frame, target, attempt)
+                target = self._layers.with_remote(nodes, target, attempt)
             self.halo.end()
             made: tuple[NDArray[np.float64], NDArray[np.float64]] | None = attempt(
                 self._raw, frame, target
             )
             if made is None:
-                raise StepError(_reason(attempt.error, frame)) from attempt.error
+                sizes = (len(frame.masses), len(frame.remote), len(frame.senders))
+                raise StepError(attempt.reason(*sizes)) from attempt.error
             waited = self.halo.traffic.exchange_seconds
             return RawPrediction(*made, network_seconds=time.perf_counter() - began - waited)
 
@@ -362,32 +370,6 @@ class Predictor:
         virials = None if found.virials is None else found.virials * self._energy_ratio
         return Energies(found.energies * self._energy_ratio, virials)
 
-    def _predict(self, frame: Frame, attempt: _Attempt) -> Matrix:
-        """Return targets (N, 6), layer by layer.
-
-        While the halo sends features, a layer is computed for atoms without remote senders
-        (interior); then for the others (boundary).
-        """
-        own, memory = len(frame.masses), self._memory
-        features: Any = attempt(self._first_features, frame) if own else None
-        interior, boundary = (
-            None if atoms is None else memory.hold(atoms)
-            for atoms in (frame.interior, frame.boundary)
-        )
-        for k, width in enumerate(self._backend.widths[1:]):
-            after = memory.matrix(_LAYERS[k % 2], len(frame.types), width)
-            if k > 0:
-                self.halo.start(features, own)
-            attempt(self._layer, own, k, features, after, interior if k > 0 else None)
-            if k > 0:
-                self.halo.finish()
-                if boundary is not None:
-                    attempt(self._layer, own, k, features, after, boundary)
-            features = after
-        if own:
-            return attempt(self._backend.read_out, features)
-        return memory.matrix("nothing", 0, 6)
-
     def _first_features(self, frame: Frame) -> Matrix:
         arrays = StepArrays(
             self._species_of_type[frame.types],
@@ -398,26 +380,6 @@ class Predictor:
         )
         self._backend.prepare(StepArrays(*map(self._memory.hold, arrays)))
         return self._backend.initial_features()
-
-    def _layer(
-        self, own: int, k: int, features: Matrix, after: Matrix, receivers: Matrix | None
-    ) -> None:
-        if own:
-            self._backend.layer(k, features, after, receivers)
-
-    def _with_remote(self, frame: Frame, target: Matrix | None, attempt: _Attempt) -> Matrix:
-        """Targets (N + R, 6): those of remote nodes come from the ranks that predict them."""
-        own = len(frame.masses)
-        # Not the matrix of the last features: targets may be a part of it.
-        targets = self._memory.matrix(_LAYERS[self._backend.num_layers % 2], len(frame.types), 6)
-
-        def enter() -> None:
-            targets[:own] = target
-
-        attempt(enter)
-        self.halo.start(targets, own)
-        self.halo.finish()
-        return targets
 
     def _raw(
         self, frame: Frame, targets: Matrix
@@ -438,21 +400,9 @@ class Predictor:
         return self._layer_of_momentum.linear_sums(motion, start).ravel()
 
 
-def _reason(error: Exception | None, frame: Frame) -> str:
-    """What went wrong on this rank, in one line; empty if nothing."""
-    if error is None or isinstance(error, PredictorError):
-        return str(error or "")
-    text = " ".join(str(error).split())
-    kinds: tuple[type[BaseException], ...] = (MemoryError,)
-    if (torch := sys.modules.get("torch")) is not None:
-        kinds += (torch.OutOfMemoryError,)
-    no_memory = isinstance(error, kinds)
-    if no_memory or "allocate memory" in text:
-        return (
-            f"out of memory with {len(frame.masses)} atoms, {len(frame.remote)} atoms of other "
-            f"ranks and {len(frame.senders)} edges on one MPI rank: use more ranks on more machines"
-        )
-    return f"unexpected {type(error).__name__}: {text}"
+def _tests_resident_steps(kernels: str) -> bool:
+    """Whether a CPU shall do as a GPU does; for tests, which have no GPU."""
+    return kernels != "direct" and "TRAJCAST_RESIDENT" in os.environ
 
 
 def _limits_of_types(

@@ -18,12 +18,17 @@ from lammps_trajcast.runtime.torch_settings import own_torch_settings
 
 
 class TensorMemory(Memory):
-    """Tensors on one device."""
+    """Tensors on one device.
+
+    Attributes:
+        dtype: of features.
+        device: where they lie.
+    """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         """Make features of a type, on a device."""
         super().__init__()
-        self._dtype, self._device = dtype, device
+        self.dtype, self.device = dtype, device
         self.on_device = device.type == "cuda"
 
     @override
@@ -41,7 +46,7 @@ class TensorMemory(Memory):
 
     @override
     def hold(self, values: NDArray[Any]) -> Matrix:
-        return torch.from_numpy(values).to(self._device)
+        return torch.from_numpy(values).to(self.device)
 
     @override
     def on_host(self, matrix: Matrix) -> NDArray[np.float64]:
@@ -57,8 +62,8 @@ class TensorMemory(Memory):
     def _empty(self, size: int, like: Matrix, pinned: bool) -> Matrix:
         return torch.empty(
             size,
-            dtype=self._dtype if like is None else like.dtype,
-            device=torch.device("cpu") if pinned else self._device,
+            dtype=self.dtype if like is None else like.dtype,
+            device=torch.device("cpu") if pinned else self.device,
             pin_memory=pinned and torch.cuda.is_available(),
         )
 
@@ -70,4 +75,4 @@ class TensorMemory(Memory):
     @override
     def synchronize(self) -> None:
         if self.on_device:
-            torch.cuda.synchronize(self._device)
+            torch.cuda.synchronize(self.device)

@@ -88,36 +88,38 @@ class ConvolutionKernels:
             table.num_inputs, table.num_outputs, table.num_paths, table.num_harmonics
         )
         self._families = source.families(table.entries())
-        self._sources: dict[tuple[str, torch.dtype, int], list[str]] = {}
+        self._sources: dict[tuple[str, torch.dtype, int, bool], list[str]] = {}
 
-    def sources(self, kind: str, dtype: torch.dtype, order: int = 0) -> list[str]:
+    def sources(
+        self, kind: str, dtype: torch.dtype, order: int = 0, own: bool = False
+    ) -> list[str]:
         """Return the sources of the kernels that together do one operation.
 
         Args:
             kind: name of the function of :mod:`source` that writes them.
             dtype: float32 or float64.
             order: of the table for "tabulated", 2 (cubic) or 3 (quintic).
+            own: for "tabulated", whether receivers add to the features of their senders.
         """
-        if (kind, dtype, order) not in self._sources:
+        key = (kind, dtype, order, own)
+        if key not in self._sources:
             if kind == "feature_gradient":
                 parts = source.split_by_order(self._families)
             else:
                 parts = source.split(self._families, source.ROWS_PER_KERNEL[dtype.itemsize])
             write = getattr(source, kind)
             if kind == "tabulated":
-                write = functools.partial(write, order=order)
-            self._sources[kind, dtype, order] = [write(part, self.sizes) for part in parts]
-        return self._sources[kind, dtype, order]
+                write = functools.partial(write, order=order, own=own)
+            self._sources[key] = [write(part, self.sizes) for part in parts]
+        return self._sources[key]
 
-    def _launch(
-        self, kind: str, like: Tensor, first_edge: Tensor, *arguments: Any, order: int = 0
-    ) -> None:
+    def _launch(self, kind: str, like: Tensor, first_edge: Tensor, *arguments: Any) -> None:
         nodes, channels = first_edge.numel() - 1, like.size(2)
-        for text in self.sources(kind, like.dtype, order):
+        for text in self.sources(kind, like.dtype):
             launch(text, nodes, channels, *arguments, first_edge)
 
-    def _result(self, features: Tensor, first_edge: Tensor) -> Tensor:
-        return features.new_empty((first_edge.numel() - 1, self.sizes.outputs, features.size(2)))
+    def _result(self, features: Tensor, nodes: int) -> Tensor:
+        return features.new_empty((nodes, self.sizes.outputs, features.size(2)))
 
     def forward(
         self,
@@ -130,7 +132,7 @@ class ConvolutionKernels:
         """Return the summed messages; arguments as for ``edge_convolution``."""
         features, harmonics, weights = _contiguous(features, harmonics, weights)
         first_edge, senders = _contiguous(first_edge, senders)
-        out = self._result(features, first_edge)
+        out = self._result(features, first_edge.numel() - 1)
         self._launch("forward", features, first_edge, features, harmonics, weights, senders, out)
         return out
 
@@ -140,8 +142,10 @@ class ConvolutionKernels:
         harmonics: Tensor,
         table: Tensor,
         positions: Tensor,
-        first_edge: Tensor,
+        begins: Tensor,
+        ends: Tensor,
         senders: Tensor,
+        own: Tensor | None,
     ) -> Tensor:
         """Return the summed messages, their weights interpolated in a table.
 
@@ -151,25 +155,20 @@ class ConvolutionKernels:
             table: (intervals + 1, order, paths, channels), at each node the value and order - 1
                 derivatives times powers of the spacing; order 2 (cubic) or 3 (quintic).
             positions: (E,) 0 to intervals, where in the table an edge is.
-            first_edge: as for ``edge_convolution``.
+            begins: (num_receivers,) int64, where the edges of each receiver begin.
+            ends: (num_receivers,) int64, where they end.
             senders: as for ``edge_convolution``.
+            own: as for ``edge_convolution``.
         """
         features, harmonics, table = _contiguous(features, harmonics, table)
-        positions, first_edge, senders = _contiguous(positions, first_edge, senders)
-        out = self._result(features, first_edge)
-        self._launch(
-            "tabulated",
-            features,
-            first_edge,
-            features,
-            harmonics,
-            table,
-            positions,
-            table.size(0) - 1,
-            senders,
-            out,
-            order=table.size(1),
-        )
+        positions, begins, ends, senders = _contiguous(positions, begins, ends, senders)
+        nodes, channels = begins.numel(), features.size(2)
+        out = self._result(features, nodes)
+        arguments = [features, harmonics, table, positions, table.size(0) - 1, senders]
+        if own is not None:
+            arguments.append(own.contiguous())
+        for text in self.sources("tabulated", features.dtype, table.size(1), own is not None):
+            launch(text, nodes, channels, *arguments, out, begins, ends)
         return out
 
     def backward(
@@ -228,8 +227,10 @@ def tabulated_edge_convolution(
     harmonics: Tensor,
     radial_table: Tensor,
     positions: Tensor,
-    first_edge: Tensor,
+    begins: Tensor,
+    ends: Tensor,
     senders: Tensor,
+    own: Tensor | None,
     table: int,
 ) -> Tensor:
     """Return the summed messages (num_receivers, num_outputs, channels); no gradients.
@@ -243,8 +244,11 @@ def tabulated_edge_convolution(
         radial_table: (intervals + 1, order, paths, channels), at each node the value and order - 1
             derivatives times powers of the spacing; order 2 (cubic) or 3 (quintic).
         positions: (E,) where in the table an edge is, 0 to intervals.
-        first_edge: as for ``edge_convolution``.
+        begins: (num_receivers,) int64, where the edges of each receiver begin.
+        ends: (num_receivers,) int64, where they end; edges between two receivers' are not used.
         senders: as for ``edge_convolution``.
+        own: (num_receivers, num_inputs, channels), what each receiver adds to the features of its
+            senders; None: nothing.
         table: number of the path table, as for ``edge_convolution``.
 
     Raises:
@@ -263,6 +267,11 @@ def tabulated_edge_convolution(
             f"edge convolution: positions have shape {tuple(positions.shape)}, expected "
             f"{tuple(senders.shape)}"
         )
+    if own is not None and own.shape != (begins.size(0), *features.shape[1:]):
+        raise ValueError(
+            f"edge convolution: what receivers add has shape {tuple(own.shape)}, expected "
+            f"{(begins.size(0), *features.shape[1:])}"
+        )
     return kernels_of(paths).tabulated(
-        features, harmonics, radial_table, positions, first_edge, senders
+        features, harmonics, radial_table, positions, begins, ends, senders, own
     )

@@ -23,7 +23,7 @@ from lammps_trajcast.model.embedding import (
 )
 from lammps_trajcast.model.interaction import Interaction
 from lammps_trajcast.model.network import TrajCast
-from lammps_trajcast.model.torchscript import scripted
+from lammps_trajcast.model.torchscript import exported, scripted
 
 
 class EdgeGeometry(torch.nn.Module):
@@ -84,30 +84,41 @@ class TabulatedInteraction(FusedInteraction):
 
         ``edges`` is that of :class:`EdgeGeometry`.
         """
-        pooled = self.convolution(features, edges, first_edge, senders)
-        own = self.own(features, first_edge.size(0) - 1)
-        if own is not None:
-            # The kernel is linear in the features: the receivers' share as if each sent to itself.
-            degrees = first_edge[1:] - first_edge[:-1]
-            receivers = torch.arange(degrees.size(0), device=degrees.device)
-            itself = receivers.repeat_interleave(degrees)
-            pooled = pooled + self.convolution(own, edges, first_edge, itself)
-        return self.update(features, nodes, pooled)
+        return self.between(features, nodes, edges, first_edge[:-1], first_edge[1:], senders)
 
-    def convolution(
-        self, features: Tensor, edges: EdgeEmbedding, first_edge: Tensor, senders: Tensor
+    @exported
+    def between(
+        self,
+        features: Tensor,
+        nodes: NodeEmbedding,
+        edges: EdgeEmbedding,
+        begins: Tensor,
+        ends: Tensor,
+        senders: Tensor,
     ) -> Tensor:
-        """Return the summed messages (num_receivers, rows, channels)."""
+        """Return new features, as :meth:`forward` does, where not all edges are used.
+
+        Args:
+            features: as there.
+            nodes: as there.
+            edges: as there.
+            begins: (num_receivers,) int64, where the edges of each receiver begin.
+            ends: (num_receivers,) int64, where they end.
+            senders: as there.
+        """
         last = self.radial_table.size(0) - 1
-        return torch.ops.lammps_trajcast.tabulated_edge_convolution(
+        pooled = torch.ops.lammps_trajcast.tabulated_edge_convolution(
             features,
             edges.direction,
             self.radial_table,
             ((edges.length - self.first) / self.spacing).clamp(0, last),
-            first_edge,
+            begins,
+            ends,
             senders,
+            self.own(features, begins.size(0)),
             self.edge_table,
         )
+        return self.update(features, nodes, pooled)
 
 
 @scripted

@@ -32,7 +32,7 @@ from lammps_trajcast.model.irreps import full_feature_irreps
 
 KINDS = ("forward", "tabulated", "weight_gradient", "feature_gradient", "gate")
 
-_INTEGERS = ("first_edge", "senders", "receivers", "edges")
+_INTEGERS = ("first_edge", "begins", "ends", "senders", "receivers", "edges")
 _NUMBERS = ("num_nodes", "intervals")
 
 
@@ -68,7 +68,8 @@ def resources(
         order = (
             ORDER["double" if dtype == torch.float64 else "single"] if kind == "tabulated" else 0
         )
-        texts = kernels_of(_table(lmax, channels)).sources(kind, dtype, order)
+        own = kind == "tabulated"  # receivers add to messages by default
+        texts = kernels_of(_table(lmax, channels)).sources(kind, dtype, order, own)
     number = {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
     width, lanes = block_shape(channels)
     constants = {"CHANNELS": channels, "WIDTH": width, "LANES": lanes}

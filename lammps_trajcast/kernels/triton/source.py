@@ -155,6 +155,13 @@ def _nodes_with_edges(name: str, arguments: str) -> _Text:
     return text
 
 
+def _some_nodes_with_edges(name: str, arguments: str) -> _Text:
+    """Open a kernel over nodes whose edges need not follow each other."""
+    text = _nodes(name, f"{arguments}, begins, ends")
+    text.add("begin = tl.load(begins + node)", "end = tl.load(ends + node)")
+    return text
+
+
 def _edge_loop(text: _Text) -> None:
     """Open the loop over edges.
 
@@ -172,13 +179,16 @@ def _load_harmonics(text: _Text, part: list[Family], sizes: Sizes) -> None:
         text.add(f"y{b} = tl.load(y + {b}, on, 0.0)")
 
 
-def _load_features(text: _Text, part: list[Family], sizes: Sizes) -> None:
+def _load_features(text: _Text, part: list[Family], sizes: Sizes, own: bool = False) -> None:
+    """Load the sender's features; ``own``: plus what the receiver adds to all of its senders."""
     text.add(
         "sender = tl.load(senders + edge)",
         f"x = features + sender * ({sizes.inputs} * CHANNELS) + channel",
     )
     for a in sorted({a for family in part for a in family.inputs()}):
-        text.add(_load("x", "x", a))
+        # The receiver's row is read again for each edge, out of the nearest cache: registers are
+        # needed for the result.
+        text.add(_load("x", "x", a) + (f" + tl.load(z + {a} * CHANNELS)" if own else ""))
 
 
 def _edge_weights(text: _Text, sizes: Sizes) -> None:
@@ -239,26 +249,32 @@ def forward(part: list[Family], sizes: Sizes) -> str:
     return _forward(text, part, sizes, order=0)
 
 
-def tabulated(part: list[Family], sizes: Sizes, order: int) -> str:
+def tabulated(part: list[Family], sizes: Sizes, order: int, own: bool) -> str:
     """Return the source of ``tabulated``: as ``forward``, with interpolated weights.
 
     ``weights`` is a table (intervals + 1, order, paths, channels) of values and of derivatives
     times powers of the spacing, ``positions`` (E,) the distances in units of the spacing.
+    ``own_rows``, if ``own``, are added to the features of a receiver's senders. The edges of each
+    receiver are ``begins`` to ``ends``.
     """
-    text = _nodes_with_edges(
-        "tabulated", "features, harmonics, weights, positions, intervals, senders, out"
+    text = _some_nodes_with_edges(
+        "tabulated",
+        "features, harmonics, weights, positions, intervals, senders, "
+        f"{'own_rows, ' if own else ''}out",
     )
-    return _forward(text, part, sizes, order)
+    if own:
+        text.add(f"z = own_rows + node * ({sizes.inputs} * CHANNELS) + channel")
+    return _forward(text, part, sizes, order, own)
 
 
-def _forward(text: _Text, part: list[Family], sizes: Sizes, order: int) -> str:
+def _forward(text: _Text, part: list[Family], sizes: Sizes, order: int, own: bool = False) -> str:
     outputs = sorted({c for family in part for c in family.outputs()})
     text.add("zero = tl.zeros([LANES], features.dtype.element_ty)")
     for c in outputs:
         text.add(f"o{c} = zero")
     _edge_loop(text)
     _load_harmonics(text, part, sizes)
-    _load_features(text, part, sizes)
+    _load_features(text, part, sizes, own)
     if order:
         _tabulated_weights(text, sizes, order)
     else:

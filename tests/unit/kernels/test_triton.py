@@ -22,12 +22,12 @@ from lammps_trajcast.model.interaction import DepthwiseTensorProduct
 from lammps_trajcast.model.irreps import full_feature_irreps
 from lammps_trajcast.model.network import TrajCast
 from lammps_trajcast.model.torchscript import compile_network
-from lammps_trajcast.runtime.module_backend import FusedBackend
 
 pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch only")
 from lammps_trajcast.kernels.triton import convolution, source  # noqa: E402
 from lammps_trajcast.kernels.triton.convolution import kernels_of  # noqa: E402
 from lammps_trajcast.kernels.triton.network import TabulatedTrajCast  # noqa: E402
+from lammps_trajcast.runtime.triton_backend import TritonBackend  # noqa: E402
 
 DEVICE = torch.device("cpu" if convolution.INTERPRETED else "cuda")
 if DEVICE.type == "cuda" and not torch.cuda.is_available():
@@ -225,13 +225,46 @@ def test_tabulated_convolution(dtype: torch.dtype, tolerance: float, order: int)
         harmonics,
         nodes.unflatten(2, (-1, 8)).to(dtype).to(DEVICE),
         positions.to(dtype).to(DEVICE),
-        first_edge,
+        first_edge[:-1],
+        first_edge[1:],
         senders,
+        None,
         register_table(problem.table),
     )
     weights = torch.from_numpy(polynomials(positions.double().numpy()))
     wanted = problem.plain(problem.features.double(), weights)
     assert relative(found.cpu().double(), wanted) < tolerance
+
+
+def test_receivers_add_to_the_features_of_their_senders() -> None:
+    """Of some receivers, in another order; the others' edges are not used."""
+    problem = Problem(2, 8, torch.float64)
+    features, harmonics, _, first_edge, senders = problem.arguments()
+    paths = problem.table.num_paths
+    table = (
+        problem.random(1, 2, paths, 8).expand(3, -1, -1, -1)
+        * torch.tensor([1.0, 0.0])[:, None, None]
+    )  # weights that do not change with the distance
+    chosen = torch.tensor([4, 0, 1], device=DEVICE)
+    own = problem.random(3, problem.table.num_inputs, 8).to(DEVICE)
+    found = torch.ops.lammps_trajcast.tabulated_edge_convolution(
+        features,
+        harmonics,
+        table.contiguous().to(DEVICE),
+        torch.ones(FIRST_EDGE[-1], dtype=torch.float64, device=DEVICE),
+        first_edge[chosen],
+        first_edge[chosen + 1],
+        senders,
+        own,
+        register_table(problem.table),
+    )
+    weights = table[0, 0].expand(FIRST_EDGE[-1], -1, -1).flatten(1)
+    for row, receiver in enumerate(chosen.tolist()):
+        whole = problem.plain(problem.features + own[row].cpu(), weights)
+        if receiver == 0:
+            assert not found[row].any()
+        else:
+            assert relative(found[row].cpu(), whole[receiver]) < 1e-13
 
 
 @pytest.mark.parametrize("channels", [3, 40])
@@ -328,7 +361,7 @@ def test_backend(wide_programs: None) -> None:
     with torch.inference_mode():
         wanted = network.cpu().predict(species, velocities, vectors, receivers, senders)
         network = network.to(DEVICE)
-        backend = FusedBackend(TabulatedTrajCast(network), network)
+        backend = TritonBackend(network)
         first_edge = torch.nn.functional.pad(torch.bincount(receivers).cumsum(0), (1, 0))
         inputs = (species, velocities, vectors, first_edge, senders)
         backend.prepare(StepGraph(*(x.to(DEVICE) for x in inputs)))
@@ -356,9 +389,12 @@ def test_wrong_shapes_are_refused() -> None:
     positions = torch.zeros(FIRST_EDGE[-1], device=DEVICE)
     number = register_table(problem.table)
     run = torch.ops.lammps_trajcast.tabulated_edge_convolution
-    good = [features, harmonics, table, positions, first_edge, senders, number]
+    begins, ends = first_edge[:-1], first_edge[1:]
+    own = features[: len(begins)]
+    good = [features, harmonics, table, positions, begins, ends, senders, own, number]
     run(*good)
     bad = {
+        "what receivers add": [*good[:7], own[1:], number],
         "features": [features[:, 1:], *good[1:]],
         "harmonics": [features, harmonics[1:], *good[2:]],
         "radial table": [features, harmonics, table[:, :1], *good[3:]],
