@@ -238,6 +238,8 @@ void FixPythonTrajcast::predict(bool judge) {
   outcome.unfit = sums[UNFIT] > 0.0;
   outcome.moves_all = sums[UNMOVED] == 0.0;
   outcome.broken = sums[BROKEN] > 0.0;
+  if (finds_edges && (!outcome.moves_all || outcome.broken))
+    fetch_rows(); // which conserve() would fill
 }
 
 /* ----------------------------------------------------------------------
@@ -304,11 +306,8 @@ void FixPythonTrajcast::sum_over_ranks(double *values, int count) {
 ------------------------------------------------------------------------- */
 
 void FixPythonTrajcast::conserve_momentum() {
-  if (!outcome.moves_all || outcome.broken) {
-    if (finds_edges)
-      fetch_rows();
+  if (!outcome.moves_all || outcome.broken)
     return;
-  }
   while (last.num_sums > 0) {
     if (bridge->conserve(model, &last, &message) != TRAJCAST_OK)
       abort_all(message.text);
