@@ -12,6 +12,7 @@
 # make bench-baths the shipped models under five thermostats, an hour: docs/gallery.md
 # make validate  the shipped model beside its reference, minutes; make validate-full, hours: docs/validation.md
 # make fit-suite `fit` on ten systems, hours; SYSTEMS="argon,salt" for some of them: docs/fit_suite.md
+# make bench-gpu  steps on a GPU, 8 minutes on a machine that has one: docs/gpu.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
 
 PYTHON ?= python3
@@ -125,7 +126,7 @@ demo: install
 # ---- benchmarks ------------------------------------------------------------------------------------------
 ROWS ?= all
 
-.PHONY: bench bench-mpi bench-baths
+.PHONY: bench bench-mpi bench-gpu bench-baths
 
 bench: install
 	$(BIN)/python -W ignore -m benchmarks run --rows "$(ROWS)"
@@ -134,6 +135,9 @@ bench: install
 bench-mpi: install
 	$(BIN)/python -W ignore -m benchmarks.mpi run
 	$(BIN)/python -m benchmarks.mpi report
+
+bench-gpu: install
+	$(BIN)/python -W ignore -m benchmarks.gpu run
 
 bench-baths: install
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.baths run

@@ -16,7 +16,7 @@ from locations import EXAMPLES, ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import frontier
+from benchmarks import frontier, gpu
 from benchmarks.__main__ import measure_rows, select_rows
 from benchmarks.child import BenchmarkError, in_child, run_program
 from benchmarks.lammps import read_modify
@@ -309,3 +309,26 @@ def test_cost_of_a_model_and_its_neighbors() -> None:
     found = frontier.costs({"one": EXAMPLES / "quartz/quartz.safetensors"}, pair)["one"]
     assert found["neighbors"] == len(neighbor_list("i", atoms, 6.0)) / len(atoms)
     assert found["cost"] > 0.0
+
+
+def test_steps_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU that does as a GPU; each measurement is written, and one that fails is told."""
+    monkeypatch.setenv("TRAJCAST_RESIDENT", "1")
+    monkeypatch.setattr(gpu, "NETWORKS", gpu.NETWORKS[:1] + gpu.NETWORKS[2:])
+    monkeypatch.setattr(gpu, "RUNS", 1)
+    monkeypatch.setattr(gpu, "WARM_UP", 1)
+    output = tmp_path / "gpu.json"
+    found = gpu.run(output, "cpu", budget=3600.0, sizes=((2, 2),), tests=False)
+    assert json.loads(output.read_text()) == found
+    assert not found["left out"], found
+    row = found["accurate, 72 atoms"]
+    assert row["atoms"] == 72 and 0 < row["network"] < row["step"]
+    assert row["ns_per_day"] == pytest.approx(30e-6 * 86400 / row["step"])
+    assert found["deviation after 5 steps, double"] < 1e-9
+    assert 1e-9 < found["deviation after 5 steps, single"] < 1e-2
+    table = gpu.report(found)
+    assert "| accurate | 72 |" in table and "| kernel | a step |" in table
+
+    cut = gpu.run(output, "cuda", budget=15.0, sizes=((2, 2),), tests=False)
+    assert cut["left out"].keys() >= {"profile", "deviation after 5 steps, double"}
+    assert "left out: profile" in gpu.report(cut)
