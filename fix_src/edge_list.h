@@ -69,7 +69,7 @@ private:
   std::int64_t num_edges = 0;
   std::vector<Candidate> candidates;
   std::vector<std::int64_t> first = {0}; // (num_own + 1,) where those of a receiver begin
-  std::vector<std::int64_t> number; // of each remote candidate among the nodes; -1: no edge
+  std::vector<std::int64_t> number;      // of each remote candidate among the nodes; -1: no edge
   std::vector<std::array<std::int32_t, 3>> shifts;
 };
 

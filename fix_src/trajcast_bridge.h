@@ -60,9 +60,9 @@ typedef struct {
   int32_t conserves_angular_momentum; /* 1 for models of isolated molecules, else 0 */
   int32_t takes_angular_momentum;     /* 1 if it is zero after each step, whatever it was, else 0 */
   int32_t shares_device;              /* 1 if other ranks run on the same GPU, else 0 */
-  int32_t finds_edges; /* 1 if the network runs on a device and finds edges there: predict() wants
-                          trajcast_frame.node_positions in place of them, and candidates() and
-                          limit() are to be called; else 0 */
+  int32_t finds_edges;  /* 1 if the network runs on a device and finds edges there: predict() wants
+                           trajcast_frame.node_positions in place of them, and candidates() and
+                           limit() are to be called; else 0 */
   char fingerprint[65]; /* SHA-256 of weights and description, hexadecimal, ends with a zero byte */
   int32_t has_limits; /* 1 if the file says how far the training data went, else 0: then the arrays
                          of limits below are left alone */
@@ -88,11 +88,11 @@ typedef struct {
 /* Which edges there may be before the neighbor list is built anew, for a model that finds them
    itself. Nodes are the own atoms, then the atoms of trajcast_halo. */
 typedef struct {
-  int64_t num_atoms;     /* own atoms */
-  int64_t num_remote;    /* num_candidates of trajcast_halo */
-  const int64_t *first;  /* (num_atoms + 1,) candidates of own atom i are first[i] ... first[i + 1]
-                            - 1 */
-  const int32_t *pairs;  /* (first[num_atoms], 2) of each: the neighbor, a node, and its shift */
+  int64_t num_atoms;    /* own atoms */
+  int64_t num_remote;   /* num_candidates of trajcast_halo */
+  const int64_t *first; /* (num_atoms + 1,) candidates of own atom i are first[i] ... first[i + 1]
+                           - 1 */
+  const int32_t *pairs; /* (first[num_atoms], 2) of each: the neighbor, a node, and its shift */
   int64_t num_shifts;
   const int32_t *shifts; /* (num_shifts, 3) how many lattice vectors a, b and c */
 } trajcast_neighbors;
@@ -191,8 +191,7 @@ typedef struct {
   int (*plan)(int64_t handle, const trajcast_halo *halo, trajcast_message *message);
 
   /* Take the candidates of a neighbor list, after plan() and before predict(), on this rank. */
-  int (*candidates)(int64_t handle, const trajcast_neighbors *neighbors,
-                    trajcast_message *message);
+  int (*candidates)(int64_t handle, const trajcast_neighbors *neighbors, trajcast_message *message);
 
   /* Take the limits that a run compares predictions with. */
   int (*limit)(int64_t handle, const trajcast_limits *limits, trajcast_message *message);
