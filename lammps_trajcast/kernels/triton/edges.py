@@ -144,6 +144,10 @@ def _judge(  # type: ignore[no-untyped-def]
     tl.store(counts + receiver, tl.sum(count, 0) + tl.where(judged, lost, 0))
 
 
+KERNELS: dict[str, Any] = {"count": _count, "write": _write, "judge": _judge}
+"""Of this module, by name."""
+
+
 def _launch(kernel: Any, receivers: int, *arguments: Any) -> None:
     if receivers > 0:
         with torch.cuda.device_of(arguments[0]):

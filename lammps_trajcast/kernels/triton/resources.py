@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 
 from lammps_trajcast.kernels.path_table import PathTable
 from lammps_trajcast.kernels.tables import ORDER
-from lammps_trajcast.kernels.triton import source
+from lammps_trajcast.kernels.triton import edges, source
 from lammps_trajcast.kernels.triton.convolution import (
     INTERPRETED,
     block_shape,
@@ -87,6 +87,38 @@ def resources(
         )
         registers, stack = _usage(compiled.asm["cubin"])
         found.append(Resources(kind, registers, stack, compiled.metadata.shared))
+    return found
+
+
+def edge_resources(dtype: torch.dtype, capability: int = 90) -> list[Resources]:
+    """Compile the kernels that find and judge edges, as :func:`resources` does.
+
+    Args:
+        dtype: of edge vectors, float32 or float64.
+        capability: ten times the compute capability.
+
+    Raises:
+        RuntimeError: in Triton's interpreter, which compiles nothing.
+    """
+    if INTERPRETED:
+        raise RuntimeError("Triton compiles nothing while TRITON_INTERPRET is set: unset it")
+    kinds = {
+        **dict.fromkeys(("first", "first_edge", "senders", "counts", "kinds"), "*i64"),
+        **{"pairs": "*i32", "room": "i32", "num_kinds": "i32", "moved": "*u8", "size": "constexpr"},
+        "vectors": {torch.float32: "*fp32", torch.float64: "*fp64"}[dtype],
+    }
+    found = []
+    for name, kernel in edges.KERNELS.items():
+        compiled = triton.compile(
+            ASTSource(
+                kernel,
+                {argument: kinds.get(argument, "*fp64") for argument in kernel.arg_names},
+                constexprs={"size": edges.BLOCK},
+            ),
+            target=GPUTarget("cuda", capability, 32),
+            options={"num_warps": edges.WARPS},
+        )
+        found.append(Resources(name, *_usage(compiled.asm["cubin"]), compiled.metadata.shared))
     return found
 
 

@@ -409,8 +409,8 @@ def test_compiles_for_a_hopper_gpu() -> None:
     """Ahead of time, to machine code; in another process, as this one may be the interpreter's."""
     code = """
 import json, torch
-from lammps_trajcast.kernels.triton.resources import KINDS, resources
-found = []
+from lammps_trajcast.kernels.triton.resources import KINDS, edge_resources, resources
+found = [list(r) for dtype in (torch.float32, torch.float64) for r in edge_resources(dtype)]
 for channels, dtype in ((16, torch.float64), (64, torch.float32)):
     for kind in KINDS:
         found += [list(r) for r in resources(kind, 1, channels, dtype)]
@@ -428,6 +428,9 @@ print(json.dumps(found))
         "weight_gradient",
         "feature_gradient",
         "gate",
+        "count",
+        "write",
+        "judge",
     }
     for kind, registers, stack, _ in found:
         assert 0 < registers < 256, kind
