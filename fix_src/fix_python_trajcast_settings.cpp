@@ -220,13 +220,17 @@ void FixPythonTrajcast::tell_threads(const trajcast::NodeLayout &place) {
 void FixPythonTrajcast::check_agreement(const trajcast_model_info &info) {
   std::string first = fingerprint;
   MPI_Bcast(&first[0], static_cast<int>(first.size()), MPI_CHAR, 0, world);
-  int mine[2] = {first != fingerprint, info.shares_device};
-  int any[2];
-  MPI_Allreduce(mine, any, 2, MPI_INT, MPI_MAX, world);
+  int mine[4] = {first != fingerprint, info.shares_device, info.finds_edges, !info.finds_edges};
+  int any[4];
+  MPI_Allreduce(mine, any, 4, MPI_INT, MPI_MAX, world);
   if (any[0])
     fail(fmt::format("the model file {} is not the same on all MPI ranks: copy one and the same "
                      "file to every machine",
                      model_path));
+  if (any[2] && any[3])
+    fail(
+        "some MPI ranks run the network on a GPU and others on a CPU: start ranks on machines with "
+        "a GPU alone, or write 'device cpu'");
   if (any[1] && comm->me == 0)
     error->warning(FLERR,
                    "Fix {} python/trajcast: several MPI ranks share a GPU: start as many ranks on "

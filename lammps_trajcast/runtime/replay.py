@@ -27,16 +27,21 @@ class Replay(Generic[Result]):
     def __init__(self, record: Callable[[Work[Result]], Work[Result]] | None) -> None:
         """Use a function that records a work, such as :func:`cuda_graph`; None: never record."""
         self._record = record
+        self._places: Hashable = None
         self._calls: dict[Hashable, int] = {}
         self._recorded: dict[Hashable, Work[Result]] = {}
 
-    def __call__(self, key: Hashable, work: Work[Result]) -> Result:
+    def __call__(self, places: Hashable, key: Hashable, work: Work[Result]) -> Result:
         """Do the work, and return its result, which the next call for this key may overwrite.
 
         Args:
-            key: all that a recording depends on, but for what its memory holds.
+            places: of the memory that works use; what was recorded for others is of no use again.
+            key: all else that a recording depends on, but for what its memory holds.
             work: to be done, and perhaps recorded.
         """
+        if places != self._places:
+            self._places = places
+            self._forget()
         if key not in self._calls and len(self._calls) == MOST_KEYS:
             oldest = next(iter(self._calls))
             del self._calls[oldest]
@@ -50,22 +55,36 @@ class Replay(Generic[Result]):
                     "WARNING: steps go on without CUDA graphs: %s", str(error).splitlines()[0]
                 )
                 self._record = None
+            if self._record is None:  # the memory of recordings may be what was missing
+                self._forget()
         return self._recorded.get(key, work)()
 
+    def _forget(self) -> None:
+        self._calls.clear()
+        self._recorded.clear()
 
-def cuda_graph(work: Work[Result]) -> Work[Result]:
-    """Record a work on the current CUDA device; the function that is returned does it again."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = work()
+
+def cuda_graph(device: torch.device, work: Work[Result]) -> Work[Result]:
+    """Record a work on a CUDA device; the function that is returned does it again."""
+    with torch.cuda.device(device):
+        before = torch.cuda.current_stream()
+        side = torch.cuda.Stream()
+        side.wait_stream(before)
+        with torch.cuda.stream(side):
+            work()
+        before.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                result = work()
+        except Exception:
+            # torch leaves the stream of a recording that failed in place.
+            torch.cuda.set_stream(before)
+            raise
 
     def again() -> Result:
-        graph.replay()
+        with torch.cuda.device(device):
+            graph.replay()
         return result
 
     return again

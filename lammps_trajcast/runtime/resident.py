@@ -8,6 +8,7 @@ ranks add up, and for the result.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import NamedTuple
 
@@ -147,7 +148,8 @@ class ResidentStep:
             self._edges = RoomyEdges(self._buffers, arch.edge_cutoff, memory.dtype)
         else:
             self._edges = ExactEdges(self._buffers, arch.edge_cutoff)
-        record = cuda_graph if backend.takes_room and memory.on_device else None
+        on_gpu = backend.takes_room and memory.on_device
+        record = functools.partial(cuda_graph, device) if on_gpu else None
         self._replay: Replay[_Made] = Replay(record)
         self._limits: tuple[Tensor, ...] | None = None
         self._alone = type(halo) is Halo
@@ -160,6 +162,7 @@ class ResidentStep:
     def set_limits(self, limits: DeviceLimits) -> None:
         """Take the limits of a run."""
         self._limits = tuple(self._buffers.constant(each) for each in limits)
+        self._buffers.moves += 1  # those of before have lost their place
 
     def take(self, neighbors: Neighbors) -> None:
         """Take a new neighbor list."""
@@ -250,15 +253,14 @@ class ResidentStep:
 
         while True:
             # Where these are the same, all that a recording reads is in the same place.
+            places = (self._edges.room, self._buffers.moves)
             key = (
                 len(inputs.masses),
                 inputs.num_systems,
                 inputs.judge,
                 self._edges.num_shifts,
-                self._edges.room,
-                self._buffers.moves,
             )
-            self._made = self._replay(key, work)
+            self._made = self._replay(places, key, work)
             numbers = self._memory.on_host(self._made.report)
             if not self._make_room(int(numbers[CHECKS + 1])):
                 return numbers

@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from locations import TESTS
+from locations import ENVIRONMENT, TESTS
 from models import LIGHT_QUARTZ
 from reference import Reference, assert_close
+from reliability import wrong_input
 from runs import lammps_environment
 from systems import load_case
 
@@ -77,6 +78,17 @@ def test_part_of_the_atoms_on_two_ranks(lmp, quartz_crystal) -> None:
         assert run.returncode == 0, run.output
         dumps.append(np.hstack(run.final()))
     assert_close(*dumps, 1e-11)
+
+
+def test_ranks_on_a_gpu_and_on_a_cpu(lmp, quartz_crystal, record_property) -> None:
+    """They would wait for each other in different places."""
+    some = '[ "$PMI_RANK" = 1 ] && export TRAJCAST_RESIDENT=1; exec "$0" "$@"'
+    command = ["sh", "-c", some, str(ENVIRONMENT / "bin/lmp")]
+    fix = f"fix 1 all python/trajcast {LIGHT_QUARTZ} Si O"
+    run = lmp(f"{quartz_crystal}\n{fix}\nrun 1", ranks=2, command=command, timeout=120.0)
+    assert "on a GPU and others on a CPU" in run.error() and "write 'device cpu'" in run.error()
+    assert run.returncode != 0
+    wrong_input(record_property, "a GPU for some of the ranks", "on a GPU and others on a CPU")
 
 
 @pytest.mark.long

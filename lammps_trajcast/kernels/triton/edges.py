@@ -14,6 +14,8 @@ from torch import Tensor
 
 # Neighbors that a program looks at together, two a lane.
 BLOCK, WARPS = 64, 1
+# What counts edges and what writes them have to round distances alike.
+OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -151,7 +153,7 @@ KERNELS: dict[str, Any] = {"count": _count, "write": _write, "judge": _judge}
 def _launch(kernel: Any, receivers: int, *arguments: Any) -> None:
     if receivers > 0:
         with torch.cuda.device_of(arguments[0]):
-            kernel[(receivers,)](*arguments, size=BLOCK, num_warps=WARPS)
+            kernel[(receivers,)](*arguments, size=BLOCK, **OPTIONS)
 
 
 def count_edges(

@@ -116,7 +116,7 @@ def edge_resources(dtype: torch.dtype, capability: int = 90) -> list[Resources]:
                 constexprs={"size": edges.BLOCK},
             ),
             target=GPUTarget("cuda", capability, 32),
-            options={"num_warps": edges.WARPS},
+            options=edges.OPTIONS,
         )
         found.append(Resources(name, *_usage(compiled.asm["cubin"]), compiled.metadata.shared))
     return found

@@ -202,6 +202,40 @@ def test_a_step_is_that_of_the_host(
         assert step._edges.room > len(rank.crowd.senders)
 
 
+@pytest.mark.parametrize("kernels", ["plain", "triton"])
+def test_a_recording_reads_the_state_of_each_step(
+    kernels: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other positions, velocities, boxes and a new list after it; on a CPU the work is kept."""
+    rank = Rank(monkeypatch)
+    step = rank.resident(kernels)
+    recorded: list[object] = []
+
+    def keep(work: Callable[[], object]) -> Callable[[], object]:
+        recorded.append(work)
+        return work
+
+    if DEVICE.type == "cpu":
+        step._replay = Replay(keep)
+    limits = DeviceLimits(*np.full((2, 2), np.inf), np.full((2, 2), 2.4), np.full(2, np.inf))
+    step.set_limits(limits)
+    rng = np.random.default_rng(11)
+    for number in range(FIRST_CALLS + 5):
+        rank.velocities = 2.0 * rng.standard_normal((11, 3))
+        if number == FIRST_CALLS + 3:
+            step.take(rank.crowd.neighbors._replace(pairs=rank.crowd.neighbors.pairs.copy()))
+        scale = 1.0 + 1e-3 * number
+        cell, positions = rank.crowd.cell * scale, rank.crowd.positions * scale
+        state = rank.state(node_positions=positions, cell=cell, judge=True)
+        rows = finished(step, state)
+        checks = step.predict(state).checks
+        fresh = rank.resident(kernels)
+        fresh.set_limits(limits)
+        np.testing.assert_allclose(rows, finished(fresh, state), rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(checks, fresh.predict(state).checks)
+    assert step._replay._recorded and (recorded or DEVICE.type == "cuda")
+
+
 def test_what_the_host_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     rank = Rank(monkeypatch)
     step = rank.resident("plain")
@@ -267,13 +301,18 @@ def test_a_recording_stands_for_the_work() -> None:
         return run
 
     for call in range(1, FIRST_CALLS + 3):
-        result = replay("a", work("a"))
+        result = replay(0, "a", work("a"))
         assert (result < 0) == (call > FIRST_CALLS) == bool(recorded)
     assert len(recorded) == 1
     for key in range(MOST_KEYS):
-        assert replay(key, work("b")) > 0
-    assert replay("a", work("a")) > 0  # forgotten
+        assert replay(0, key, work("b")) > 0
+    assert replay(0, "a", work("a")) > 0  # forgotten
     assert len(done) == FIRST_CALLS + 3 + MOST_KEYS
+
+    while replay(0, "a", work("a")) > 0:
+        pass
+    replay(1, "b", work("b"))  # elsewhere in memory: nothing recorded is of use
+    assert replay(0, "a", work("a")) > 0
 
 
 def test_work_that_cannot_be_recorded_goes_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -281,5 +320,5 @@ def test_work_that_cannot_be_recorded_goes_on(caplog: pytest.LogCaptureFixture) 
         raise RuntimeError("operation not permitted when stream is capturing")
 
     replay: Replay[int] = Replay(record)
-    assert [replay("a", lambda: 7) for _ in range(FIRST_CALLS + 4)] == [7] * (FIRST_CALLS + 4)
+    assert [replay(0, "a", lambda: 7) for _ in range(FIRST_CALLS + 4)] == [7] * (FIRST_CALLS + 4)
     assert caplog.text.count("steps go on without CUDA graphs") == 1
