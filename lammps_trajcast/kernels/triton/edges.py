@@ -19,15 +19,27 @@ OPTIONS = {"num_warps": WARPS, "enable_fp_fusion": False}
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _vector(  # type: ignore[no-untyped-def]
-    pairs, candidate, live, positions, images, x0, y0, z0
+def _receiver(first, rows, receiver):  # type: ignore[no-untyped-def]  # pragma: no cover
+    """Where the neighbors of a receiver begin and end, and its row (3,)."""
+    begin = tl.load(first + receiver)
+    end = tl.load(first + receiver + 1)
+    row = rows + 3 * receiver
+    return begin, end, tl.load(row), tl.load(row + 1), tl.load(row + 2)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _edge(  # type: ignore[no-untyped-def]
+    pairs, candidate, live, positions, images, x0, y0, z0, limit
 ):  # pragma: no cover
+    """The sender and the vector of candidates, and 1 for those that are edges, else 0."""
     sender = tl.load(pairs + 2 * candidate, live, 0).to(tl.int64)
     shift = tl.load(pairs + 2 * candidate + 1, live, 0).to(tl.int64)
     x = tl.load(positions + 3 * sender) + tl.load(images + 3 * shift) - x0
     y = tl.load(positions + 3 * sender + 1) + tl.load(images + 3 * shift + 1) - y0
     z = tl.load(positions + 3 * sender + 2) + tl.load(images + 3 * shift + 2) - z0
-    return sender, x, y, z
+    # A distance that is not a number keeps its edge, so that the prediction shows the fault.
+    far = x * x + y * y + z * z >= limit
+    return sender, x, y, z, tl.where(far, 0, live.to(tl.int32))
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -35,21 +47,16 @@ def _count(  # type: ignore[no-untyped-def]
     first, pairs, positions, images, cutoff_squared, counts, size: tl.constexpr
 ):  # pragma: no cover
     receiver = tl.program_id(0).to(tl.int64)
-    begin = tl.load(first + receiver)
-    end = tl.load(first + receiver + 1)
-    x0 = tl.load(positions + 3 * receiver)
-    y0 = tl.load(positions + 3 * receiver + 1)
-    z0 = tl.load(positions + 3 * receiver + 2)
+    begin, end, x0, y0, z0 = _receiver(first, positions, receiver)
     # Not a plain number, which would reach the kernel in single precision.
     limit = tl.load(cutoff_squared)
     count = tl.zeros([size], tl.int64)
     for k in range(tl.cdiv(end - begin, size)):
         candidate = begin + k * size + tl.arange(0, size)
-        live = candidate < end
-        _, x, y, z = _vector(pairs, candidate, live, positions, images, x0, y0, z0)
-        # A distance that is not a number keeps its edge, so that the prediction shows the fault.
-        far = x * x + y * y + z * z >= limit
-        count += tl.where(far, 0, live.to(tl.int64))
+        _, _, _, _, kept = _edge(
+            pairs, candidate, candidate < end, positions, images, x0, y0, z0, limit
+        )
+        count += kept
     tl.store(counts + receiver, tl.sum(count, 0))
 
 
@@ -67,19 +74,14 @@ def _write(  # type: ignore[no-untyped-def]
     size: tl.constexpr,
 ):  # pragma: no cover
     receiver = tl.program_id(0).to(tl.int64)
-    begin = tl.load(first + receiver)
-    end = tl.load(first + receiver + 1)
-    x0 = tl.load(positions + 3 * receiver)
-    y0 = tl.load(positions + 3 * receiver + 1)
-    z0 = tl.load(positions + 3 * receiver + 2)
+    begin, end, x0, y0, z0 = _receiver(first, positions, receiver)
     limit = tl.load(cutoff_squared)
     place = tl.load(first_edge + receiver)
     for k in range(tl.cdiv(end - begin, size)):
         candidate = begin + k * size + tl.arange(0, size)
-        live = candidate < end
-        sender, x, y, z = _vector(pairs, candidate, live, positions, images, x0, y0, z0)
-        far = x * x + y * y + z * z >= limit
-        kept = tl.where(far, 0, live.to(tl.int32))
+        sender, x, y, z, kept = _edge(
+            pairs, candidate, candidate < end, positions, images, x0, y0, z0, limit
+        )
         edge = place + tl.cumsum(kept, 0) - kept
         write = (kept > 0) & (edge < room)
         tl.store(senders + edge, sender, write)
@@ -105,13 +107,9 @@ def _judge(  # type: ignore[no-untyped-def]
     size: tl.constexpr,
 ):  # pragma: no cover
     receiver = tl.program_id(0).to(tl.int64)
-    begin = tl.load(first_edge + receiver)
-    end = tl.load(first_edge + receiver + 1)
+    begin, end, x0, y0, z0 = _receiver(first_edge, displacements, receiver)
     mine = tl.load(moved + receiver) != 0
     kind = tl.load(kinds + receiver)
-    x0 = tl.load(displacements + 3 * receiver)
-    y0 = tl.load(displacements + 3 * receiver + 1)
-    z0 = tl.load(displacements + 3 * receiver + 2)
     reach = tl.load(cutoff)
     reach = reach * reach
     count = tl.zeros([size], tl.int64)
