@@ -1,4 +1,4 @@
-"""Steps of the fix on a GPU: tests, parity, speed, memory and a profile, in minutes.
+"""Steps of the fix on a GPU: tests, parity, speed, TF32, memory and a profile, in minutes.
 
 ``python -m benchmarks.gpu run`` writes what it has after each measurement, so that a run that is
 cut short keeps the rest; ``python -m benchmarks.gpu report`` prints the tables.
@@ -33,6 +33,7 @@ BUDGET = 480.0  # s
 # Cells of quartz along each edge, and steps: 4,608, 36,864, 294,912 and 995,328 atoms.
 SIZES = ((8, 200), (16, 60), (32, 20), (48, 8))
 WARM_UP = 6  # steps before the first that is timed: kernels are compiled, and steps recorded
+PRECISIONS = ("double", "single", "tf32")
 # A step of the fix is timed in so many runs.
 RUNS = 4
 
@@ -157,6 +158,22 @@ def deviation(network: Network, model: Path, options: str, steps: int) -> float:
     return float((np.abs(there - here).max(axis=0) / np.abs(here).max(axis=0)).max())
 
 
+def compare_tf32(
+    models: dict[str, Path], replicate: tuple[int, int, int], steps: int, options: str
+) -> dict[str, dict[str, float]]:
+    """Return ns/day with `precision single` and `precision tf32`, for two networks by title."""
+    return {
+        network.title: {
+            precision: in_child(
+                *(time_steps, network, models[network.name], replicate, steps),
+                f"{options} precision {precision}",
+            )["ns_per_day"]
+            for precision in ("single", "tf32")
+        }
+        for network in NETWORKS[:2]
+    }
+
+
 def run_tests(limit: float) -> dict[str, Any]:
     """Run the tests of the kernels and of resident steps on the GPU; return how they ended."""
     begin = time.perf_counter()
@@ -188,7 +205,7 @@ def _stages(
 ) -> Iterator[_Stage]:
     options, first = f"device {device}", NETWORKS[0]
     path = models[first.name]
-    for precision in ("double", "single"):
+    for precision in PRECISIONS:
         words = f"{options} precision {precision}"
         yield _Stage(
             f"deviation after 12 steps, {precision}",
@@ -210,6 +227,13 @@ def _stages(
                 20.0,
                 lambda c=cells: in_child(  # type: ignore[misc]
                     profile_steps, first, path, (c, c, c), 10, options
+                ),
+            )
+            yield _Stage(
+                "tf32",
+                60.0,
+                lambda c=cells, s=steps: compare_tf32(  # type: ignore[misc]
+                    models, (c, c, c), s, options
                 ),
             )
             if tests:
@@ -265,10 +289,16 @@ def report(found: dict[str, Any]) -> str:
                 f"| {row['step'] * 1e3:.4g} ms | {1 - row['network'] / row['step']:.1%} "
                 f"| {row['bytes'] / 2**30:.3g} GiB |"
             )
-    for precision in ("double", "single"):
+    for precision in PRECISIONS:
         key = f"deviation after 12 steps, {precision}"
         if key in found:
             lines.append(f"\n{key}: {found[key]:.2g}")
+    for title, speeds in found.get("tf32", {}).items():
+        one, other = speeds["single"], speeds["tf32"]
+        ratio = f"{other / one:.3g} times as fast"
+        lines.append(
+            f"\n{title}: {one:.4g} ns/day in single precision, {other:.4g} in tf32, {ratio}"
+        )
     if "tests" in found:
         lines.append(f"\ntests: {found['tests']['ending']}")
     if "profile" in found:

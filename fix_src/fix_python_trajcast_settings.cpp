@@ -89,9 +89,9 @@ void FixPythonTrajcast::parse(int narg, char **arg) {
                          value));
     } else if (keyword == "precision") {
       precision = value;
-      if (value != "model" && value != "single" && value != "double")
-        fail(fmt::format("unknown precision '{}': write 'precision model', 'precision single' or "
-                         "'precision double'",
+      if (value != "model" && value != "single" && value != "double" && value != "tf32")
+        fail(fmt::format("unknown precision '{}': write 'precision model', 'precision single', "
+                         "'precision double' or 'precision tf32'",
                          value));
     } else if (keyword == "kernels") {
       kernels = value;

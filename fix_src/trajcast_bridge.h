@@ -40,7 +40,7 @@ typedef struct {
   int64_t num_types;           /* number of LAMMPS atom types */
   const char *units;           /* "real" (velocities in Angstrom/fs) or "metal" (Angstrom/ps) */
   const char *device;          /* "auto", "cpu" or "cuda" */
-  const char *precision;       /* "model", "single" or "double": arithmetic of the network */
+  const char *precision;       /* "model", "single", "double" or "tf32": of the network */
   const char *kernels;         /* "fused", "direct" or "plain": code that evaluates the network */
   int64_t num_threads;         /* CPU threads for the network, at least 1 */
   int64_t num_ranks;           /* MPI ranks of the run; the rest is not read if there is one */

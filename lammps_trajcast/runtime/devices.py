@@ -6,7 +6,7 @@ import importlib.util
 
 import torch
 
-from lammps_trajcast.runtime.errors import PredictorError
+from lammps_trajcast.runtime.errors import NO_TF32, PredictorError
 
 
 def find_device(name: str, node_rank: int = 0) -> torch.device:
@@ -44,6 +44,27 @@ def check_triton() -> None:
             "kernels fused: on a GPU they need Triton, which is not installed: write 'kernels "
             "plain' or 'device cpu', or run 'pip install triton'"
         )
+
+
+def check_tf32(device: torch.device, kernels: str) -> None:
+    """Check that a device multiplies matrices in TF32 as a step needs it.
+
+    Raises:
+        PredictorError: it does not, or the kernels do not let it.
+    """
+    if device.type != "cuda" or kernels != "fused" or torch.version.cuda is None:
+        raise PredictorError(NO_TF32)
+    # It imports e3nn, which takes seconds.
+    from lammps_trajcast.kernels.triton.tf32 import is_cut_on
+
+    reason = ""
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        reason = "has no TF32, which begins with compute capability 8.0 (A100)"
+    elif is_cut_on(device):
+        reason = "cuts numbers off in place of rounding them, which takes energy from every step"
+    if reason:
+        name = torch.cuda.get_device_name(device)
+        raise PredictorError(f"precision tf32: the GPU {name} {reason}: write 'precision single'")
 
 
 def shares_gpu(device: torch.device, node_ranks: int) -> bool:

@@ -7,3 +7,10 @@ class PredictorError(ValueError):
 
 class StepError(PredictorError):
     """A step failed on this rank."""
+
+
+NO_TF32 = (
+    "precision tf32 is for a CUDA GPU and 'kernels fused'; this network runs elsewhere: "
+    "write 'precision single'"
+)
+"""What is said in place of a step in TF32."""

@@ -15,7 +15,7 @@ from lammps_trajcast.runtime.backend import Backend
 from lammps_trajcast.runtime.kernel_backend import KernelBackend
 from lammps_trajcast.runtime.shared_kernels import kernels_of
 
-_DTYPES = {"single": torch.float32, "double": torch.float64}
+_DTYPES = {"single": torch.float32, "double": torch.float64, "tf32": torch.float32}
 
 
 def make_backend(
@@ -29,7 +29,7 @@ def make_backend(
 
     Args:
         model: it is not changed.
-        precision: of the backend, "single" or "double".
+        precision: of the backend, "single" or "double", or "tf32" for "fused" on a CUDA device.
         device: where it runs.
         kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a CUDA device,
             "plain" for e3nn's operations throughout.
@@ -58,4 +58,4 @@ def make_backend(
     # Triton comes with CUDA builds of torch; it need not be there on a machine without a GPU.
     from lammps_trajcast.runtime.triton_backend import TritonBackend
 
-    return TritonBackend(network)
+    return TritonBackend(network, tf32=precision == "tf32")

@@ -8,7 +8,7 @@ from lammps_trajcast.kernels.network import MAX_ORDER
 from lammps_trajcast.kernels.tables import TableError
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.runtime.backend import Backend
-from lammps_trajcast.runtime.errors import PredictorError
+from lammps_trajcast.runtime.errors import NO_TF32, PredictorError
 from lammps_trajcast.runtime.imports import few_look_ups
 
 
@@ -24,7 +24,7 @@ def open_backend(
 
     Args:
         model: it is not changed.
-        precision: "single" or "double".
+        precision: "single", "double" or "tf32".
         device: "auto" (a GPU if torch sees one), "cpu" or "cuda".
         kernels: "fused", "direct" or "plain", see :class:`Predictor`.
         num_threads: of the CPU, while it is made; None leaves them as they are.
@@ -49,6 +49,8 @@ def _without_torch(
     from lammps_trajcast.runtime.direct_backend import DirectBackend
     from lammps_trajcast.runtime.shared_kernels import kernels_of
 
+    if precision == "tf32":
+        raise PredictorError(NO_TF32)
     if device == "cuda":
         raise PredictorError(
             "kernels direct run on the CPU, not with device cuda: write 'device cpu' or 'kernels "
@@ -76,7 +78,12 @@ def _with_torch(
     # Here, so that a step without torch need not import it.
     try:
         with few_look_ups():
-            from lammps_trajcast.runtime.devices import check_triton, find_device, shares_gpu
+            from lammps_trajcast.runtime.devices import (
+                check_tf32,
+                check_triton,
+                find_device,
+                shares_gpu,
+            )
             from lammps_trajcast.runtime.make_backend import make_backend
             from lammps_trajcast.runtime.torch_settings import own_torch_settings
     except Exception as error:  # an old or a broken torch fails in many ways
@@ -89,6 +96,8 @@ def _with_torch(
     rank, ranks = node
     with own_torch_settings(num_threads):
         device = find_device(device_name, rank)
+        if precision == "tf32":
+            check_tf32(device, kernels)
         if kernels == "fused" and device.type == "cuda":
             check_triton()
         return make_backend(model, precision, device, kernels), shares_gpu(device, ranks)

@@ -139,7 +139,8 @@ class Predictor:
             elements: chemical symbol of each atom type, in the order of the types.
             units: LAMMPS unit style of the velocities given to :meth:`step`, "real" or "metal".
             device: "auto" (a GPU if torch sees one), "cpu" or "cuda".
-            precision: of the network, "single", "double" or "model", the one stored in the file.
+            precision: of the network, "single", "double" or "model", the one stored in the file;
+                "tf32" is single with matrix products in TF32, on a CUDA device alone.
             num_threads: of the CPU, here and in each step; None: as many as torch has, or as the
                 process has cores.
             kernels: "fused" for the compiled kernels on a CPU and the Triton kernels on a GPU,
@@ -178,8 +179,10 @@ class Predictor:
         arch = data.architecture
         self.conserves_angular_momentum = arch.conserve_ang_mom
         self.takes_angular_momentum = arch.conserve_ang_mom and arch.net_ang_mom == (0.0,) * 3
-        if precision not in ("model", "single", "double"):
-            raise PredictorError(f"unknown precision {precision}: write model, single or double")
+        if precision not in ("model", "single", "double", "tf32"):
+            raise PredictorError(
+                f"unknown precision {precision}: write model, single, double or tf32"
+            )
         precision = data.precision if precision == "model" else precision
         # Time units per model's time unit: one over the factor for velocities.
         self._time_ratio = TIME_IN_FS[units] / TIME_IN_FS[data.units]

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lammps_trajcast.runtime.matmul_precision import MatmulPrecision
+
 
 class _Torch(NamedTuple):
     """Settings of torch; they are the ones that libraries of potentials set for themselves."""
@@ -16,7 +18,7 @@ class _Torch(NamedTuple):
     dtype: Any
     device: Any  # None: no default device was set
     threads: int | None  # None: not known
-    matmul_precision: str
+    matmul_precision: MatmulPrecision
     with_gradients: bool
 
     @classmethod
@@ -30,14 +32,14 @@ class _Torch(NamedTuple):
             torch.get_default_dtype(),
             None if device == torch.device("cpu") else device,
             torch.get_num_threads(),
-            torch.get_float32_matmul_precision(),
+            MatmulPrecision.now(),
             torch.is_grad_enabled(),
         )
 
     @classmethod
     def of_a_new_process(cls) -> _Torch:
         torch = sys.modules["torch"]
-        return cls(torch.float32, None, None, "highest", True)
+        return cls(torch.float32, None, None, MatmulPrecision.of_a_new_process(), True)
 
     def apply(self) -> None:
         torch = sys.modules["torch"]
@@ -50,7 +52,7 @@ class _Torch(NamedTuple):
         if self.threads is not None and now.threads != self.threads:
             torch.set_num_threads(self.threads)
         if now.matmul_precision != self.matmul_precision:
-            torch.set_float32_matmul_precision(self.matmul_precision)
+            self.matmul_precision.apply()
         if now.with_gradients != self.with_gradients:
             torch.set_grad_enabled(self.with_gradients)
 

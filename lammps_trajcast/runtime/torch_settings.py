@@ -5,6 +5,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from lammps_trajcast.runtime.matmul_precision import highest_matmul_precision
+
 
 @contextmanager
 def own_torch_settings(num_threads: int | None = None) -> Iterator[None]:
@@ -31,4 +33,5 @@ def own_torch_settings(num_threads: int | None = None) -> Iterator[None]:
         if num_threads is not None and num_threads != threads:
             stack.callback(torch.set_num_threads, threads)
             torch.set_num_threads(num_threads)
+        stack.enter_context(highest_matmul_precision())
         yield

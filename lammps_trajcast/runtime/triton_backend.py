@@ -34,9 +34,14 @@ class TritonBackend(FusedBackend):
 
     takes_room = True
 
-    def __init__(self, plain: TrajCast) -> None:
-        """Take a network on a CUDA device, or a CPU in Triton's interpreter."""
-        super().__init__(TabulatedTrajCast(plain), plain)
+    def __init__(self, plain: TrajCast, tf32: bool = False) -> None:
+        """Take a network on a CUDA device, or a CPU in Triton's interpreter.
+
+        Args:
+            plain: in either precision; in single for TF32.
+            tf32: whether the linear maps of layers are in TF32.
+        """
+        super().__init__(TabulatedTrajCast(plain, tf32), plain)
         # A tensor stays as long as what is kept for it, so that the id stays its.
         self._parts: dict[int, _Receivers] = {}
 

@@ -168,6 +168,10 @@ CASES = {
     "keyword without a value": Case("write one after it", "MODEL Si O device"),
     "unknown device": Case("'device auto', 'device cpu' or 'device cuda'", "MODEL Si O device tpu"),
     "unknown precision": Case("'precision single'", "MODEL Si O precision half"),
+    "precision of a GPU on a CPU": Case("'precision single'", "MODEL Si O precision tf32"),
+    "precision of a GPU without torch": Case(
+        "'precision single'", "MODEL Si O kernels direct precision tf32"
+    ),
     "unknown kernels": Case(
         "'kernels fused', 'kernels direct' or 'kernels plain'", "MODEL Si O kernels fast"
     ),

@@ -202,3 +202,13 @@ def test_model_file_another_on_one_machine(quartz, model_file, tmp_path, record_
     wrong_input(
         record_property, "another model file on one MPI rank", "not the same on all MPI ranks"
     )
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_tf32_without_a_gpu(lmp, quartz, model_file, ranks) -> None:
+    """The same error on all ranks, which LAMMPS prints once."""
+    script = quartz.script(model_file("quartz_l2"), options="device cpu precision tf32")
+    run = lmp(script, quartz, ranks=ranks)
+    assert run.returncode != 0
+    assert "python/trajcast" in run.error() and "write 'precision single'" in run.error()
+    assert "on proc" not in run.error()  # LAMMPS's sign of an error that not all ranks have

@@ -15,6 +15,7 @@ from lammps_trajcast.kernels.tables import (
 )
 from lammps_trajcast.kernels.triton import convolution  # noqa: F401  defines an operation
 from lammps_trajcast.kernels.triton.gate import TritonGate
+from lammps_trajcast.kernels.triton.tf32 import in_tf32
 from lammps_trajcast.model.embedding import (
     BesselBasis,
     EdgeEmbedding,
@@ -48,7 +49,7 @@ class TabulatedInteraction(FusedInteraction):
 
     radial_table: Tensor
 
-    def __init__(self, plain: Interaction, radial_basis: BesselBasis) -> None:
+    def __init__(self, plain: Interaction, radial_basis: BesselBasis, tf32: bool = False) -> None:
         super().__init__(plain)
         weight = plain.linear_contraction.weight
         channels: int = plain.irreps_out[0].mul
@@ -71,6 +72,8 @@ class TabulatedInteraction(FusedInteraction):
         self.gate = TritonGate(  # type: ignore[assignment]
             self.gate, len(self.updates.irreps), len(self.residual.irreps)
         )
+        if tf32:
+            in_tf32(self)
 
     def forward(
         self,
@@ -129,12 +132,13 @@ class TabulatedTrajCast(FusedTrajCast):
     parameters of ``plain`` do not reach them.
     """
 
-    def __init__(self, plain: TrajCast) -> None:
+    def __init__(self, plain: TrajCast, tf32: bool = False) -> None:
+        """Take a network, in single precision if the maps of its layers are to be in TF32."""
         super().__init__(plain)
         self.edge_embedding = EdgeGeometry(plain.edge_embedding.harmonics)  # type: ignore[assignment]
         self.interactions = torch.nn.ModuleList(
             [
-                TabulatedInteraction(layer, plain.edge_embedding.radial_basis)  # type: ignore[arg-type]
+                TabulatedInteraction(layer, plain.edge_embedding.radial_basis, tf32)  # type: ignore[arg-type]
                 for layer in plain.interactions
             ]
         )

@@ -27,6 +27,7 @@ pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch onl
 from lammps_trajcast.kernels.triton import convolution, source  # noqa: E402
 from lammps_trajcast.kernels.triton.convolution import kernels_of  # noqa: E402
 from lammps_trajcast.kernels.triton.network import TabulatedTrajCast  # noqa: E402
+from lammps_trajcast.kernels.triton.tf32 import SplitWeights  # noqa: E402
 from lammps_trajcast.runtime.triton_backend import TritonBackend  # noqa: E402
 
 DEVICE = torch.device("cpu" if convolution.INTERPRETED else "cuda")
@@ -311,13 +312,23 @@ def test_gate(channels: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "lmax,channels,dtype,tolerance",
-    [(2, 5, torch.float64, 1e-10), (1, 16, torch.float32, 2e-6), (2, 8, torch.float32, 2e-6)],
+    "lmax,channels,dtype,tf32,tolerance",
+    [
+        (2, 5, torch.float64, False, 1e-10),
+        (1, 16, torch.float32, False, 2e-6),
+        (2, 8, torch.float32, False, 2e-6),
+        (2, 8, torch.float32, True, 1e-3),
+    ],
 )
 def test_network_is_plain(
-    wide_programs: None, lmax: int, channels: int, dtype: torch.dtype, tolerance: float
+    wide_programs: None,
+    lmax: int,
+    channels: int,
+    dtype: torch.dtype,
+    tf32: bool,
+    tolerance: float,
 ) -> None:
-    """Compiled, in either precision, against plain in double."""
+    """Compiled, in either precision or in TF32, against plain in double."""
     torch.manual_seed(0)
     arch = architecture(lmax, channels)
     network = TrajCast(arch)
@@ -333,11 +344,27 @@ def test_network_is_plain(
     inputs = (species, velocities, vectors, receivers, senders)
     with torch.no_grad():
         wanted = network.predict(*inputs)
-        fast = compile_network(TabulatedTrajCast(network.to(dtype=dtype, device=DEVICE)))
+        fast = compile_network(TabulatedTrajCast(network.to(dtype=dtype, device=DEVICE), tf32))
         found = fast.predict(
             *(x.to(dtype if x.is_floating_point() else x.dtype).to(DEVICE) for x in inputs)
         )
-    assert relative(found.cpu().double(), wanted) < tolerance
+    assert tf32 * 1e-5 < relative(found.cpu().double(), wanted) < tolerance
+
+
+@pytest.mark.parametrize("outputs", [4, 64, 128])
+def test_products_in_tf32(outputs: int) -> None:
+    """On a GPU those of the emulation: it rounds features, and cuts none."""
+    generator = torch.Generator().manual_seed(7)
+    rows = torch.rand(300, 5, 96, generator=generator)
+    weight = torch.rand(96, outputs, generator=generator)
+    split = SplitWeights([weight])
+    arguments = (rows, split.coarse[0], split.fine[0])
+    emulated = torch.ops.lammps_trajcast.tf32_product(*arguments)
+    found = torch.ops.lammps_trajcast.tf32_product(*(x.to(DEVICE) for x in arguments)).cpu()
+    exact = rows.double() @ weight.double()
+    assert relative(found.double(), emulated.double()) < 1e-5
+    assert 2e-5 < relative(found.double(), exact) < 2.0**-11
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 @pytest.mark.parametrize("name", ["benzene_angular", "tiny_cell"])

@@ -13,11 +13,12 @@ from reference import Reference, assert_close
 from systems import System, load_case
 
 from lammps_trajcast.describe import describe_limits
+from lammps_trajcast.kernels.triton import tf32
 from lammps_trajcast.model.file import ModelFile
 from lammps_trajcast.model.limits import Limits
 from lammps_trajcast.runtime import shared_kernels
 from lammps_trajcast.runtime.bridge import ABORT, FAILED, OK, Bridge
-from lammps_trajcast.runtime.devices import find_device
+from lammps_trajcast.runtime.devices import check_tf32, find_device
 from lammps_trajcast.runtime.graph import build_graph
 from lammps_trajcast.runtime.halo import Halo, Traffic
 from lammps_trajcast.runtime.predictor import Frame, Predictor, PredictorError
@@ -141,7 +142,10 @@ def test_numbers_of_edges_change_and_results_stay_right(model_file) -> None:
         (dict(elements=["Si", "Xe"]), "one of Si, O"),
         (dict(units="lj"), "real or metal"),
         (dict(device="tpu"), "auto, cpu or cuda"),
-        (dict(precision="half"), "model, single or double"),
+        (dict(precision="half"), "model, single, double or tf32"),
+        (dict(precision="tf32", device="cpu"), "write 'precision single'"),
+        (dict(precision="tf32", device="cpu", kernels="plain"), "write 'precision single'"),
+        (dict(precision="tf32", kernels="direct"), "write 'precision single'"),
     ],
 )
 def test_predictor_refuses(arguments, remedy, model_file) -> None:
@@ -156,6 +160,28 @@ def test_fused_kernels_on_a_gpu_without_triton(model_file, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)  # as if it were not installed
     with pytest.raises(PredictorError, match="'kernels plain' or 'device cpu'"):
         Predictor(ModelFile.load(model_file("quartz_l2")), ["Si", "O"], device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "capability", "is_cut", "reason"),
+    [
+        ("plain", (9, 0), False, "is for a CUDA GPU and 'kernels fused'"),
+        ("fused", (7, 5), False, "the GPU Some GPU has no TF32"),
+        ("fused", (9, 0), True, "the GPU Some GPU cuts numbers off"),
+        ("fused", (9, 0), False, None),
+    ],
+)
+def test_tf32_on_a_gpu(monkeypatch, kernels, capability, is_cut, reason) -> None:
+    """What a GPU has to be like; none is needed to find out."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Some GPU")
+    monkeypatch.setattr(tf32, "is_cut_on", lambda _: is_cut)
+    if reason is None:
+        check_tf32(torch.device("cuda"), kernels)
+        return
+    with pytest.raises(PredictorError, match=f"{reason}.*write 'precision single'"):
+        check_tf32(torch.device("cuda"), kernels)
 
 
 class Caller:
