@@ -258,7 +258,7 @@ class Tolerances(_Section):
 
 
 class Protocol(_Section):
-    """One thing to do to the system: exactly one of the keys but for duration and expansion.
+    """One thing to do to the system: exactly one of the first four keys.
 
     Attributes:
         temperature: temperature in K; all checks of equilibrium at this temperature.
@@ -274,6 +274,8 @@ class Protocol(_Section):
             elastic constants of each.
         duration: time of two_temperature and of each run of strain, ps; a quench takes as long as
             its rate says.
+        fix_options: of two_temperature: further keywords for fix python/trajcast in these runs, as
+            "conserve yes".
     """
 
     temperature: Positive | None = None
@@ -282,6 +284,7 @@ class Protocol(_Section):
     strain: Annotated[float, Field(gt=0.0, le=LARGEST_STRAIN)] | None = None
     expansion: tuple[Positive, Positive] | None = None
     duration: Positive = 10.0
+    fix_options: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -294,12 +297,17 @@ class Protocol(_Section):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Protocol:
-        if len(self.model_fields_set - {"duration", "expansion"}) != 1:
+        if len(self.model_fields_set - {"duration", "expansion", "fix_options"}) != 1:
             raise ValueError("needs exactly one of temperature, quench, two_temperature, strain")
         if self.expansion is not None and self.strain is None:
             raise ValueError("expansion needs strain beside it, for the elastic constants")
         if self.expansion is not None and self.expansion[0] >= self.expansion[1]:
             raise ValueError("expansion: the second temperature has to be above the first")
+        if self.fix_options and self.two_temperature is None:
+            raise ValueError(
+                "fix_options of a protocol is for two_temperature alone; write it outside of "
+                "protocols, where it is for all runs"
+            )
         return self
 
 

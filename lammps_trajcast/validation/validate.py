@@ -172,7 +172,7 @@ class Validation:
             cold, hot = protocol.two_temperature
             title = f"{name}: a half at {hot:g} K, the other at {cold:g} K"
             horizons = self.horizons(protocol.duration)
-            inputs = self.inputs(cold)
+            inputs = self.inputs(cold, protocol.fix_options)
             text = partial(inputs.two_temperature, cold, hot, horizons)
             compare = two_temperature_parts
         return title, self._over_time(name, inputs, text, horizons, compare), ""
@@ -365,9 +365,11 @@ class Validation:
 
     # ---- runs ------------------------------------------------------------------------------------
 
-    def inputs(self, temperature: float) -> Inputs:
-        """Return the writer of LAMMPS inputs for a temperature, K."""
-        return Inputs(self.config, self.system, self.model, self.plan, temperature)
+    def inputs(self, temperature: float, fix_options: str = "") -> Inputs:
+        """Return the writer of LAMMPS inputs for a temperature, K, with further keywords."""
+        options = f"{self.config.fix_options} {fix_options}".strip()
+        config = self.config.model_copy(update={"fix_options": options})
+        return Inputs(config, self.system, self.model, self.plan, temperature)
 
     def reference(self, name: str, text: str, start: FinishedRun | None) -> FinishedRun:
         """Run an input of the reference.

@@ -170,7 +170,10 @@ def home(tmp_path: Path) -> Path:
         },
         "protocols": {
             "quench": {"quench": [300, 150, 250]},
-            "relax": {"two_temperature": [200, 600], "duration": 0.6},
+            "relax": {
+                **{"two_temperature": [200, 600], "duration": 0.6},
+                "fix_options": "guard warn",
+            },
         },
     }
     (directory / "validate.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
@@ -197,6 +200,9 @@ def test_command(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("quench") and "energies" not in name:
             bath = re.findall(r"^fix +bath all temp/csvr (\S+) (\S+) ", text, re.MULTILINE)[-1]
             assert bath == ("300", "150")
+        assert ("python/trajcast ${model} Si O guard warn" in text) == (
+            name in ("relax", "relax-2")
+        )
     # Starts of their own, and the model begins where the reference does.
     first_frames = {}
     for run in runs.glob("*/series.dump"):

@@ -140,6 +140,8 @@ def test_old_keys(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert not capsys.readouterr().err
     with pytest.raises(ValueError, match="exactly one of temperature, quench, two_temperature"):
         Protocol(**{"hot_half": (200, 600), "temperature": 100})
+    with pytest.raises(ValueError, match="fix_options of a protocol is for two_temperature alone"):
+        Protocol(temperature=100, fix_options="conserve yes")
 
 
 @pytest.mark.usefixtures("forked_runs")
