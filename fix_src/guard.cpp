@@ -114,18 +114,19 @@ void Guard::check_atoms(const trajcast_frame &frame, const std::vector<char> &mo
 
 void Guard::check_distances(const trajcast_frame &frame, const std::vector<char> &moved,
                             const double *predictions, double *sums) {
-  // Two atoms cannot come closer than the way of the two that move most.
+  // Two atoms cannot come closer than by their own ways, and the other's is at most the longest.
   double most_squared = 0.0;
   const std::int64_t num_nodes = frame.num_atoms + frame.num_remote;
   for (std::int64_t n = 0; n < num_nodes; n++)
     if (moved[n])
       most_squared = std::max(most_squared, square(predictions + ROW * n));
-  const double reach = *std::max_element(limits.distances.begin(), limits.distances.end()) +
-                       2.0 * std::sqrt(most_squared);
-  const double reach_squared = reach * reach;
+  const double most = std::sqrt(most_squared);
 
   for (std::int64_t i = 0; i < frame.num_atoms; i++) {
     const double *row = limits.distances.data() + limits.num_types * (frame.types[i] - 1);
+    const double own = moved[i] ? std::sqrt(square(predictions + ROW * i)) : 0.0;
+    const double reach = *std::max_element(row, row + limits.num_types) + own + most;
+    const double reach_squared = reach * reach;
     for (std::int64_t e = frame.first_edge[i]; e < frame.first_edge[i + 1]; e++) {
       const double *edge = frame.edge_vectors + 3 * e;
       if (square(edge) >= reach_squared)
@@ -170,6 +171,8 @@ void Guard::check_nearest_distances(const trajcast_frame &frame, const std::vect
             edge[k] + (moved[j] ? predictions[ROW * j + k] : 0.0) - predictions[ROW * i + k];
       before = std::min(before, square(edge));
       after = std::min(after, square(moves_to));
+      if (std::max(before, after) <= limit * limit)
+        break; // one that is near enough is all that an atom needs
     }
     if (before > limit * limit)
       note({0.0, NEAREST, BEFORE, i, -1, std::sqrt(before), limit}, sums);
