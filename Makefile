@@ -12,6 +12,7 @@
 # make bench-baths the shipped models under five thermostats, an hour: docs/gallery.md
 # make validate  the shipped model beside its reference, minutes; make validate-full, hours: docs/validation.md
 # make fit-suite `fit` on ten systems, hours; SYSTEMS="argon,salt" for some of them: docs/fit_suite.md
+# make bench-peers  beside other programs, from ENVIRONMENTS=directory of theirs: docs/benchmarks.md
 # make bench-gpu  steps on a GPU, 8 minutes on a machine that has one: docs/gpu.md
 # make bench     measure every target of docs/benchmarks.md; ROWS="start,regular" for some of them
 
@@ -126,7 +127,9 @@ demo: install
 # ---- benchmarks ------------------------------------------------------------------------------------------
 ROWS ?= all
 
-.PHONY: bench bench-mpi bench-gpu bench-baths
+ENVIRONMENTS ?= build/peers
+
+.PHONY: bench bench-mpi bench-gpu bench-baths bench-peers
 
 bench: install
 	$(BIN)/python -W ignore -m benchmarks run --rows "$(ROWS)"
@@ -142,6 +145,10 @@ bench-gpu: install
 bench-baths: install
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m benchmarks.baths run
 	$(BIN)/python -m benchmarks.baths report
+
+bench-peers: install
+	$(BIN)/python -W ignore -m benchmarks.peers run --environments "$(ENVIRONMENTS)"
+	$(BIN)/python -m benchmarks.peers report
 
 # ---- fit on systems that nobody tuned --------------------------------------------------------------------
 SYSTEMS ?= all
