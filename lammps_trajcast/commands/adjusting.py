@@ -100,10 +100,16 @@ def match_moments(
     states: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Data set at the temperature of the runs; default: --dataset. Repeatable."
+            help="Data set at the temperature of the runs; default: --dataset. Repeatable, for "
+            "several temperatures: energies are kept in each."
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option(min=100, help="Number of its pairs to use.")] = 100_000,
+    pairs: Annotated[
+        int, typer.Option(min=100, help="Number of the pairs of each to use.")
+    ] = 100_000,
+    loss_growth: Annotated[
+        float, typer.Option(min=0.0, help="Largest growth of the loss, in percent.")
+    ] = 3.0,
 ) -> None:
     """Change the last layer of a model until single steps keep energies on the mean.
 
@@ -123,5 +129,6 @@ def match_moments(
         )
 
     with one_line_for(SetupError, DatasetError, ModelFileError, OSError):
-        MomentMatching(model, dataset, states or dataset, pairs).run(tell).save(output)
+        matching = MomentMatching(model, dataset, states or dataset, pairs, loss_growth / 100)
+        matching.run(tell).save(output)
     typer.echo(str(output))

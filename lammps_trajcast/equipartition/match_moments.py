@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +25,17 @@ from lammps_trajcast.validation.config import SetupError
 # Atoms of a mini-batch, and parts of the data whose scatter is the uncertainty of a mean.
 BATCH_ATOMS, PARTS = 1000, 16
 SPLITS: tuple[Split, ...] = ("train", "test")
-# Pairs of states on which the effect of a change is measured; it hardly depends on them.
-EFFECT_PAIRS = 600
+# Pairs of states on which the effect of a change is measured, as many as have so many atoms; it
+# hardly depends on them.
+EFFECT_PAIRS, EFFECT_ATOMS, FEWEST_EFFECT_PAIRS = 600, 24_000, 24
 # And those from which the mean distances of kinds are taken.
 CENTER_PAIRS = 2000
 # Kinds with fewer pairs of atoms in the data are left out.
 FEWEST = 400
-# No gain is asked for to better than this.
+# No gain is known to better than this.
 LEAST_UNCERTAINTY = 1e-5
+# Beside uncertainties: gains below it are worth little loss.
+TOLERATED_GAIN = 1e-3
 
 
 @dataclass(frozen=True)
@@ -79,44 +83,64 @@ class MomentMatching(LastLayerCorrection):
     Args:
         model: model file.
         dataset: that the model was trained on, for the cost of a change.
-        states: data set with the states to begin with; should be at the temperature of the runs.
-        number: of its pairs that are used.
+        states: data sets with the states to begin with; should be at the temperatures of the runs.
+            Moments are matched for each of them.
+        number: of the pairs of each that are used.
+        loss_growth: largest growth of the loss, relative to it; gains remain where it does not
+            suffice.
 
     Raises:
         SetupError: the system, the model and the data do not fit together.
     """
 
     def __init__(
-        self, model: Path, dataset: Sequence[Path], states: Sequence[Path], number: int
+        self,
+        model: Path,
+        dataset: Sequence[Path],
+        states: Sequence[Path],
+        number: int,
+        loss_growth: float = 0.03,
     ) -> None:
-        self.states, self.number = states, number
-        given = [TrajectoryPairs(source, "train") for source in (dataset, states)]
-        same = [(pairs.elements, pairs.horizon) for pairs in given]
-        if same[0] != same[1]:
-            raise SetupError(
-                f"--states: for {' '.join(given[1].elements)} and {given[1].horizon:g} fs, "
-                f"--dataset for {' '.join(given[0].elements)} and {given[0].horizon:g} fs; take "
-                "data sets of one system and one horizon"
-            )
-        for split in SPLITS:
-            if self._number(split) < 2 * PARTS:
+        self.states, self.number, self.loss_growth = states, number, loss_growth
+        trained_on = TrajectoryPairs(dataset, "train")
+        for path in states:
+            given = TrajectoryPairs([path], "train")
+            if (given.elements, given.horizon) != (trained_on.elements, trained_on.horizon):
                 raise SetupError(
-                    f"--states: {self._number(split)} pairs in the split '{split}', too few to "
-                    f"say anything of energies; record more, at least {2 * PARTS}"
+                    f"--states: for {' '.join(given.elements)} and {given.horizon:g} fs, --dataset "
+                    f"for {' '.join(trained_on.elements)} and {trained_on.horizon:g} fs; take data "
+                    "sets of one system and one horizon"
                 )
+            for split in SPLITS:
+                if self._number(path, split) < 2 * PARTS:
+                    raise SetupError(
+                        f"--states: {self._number(path, split)} pairs in the split '{split}' of "
+                        f"{path}, too few to say anything of energies; record more, at least "
+                        f"{2 * PARTS}"
+                    )
         super().__init__(model, dataset)
 
     def run(self, tell: Callable[[str, MomentErrors], None]) -> ModelFile:
         """Return the changed model; `tell` is called with what unseen pairs show, twice."""
         none = torch.zeros(self.layer.size, dtype=torch.float64)
-        tell("before", self._moment_errors(*self._gains("test")[:2], none))
-        gain, doubt, used = self._gains("train")
-        change = self._change(self._factor(), self._effect(used), -gain, doubt)
+        tell("before", self._seen("test", none))
+        found = []
+        for path in self.states:
+            gain, doubt, used = self._gains(path, "train")
+            found.append((self._effect(path, used), -gain, doubt))
+        effect, wanted, doubt = (torch.cat(parts) for parts in zip(*found, strict=True))
+        doubt = (doubt.square() + TOLERATED_GAIN**2).sqrt()
+        change = within_budget(self._factor(), effect, wanted, doubt, self.loss_growth)
         self.layer.add(change)
-        tell("after", self._moment_errors(*self._gains("test")[:2], change))
-        return self.with_errors(
-            self.model_file("moments_matched", f"on {self._number('train')} pairs of states")
-        )
+        tell("after", self._seen("test", change))
+        number = sum(self._number(path, "train") for path in self.states)
+        return self.with_errors(self.model_file("moments_matched", f"on {number} pairs of states"))
+
+    def _seen(self, split: Split, change: Tensor) -> MomentErrors:
+        """Return what the pairs of a split show."""
+        found = [self._gains(path, split)[:2] for path in self.states]
+        gain, doubt = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return self._moment_errors(gain, doubt, change)
 
     def _moment_errors(self, gain: Tensor, doubt: Tensor, change: Tensor) -> MomentErrors:
         return MomentErrors(
@@ -126,20 +150,20 @@ class MomentMatching(LastLayerCorrection):
             float(change @ self.cost @ change),
         )
 
-    def _number(self, split: Split) -> int:
-        return min(self.number, len(TrajectoryPairs(self.states, split)))
+    def _number(self, path: Path, split: Split) -> int:
+        return min(self.number, len(TrajectoryPairs([path], split)))
 
-    def _batches(self, split: Split, number: int) -> DataLoader[Any]:
+    def _batches(self, path: Path, split: Split, number: int) -> DataLoader[Any]:
         """Mini-batches of so many pairs, drawn at random; of fewer pairs, the first of them."""
-        pairs = TrajectoryPairs(self.states, split)
+        pairs = TrajectoryPairs([path], split)
         chosen = np.random.default_rng(0).permutation(len(pairs))[:number].tolist()
         together = min(1 + BATCH_ATOMS // len(pairs[0].species), 1 + len(chosen) // (2 * PARTS))
         return make_loader(GraphPairs(pairs, self.cutoff, chosen), together)
 
-    def _gains(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
+    def _gains(self, path: Path, split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Return gains and their uncertainties, relative, and which kinds they are of."""
-        batches = self._batches(split, self._number(split))
-        centers = self._centers(split)
+        batches = self._batches(path, split, self._number(path, split))
+        centers = self._centers(path, split)
         parts: list[list[Tensor]] = [[] for _ in range(PARTS)]
         for k, batch in enumerate(batches):
             found = self._moments(batch, centers)
@@ -164,10 +188,10 @@ class MomentMatching(LastLayerCorrection):
         state = State(batch.positions + batch.displacement, batch.velocity_after)
         return batch._replace(later=[state]).advanced(*state, self.cutoff)
 
-    def _centers(self, split: Split) -> Tensor:
+    def _centers(self, path: Path, split: Split) -> Tensor:
         """Return the mean distance of every kind of pairs."""
         sums: list[Tensor] = []
-        for batch in self._batches(split, min(CENTER_PAIRS, self._number(split))):
+        for batch in self._batches(path, split, min(CENTER_PAIRS, self._number(path, split))):
             after = self._after(batch)
             kinds = MotionClasses.of(after, self.cutoff)
             length = after.edge_vectors.norm(dim=1)
@@ -190,10 +214,12 @@ class MomentMatching(LastLayerCorrection):
         scale = torch.cat([*both[1][:4], (both[1][3] * number).sqrt()])
         return Moments(predicted, true, scale, torch.cat([kinds.elements.sum(0), *4 * [number]]))
 
-    def _effect(self, used: Tensor) -> Tensor:
+    def _effect(self, path: Path, used: Tensor) -> Tensor:
         """Return the derivatives (K, size) of the gains of the kinds in use by the weights."""
-        batches = self._batches("train", min(EFFECT_PAIRS, self._number("train")))
-        centers = self._centers("train")
+        fitting = EFFECT_ATOMS // len(TrajectoryPairs([path], "train")[0].species)
+        wanted = min(EFFECT_PAIRS, max(FEWEST_EFFECT_PAIRS, fitting))
+        batches = self._batches(path, "train", min(wanted, self._number(path, "train")))
+        centers = self._centers(path, "train")
         effect, scale = torch.zeros(()), torch.zeros(())
         for batch in batches:
             displacement, velocity = self.layer.predict(batch)
@@ -235,3 +261,39 @@ def _derivatives(
     line = vectors / length
     beyond = length - centers[kinds.kind][:, None]
     return [*found, (0, kinds.spread(after, 2.0 * beyond * line)), (0, kinds.spread(after, line))]
+
+
+def within_budget(
+    factor: Tensor, effect: Tensor, wanted: Tensor, uncertainty: Tensor, budget: float
+) -> Tensor:
+    """Return the change (size,) that comes closest to what is wanted at a bounded cost.
+
+    Minimizes w times the cost plus the square of what is missing over its uncertainty, with the
+    least w >= 1 at which the cost is within the budget. With w = 1 a gain of one standard error
+    counts as much as a loss twice as large.
+
+    Args:
+        factor: (size, size) Cholesky factor of the cost, relative to the loss.
+        effect: (K, size) of a change of the weights on the gains.
+        wanted: (K,) change of the gains.
+        uncertainty: (K,) of what is wanted.
+        budget: largest growth of the loss, relative.
+    """
+    # In units of the uncertainties, along the axes in which gains are independent.
+    scaled = effect / uncertainty[:, None]
+    solved = torch.cholesky_solve(scaled.T, factor)
+    values, axes = torch.linalg.eigh(scaled @ solved)
+    values = values.clamp_min(0.0)
+    along = axes.T @ (wanted / uncertainty)
+
+    def cost(logarithm: float) -> float:
+        return float((values * (along / (values + math.exp(logarithm))).square()).sum())
+
+    low, high = 0.0, 0.0
+    if cost(low) > budget:
+        while cost(high) > budget:
+            high += 5.0
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if cost(middle) > budget else (low, middle)
+    return solved @ (axes @ (along / (values + math.exp(high))))

@@ -9,11 +9,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from validations import CUTOFF, frame, invoke
 
 from lammps_trajcast.data.dataset import TrajectoryPairs
+from lammps_trajcast.equipartition.correction import LastLayerCorrection
 from lammps_trajcast.equipartition.last_layer import LastLayer
-from lammps_trajcast.equipartition.match_moments import MotionClasses, _derivatives, _moments_of
+from lammps_trajcast.equipartition.match_moments import (
+    MotionClasses,
+    _derivatives,
+    _moments_of,
+    within_budget,
+)
 from lammps_trajcast.model.architecture import Architecture
 from lammps_trajcast.model.file import ModelFile, ModelMetadata, weights_of
 from lammps_trajcast.model.network import TrajCast
@@ -40,6 +47,36 @@ def test_derivatives_of_moments() -> None:
         for k in some:
             (expected,) = torch.autograd.grad(values[k], inputs[by], retain_graph=True)
             torch.testing.assert_close(derivative[k], expected)
+
+
+def test_a_change_within_a_budget() -> None:
+    """The cheapest one if it is cheap enough; else it costs the budget, and no step improves it."""
+    generator = torch.Generator().manual_seed(3)
+    size, gains = 30, 12
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    root = normal(size, size)
+    cost = root @ root.T + torch.eye(size, dtype=torch.float64)
+    factor = torch.linalg.cholesky(cost)
+    effect, wanted = normal(gains, size), normal(gains)
+    doubt = 0.5 + normal(gains).abs()
+    cheapest = LastLayerCorrection._change(factor, effect, wanted, doubt)
+    spent = float(cheapest @ cost @ cheapest)
+    torch.testing.assert_close(within_budget(factor, effect, wanted, doubt, 2.0 * spent), cheapest)
+
+    budget = 0.3 * spent
+    change = within_budget(factor, effect, wanted, doubt, budget)
+    assert float(change @ cost @ change) == pytest.approx(budget, rel=1e-6)
+
+    def missing(change: Tensor) -> float:
+        return float(((wanted - effect @ change) / doubt).square().sum())
+
+    for _ in range(20):
+        other = change + 0.05 * normal(size) * change.abs().mean()
+        other = other * (budget / float(other @ cost @ other)) ** 0.5
+        assert missing(other) >= missing(change)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +151,8 @@ def test_command(home: Path) -> None:
     """It is found and taken away, on data that the change has not seen."""
     before = kinetic_gains(home, "model.safetensors")
     assert before[1] == pytest.approx(-2.0 * 0.004, rel=0.2)
-    words = ("--dataset", home / "data.h5", "-o", home / "new.safetensors")
+    # What is wrong here is all of the loss, so that the change is as large as it.
+    words = ("--dataset", home / "data.h5", "-o", home / "new.safetensors", "--loss-growth", "200")
     status, out, error = invoke("match-moments", home / "model.safetensors", *words)
     assert status == 0, error
     assert [line.split(":")[0] for line in out.splitlines()[:2]] == ["before", "after"]
@@ -137,7 +175,7 @@ def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
     model, data = home / "model.safetensors", home / "data.h5"
     for words, message in (
         ((home / "absent.safetensors", "--dataset", data), "absent.safetensors"),
-        ((model, "--dataset", data, "--states", few), "4 pairs in the split 'train', too few"),
+        ((model, "--dataset", data, "--states", few), f"4 pairs in the split 'train' of {few}, too few"),
         ((model, "--dataset", data, "--states", other), "O and 7 fs, --dataset for Si O and 5 fs"),
         ((model, "--dataset", other, "--states", other), "5 fs; give the one that the model"),
     ):
