@@ -175,7 +175,7 @@ def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
     model, data = home / "model.safetensors", home / "data.h5"
     for words, message in (
         ((home / "absent.safetensors", "--dataset", data), "absent.safetensors"),
-        ((model, "--dataset", data, "--states", few), f"4 pairs in the split 'train' of {few}, too few"),
+        ((model, "--dataset", data, "--states", few), f"'train' of {few}, too few"),
         ((model, "--dataset", data, "--states", other), "O and 7 fs, --dataset for Si O and 5 fs"),
         ((model, "--dataset", other, "--states", other), "5 fs; give the one that the model"),
     ):
