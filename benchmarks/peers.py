@@ -308,8 +308,12 @@ def measure(
                 programs[name] = program
         samples: dict[str, list[float]] = {name: [] for name in programs}
         for _ in range(pieces.number):
-            for name, program in programs.items():
-                samples[name].append(program.step_seconds(steps[name]))
+            for name, program in list(programs.items()):
+                try:
+                    samples[name].append(program.step_seconds(steps[name]))
+                except BenchmarkError as error:
+                    found[name] = {"note": str(error)}
+                    del programs[name]
         for name, program in programs.items():
             found[name] = {
                 "timestep": program.timestep,
@@ -376,9 +380,13 @@ def run(
     systems: Annotated[str, typer.Option(help=f"all, or some of {', '.join(SYSTEMS)}.")] = "all",
     peers: Annotated[str, typer.Option(help=f"all, or some of {', '.join(PEERS)}.")] = "all",
     pieces: Annotated[int, typer.Option(min=3, help="Of each peer, in turns.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Of each piece, about.")] = 3.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each piece, about.")] = 2.0,
 ) -> None:
-    """Measure systems and write the numbers as JSON; those not measured keep theirs."""
+    """Measure systems and write the numbers as JSON; systems not measured keep theirs.
+
+    Of a system that is measured all earlier numbers go, those of other peers too: ratios are of
+    one run.
+    """
     console = Console()
     results: dict[str, Any] = {"rows": {}}
     if RESULTS.is_file():

@@ -129,6 +129,7 @@ def match_moments(
         )
 
     with one_line_for(SetupError, DatasetError, ModelFileError, OSError):
-        matching = MomentMatching(model, dataset, states or dataset, pairs, loss_growth / 100)
+        groups = [[path] for path in states] if states else [dataset]
+        matching = MomentMatching(model, dataset, groups, pairs, loss_growth / 100)
         matching.run(tell).save(output)
     typer.echo(str(output))

@@ -34,7 +34,7 @@ CENTER_PAIRS = 2000
 FEWEST = 400
 # No gain is known to better than this.
 LEAST_UNCERTAINTY = 1e-5
-# Beside uncertainties: gains below it are worth little loss.
+# Beside uncertainties: gains far below it are worth no loss, as they cost little to leave.
 TOLERATED_GAIN = 1e-3
 
 
@@ -83,8 +83,8 @@ class MomentMatching(LastLayerCorrection):
     Args:
         model: model file.
         dataset: that the model was trained on, for the cost of a change.
-        states: data sets with the states to begin with; should be at the temperatures of the runs.
-            Moments are matched for each of them.
+        states: groups of data sets with the states to begin with, which should be at the
+            temperatures of the runs. Moments are matched for each group.
         number: of the pairs of each that are used.
         loss_growth: largest growth of the loss, relative to it; gains remain where it does not
             suffice.
@@ -97,14 +97,14 @@ class MomentMatching(LastLayerCorrection):
         self,
         model: Path,
         dataset: Sequence[Path],
-        states: Sequence[Path],
+        states: Sequence[Sequence[Path]],
         number: int,
         loss_growth: float = 0.03,
     ) -> None:
         self.states, self.number, self.loss_growth = states, number, loss_growth
         trained_on = TrajectoryPairs(dataset, "train")
-        for path in states:
-            given = TrajectoryPairs([path], "train")
+        for group in states:
+            given = TrajectoryPairs(group, "train")
             if (given.elements, given.horizon) != (trained_on.elements, trained_on.horizon):
                 raise SetupError(
                     f"--states: for {' '.join(given.elements)} and {given.horizon:g} fs, --dataset "
@@ -112,11 +112,11 @@ class MomentMatching(LastLayerCorrection):
                     "sets of one system and one horizon"
                 )
             for split in SPLITS:
-                if self._number(path, split) < 2 * PARTS:
+                if self._number(group, split) < 2 * PARTS:
                     raise SetupError(
-                        f"--states: {self._number(path, split)} pairs in the split '{split}' of "
-                        f"{path}, too few to say anything of energies; record more, at least "
-                        f"{2 * PARTS}"
+                        f"--states: {self._number(group, split)} pairs in the split '{split}' of "
+                        f"{' '.join(map(str, group))}, too few to say anything of energies; "
+                        f"record more, at least {2 * PARTS}"
                     )
         super().__init__(model, dataset)
 
@@ -125,20 +125,20 @@ class MomentMatching(LastLayerCorrection):
         none = torch.zeros(self.layer.size, dtype=torch.float64)
         tell("before", self._seen("test", none))
         found = []
-        for path in self.states:
-            gain, doubt, used = self._gains(path, "train")
-            found.append((self._effect(path, used), -gain, doubt))
+        for group in self.states:
+            gain, doubt, used = self._gains(group, "train")
+            found.append((self._effect(group, used), -gain, doubt))
         effect, wanted, doubt = (torch.cat(parts) for parts in zip(*found, strict=True))
         doubt = (doubt.square() + TOLERATED_GAIN**2).sqrt()
         change = within_budget(self._factor(), effect, wanted, doubt, self.loss_growth)
         self.layer.add(change)
         tell("after", self._seen("test", change))
-        number = sum(self._number(path, "train") for path in self.states)
+        number = sum(self._number(group, "train") for group in self.states)
         return self.with_errors(self.model_file("moments_matched", f"on {number} pairs of states"))
 
     def _seen(self, split: Split, change: Tensor) -> MomentErrors:
         """Return what the pairs of a split show."""
-        found = [self._gains(path, split)[:2] for path in self.states]
+        found = [self._gains(group, split)[:2] for group in self.states]
         gain, doubt = (torch.cat(parts) for parts in zip(*found, strict=True))
         return self._moment_errors(gain, doubt, change)
 
@@ -150,20 +150,20 @@ class MomentMatching(LastLayerCorrection):
             float(change @ self.cost @ change),
         )
 
-    def _number(self, path: Path, split: Split) -> int:
-        return min(self.number, len(TrajectoryPairs([path], split)))
+    def _number(self, group: Sequence[Path], split: Split) -> int:
+        return min(self.number, len(TrajectoryPairs(group, split)))
 
-    def _batches(self, path: Path, split: Split, number: int) -> DataLoader[Any]:
+    def _batches(self, group: Sequence[Path], split: Split, number: int) -> DataLoader[Any]:
         """Mini-batches of so many pairs, drawn at random; of fewer pairs, the first of them."""
-        pairs = TrajectoryPairs([path], split)
+        pairs = TrajectoryPairs(group, split)
         chosen = np.random.default_rng(0).permutation(len(pairs))[:number].tolist()
         together = min(1 + BATCH_ATOMS // len(pairs[0].species), 1 + len(chosen) // (2 * PARTS))
         return make_loader(GraphPairs(pairs, self.cutoff, chosen), together)
 
-    def _gains(self, path: Path, split: Split) -> tuple[Tensor, Tensor, Tensor]:
+    def _gains(self, group: Sequence[Path], split: Split) -> tuple[Tensor, Tensor, Tensor]:
         """Return gains and their uncertainties, relative, and which kinds they are of."""
-        batches = self._batches(path, split, self._number(path, split))
-        centers = self._centers(path, split)
+        batches = self._batches(group, split, self._number(group, split))
+        centers = self._centers(group, split)
         parts: list[list[Tensor]] = [[] for _ in range(PARTS)]
         for k, batch in enumerate(batches):
             found = self._moments(batch, centers)
@@ -188,10 +188,10 @@ class MomentMatching(LastLayerCorrection):
         state = State(batch.positions + batch.displacement, batch.velocity_after)
         return batch._replace(later=[state]).advanced(*state, self.cutoff)
 
-    def _centers(self, path: Path, split: Split) -> Tensor:
+    def _centers(self, group: Sequence[Path], split: Split) -> Tensor:
         """Return the mean distance of every kind of pairs."""
         sums: list[Tensor] = []
-        for batch in self._batches(path, split, min(CENTER_PAIRS, self._number(path, split))):
+        for batch in self._batches(group, split, min(CENTER_PAIRS, self._number(group, split))):
             after = self._after(batch)
             kinds = MotionClasses.of(after, self.cutoff)
             length = after.edge_vectors.norm(dim=1)
@@ -214,12 +214,12 @@ class MomentMatching(LastLayerCorrection):
         scale = torch.cat([*both[1][:4], (both[1][3] * number).sqrt()])
         return Moments(predicted, true, scale, torch.cat([kinds.elements.sum(0), *4 * [number]]))
 
-    def _effect(self, path: Path, used: Tensor) -> Tensor:
+    def _effect(self, group: Sequence[Path], used: Tensor) -> Tensor:
         """Return the derivatives (K, size) of the gains of the kinds in use by the weights."""
-        fitting = EFFECT_ATOMS // len(TrajectoryPairs([path], "train")[0].species)
+        fitting = EFFECT_ATOMS // len(TrajectoryPairs(group, "train")[0].species)
         wanted = min(EFFECT_PAIRS, max(FEWEST_EFFECT_PAIRS, fitting))
-        batches = self._batches(path, "train", min(wanted, self._number(path, "train")))
-        centers = self._centers(path, "train")
+        batches = self._batches(group, "train", min(wanted, self._number(group, "train")))
+        centers = self._centers(group, "train")
         effect, scale = torch.zeros(()), torch.zeros(())
         for batch in batches:
             displacement, velocity = self.layer.predict(batch)

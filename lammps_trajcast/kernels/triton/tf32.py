@@ -129,7 +129,11 @@ def in_tf32(layer: FusedInteraction) -> None:
 
 def is_cut_on(device: torch.device) -> bool:
     """Return whether a device cuts features down to TF32, where they should be rounded."""
-    above_half = torch.full((1024, 1, 64), 1.0 + 0.75 * 2.0**-BITS, device=device)
-    one = torch.eye(64, device=device)
-    product = torch.ops.lammps_trajcast.tf32_product(above_half, one, torch.zeros_like(one))
-    return bool((product < above_half).any())
+    # Libraries choose the code of a product by its sizes.
+    for size in (16, 32, 64, 128):
+        above_half = torch.full((1024, 1, size), 1.0 + 0.75 * 2.0**-BITS, device=device)
+        one = torch.eye(size, device=device)
+        product = torch.ops.lammps_trajcast.tf32_product(above_half, one, torch.zeros_like(one))
+        if bool((product < above_half).any()):
+            return True
+    return False

@@ -163,6 +163,23 @@ def test_command(home: Path) -> None:
     assert provenance["test_error_velocity"] < 0.01
 
 
+def test_two_sets_of_states_and_a_bound(home: Path, tmp_path: Path) -> None:
+    """Pairs of both count, and the loss grows no more than it may; less is corrected then."""
+    other = tmp_path / "other.h5"
+    shutil.copy(home / "data.h5", other)
+    words = ("--dataset", home / "data.h5", "-o", tmp_path / "new.safetensors")
+    words += ("--states", home / "data.h5", "--states", other, "--loss-growth", "1")
+    status, out, error = invoke("match-moments", home / "model.safetensors", *words)
+    assert status == 0, error
+    growth = float(out.splitlines()[1].split("loss +")[1].rstrip(" %"))
+    assert 0.5 < growth <= 1.0, out
+    provenance = ModelFile.load(tmp_path / "new.safetensors").metadata.provenance
+    assert "480 pairs" in provenance["moments_matched"]
+    shutil.copy(tmp_path / "new.safetensors", home / "bounded.safetensors")
+    before, after = (kinetic_gains(home, f"{name}.safetensors")[1] for name in ("model", "bounded"))
+    assert 0.3 * abs(before) < abs(after) < abs(before)
+
+
 def test_mistakes_are_one_line(home: Path, tmp_path: Path) -> None:
     few, other = tmp_path / "few.h5", tmp_path / "other.h5"
     for path in (few, other):

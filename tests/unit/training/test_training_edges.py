@@ -198,7 +198,7 @@ def test_atoms_that_do_not_move(tmp_path: Path) -> None:
 
 def test_too_few_states_to_balance(tmp_path: Path, trained: Path) -> None:
     data = [gas(tmp_path / "gas.h5", 9.0)]
-    matching = MomentMatching(trained / "model.safetensors", data, data, 100)
+    matching = MomentMatching(trained / "model.safetensors", data, [data], 100)
     with pytest.raises(SetupError, match="no kind of motion is there more than 400 times"):
         matching.run(lambda *_: None)
 
